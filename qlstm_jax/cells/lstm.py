@@ -1,0 +1,101 @@
+"""The LSTM (Hochreiter and Schmidhuber, 1997), in Flax's form (`OptimizedLSTMCell`), gate order i, f, g, o.
+
+[i, f, g, o] = split4(x_t W + h_{t-1} U + b)          W (D, 4H), U (H, 4H), b (4H,)
+c_t = σ(f) ⊙ c_{t-1} + σ(i) ⊙ tanh(g)
+h_t = σ(o) ⊙ tanh(c_t)
+y_t = h_t
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qlstm_jax.cells import base
+
+
+@base.params_dataclass
+class Params:
+    """Weights of the cell, gates side by side in the order i, f, g, o."""
+
+    input_kernel: jax.Array  # W (D, 4H)
+    recurrent_kernel: jax.Array  # U (H, 4H)
+    bias: jax.Array  # b (4H,)
+    dtype: str = base.static(default="float32")
+
+
+class Carry(NamedTuple):
+    """What passes from step to step, in Flax's order."""
+
+    c: jax.Array  # (B, H), float32 or wider
+    h: jax.Array  # (B, H)
+
+
+def init(key, input_size: int, hidden_size: int, *, dtype="float32", param_dtype="float32") -> Params:
+    """Draws parameters: W lecun normal, each gate's U orthogonal, b zero but 1 for the forget gate.
+
+    The forget bias of 1 (Jozefowicz et al., 2015) is the one departure from Flax's defaults.
+
+    Args:
+        key: a PRNG key.
+        input_size: D.
+        hidden_size: H.
+        dtype: of activations and products; gates, sums and c are float32 whatever it is.
+        param_dtype: of the stored weights.
+
+    Raises:
+        ValueError: if a size is not a positive integer.
+    """
+    base.check_sizes(input_size=input_size, hidden_size=hidden_size)
+    k_in, k_rec = jax.random.split(key)
+    return Params(
+        input_kernel=base.lecun_normal(k_in, (input_size, 4 * hidden_size), param_dtype),
+        recurrent_kernel=base.orthogonal(k_rec, hidden_size, 4, param_dtype),
+        bias=jnp.zeros((4, hidden_size), param_dtype).at[1].set(1).reshape(-1),
+        dtype=jnp.dtype(dtype).name,
+    )
+
+
+def initial_carry(params: Params, batch_size: int) -> Carry:
+    """The carry before the first token: c = h = 0."""
+    shape = (batch_size, params.recurrent_kernel.shape[0])
+    return Carry(c=jnp.zeros(shape, base.accumulator(params.dtype)), h=jnp.zeros(shape, params.dtype))
+
+
+def _project(params, x):
+    return base.affine(x, params.input_kernel, params.bias, params.dtype)
+
+
+def _recur(params, carry, z):
+    z = z + base.matmul(carry.h, params.recurrent_kernel, params.dtype)
+    i, f, g, o = jnp.split(z, 4, axis=-1)
+    c = jax.nn.sigmoid(f) * carry.c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    h = (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(params.dtype)
+    return Carry(c=c, h=h), h
+
+
+def step(params: Params, carry: Carry, x):
+    """One token: x (B, D) to y (B, H), with the next carry first.
+
+    Raises:
+        ValueError: if x is not (B, D).
+    """
+    base.check_step(x, params.input_kernel.shape[0])
+    return _recur(params, carry, _project(params, x))
+
+
+def unroll(params: Params, xs, *, lengths=None, carry: Carry | None = None):
+    """A whole sequence: xs (B, T, D) to (ys (B, T, H), carry), equal to folding `step`.
+
+    The product with W is taken for all positions at once, outside the recurrence.
+
+    Args:
+        params: from `init`.
+        xs: (B, T, D).
+        lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        carry: where to continue from; default `initial_carry`.
+
+    Raises:
+        ValueError: if a shape does not fit, or a length lies outside 0..T.
+    """
+    return base.unroll(params, xs, lengths, carry, initial_carry=initial_carry, project=_project, recur=_recur)

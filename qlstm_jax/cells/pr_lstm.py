@@ -1,0 +1,233 @@
+"""PR-LSTM and PR-RNN (arXiv 2605.17108): an LSTM composed over a balanced tree, in logarithmic depth.
+
+The state of a span of tokens is (h, c). Leaf, each token alone:
+
+    [i, g, o] = split3(x_t W_leaf + b_leaf);  c = σ(i) ⊙ tanh(g);  h = σ(o) ⊙ tanh(c)          W_leaf (D, 3H)
+
+N-ary LSTM cell over children (h_1, c_1) .. (h_N, c_N), earliest first:
+
+    [i, g, o, f_1 .. f_N] = split(concat(h_1 .. h_N) W + b)                                    W (N·H, (3 + N)·H)
+    c = σ(i) ⊙ tanh(g) + Σ_n σ(f_n) ⊙ c_n;   h = σ(o) ⊙ tanh(c)
+
+Merging two spans is the binary cell, then R unary refinement cells, each with weights of its own; one merge is shared
+by all nodes of the tree. PR-RNN (`cell="rnn"`): leaf x_t W_leaf + b_leaf, cell relu(concat(h) W + b), no c.
+
+The merge is not associative, so the tree's shape is part of the model: see `qlstm_jax.unroll.tree`. y_t is the h of
+the state of tokens 0..t. `step` streams in log2(t) states (`qlstm_jax.unroll.counter`); `unroll` computes all the
+prefixes in log2(T) parallel levels; `reduce` computes the last one alone, in half the work.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qlstm_jax.cells import base
+from qlstm_jax.unroll import counter, extension, tree
+from qlstm_jax.unroll.sequential import where
+
+Carry = counter.Counter
+MAX_SLOTS = 31  # the count of tokens is an int32
+
+
+@base.params_dataclass
+class Params:
+    """Weights; gates side by side in the order i, g, o, f_1, f_2."""
+
+    leaf_kernel: jax.Array  # (D, 3H), rnn (D, H)
+    leaf_bias: jax.Array  # (3H,), rnn (H,)
+    merge_kernel: jax.Array  # (2H, 5H), rnn (2H, H): rows of the left child first
+    merge_bias: jax.Array  # (5H,), rnn (H,)
+    refine_kernel: jax.Array  # (R, H, 4H), rnn (R, H, H)
+    refine_bias: jax.Array  # (R, 4H), rnn (R, H)
+    cell: str = base.static(default="lstm")
+    dtype: str = base.static(default="float32")
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return self.merge_kernel.shape[0] // 2
+
+
+class State(NamedTuple):
+    """The state of a span of tokens."""
+
+    h: jax.Array  # (..., H)
+    c: jax.Array | None  # (..., H), float32 or wider; None for PR-RNN
+
+
+def init(
+    key,
+    input_size: int,
+    hidden_size: int,
+    *,
+    refinements: int = 1,
+    cell: str = "lstm",
+    dtype="float32",
+    param_dtype="float32",
+) -> Params:
+    """Draws parameters: kernels truncated normal of scale 1 / sqrt(fan_in), uncorrected as in the paper; biases 0.
+
+    Args:
+        key: a PRNG key.
+        input_size: D.
+        hidden_size: H.
+        refinements: R, unary cells after each binary one (the paper's 0R, 1R, 2R).
+        cell: "lstm" for PR-LSTM or "rnn" for PR-RNN.
+        dtype: of activations and products; gates, sums and c are float32 whatever it is.
+        param_dtype: of the stored weights.
+
+    Raises:
+        ValueError: for a size that is not a positive integer, negative refinements, or an unknown cell.
+    """
+    base.check_sizes(input_size=input_size, hidden_size=hidden_size)
+    base.check_choice("cell", cell, ("lstm", "rnn"))
+    if isinstance(refinements, bool) or not isinstance(refinements, int) or refinements < 0:
+        raise ValueError(f"refinements is {refinements!r}; expected an integer, 0 or more")
+    leaf, merge, refine = (3, 5, 4) if cell == "lstm" else (1, 1, 1)
+    h = hidden_size
+
+    def draw(key, shape):
+        scale = shape[-2] ** -0.5
+        return (scale * jax.random.truncated_normal(key, -2.0, 2.0, shape)).astype(param_dtype)
+
+    k_leaf, k_merge, k_refine = jax.random.split(key, 3)
+    return Params(
+        leaf_kernel=draw(k_leaf, (input_size, leaf * h)),
+        leaf_bias=jnp.zeros((leaf * h,), param_dtype),
+        merge_kernel=draw(k_merge, (2 * h, merge * h)),
+        merge_bias=jnp.zeros((merge * h,), param_dtype),
+        refine_kernel=draw(k_refine, (refinements, h, refine * h)),
+        refine_bias=jnp.zeros((refinements, refine * h), param_dtype),
+        cell=cell,
+        dtype=jnp.dtype(dtype).name,
+    )
+
+
+def initial_carry(params: Params, batch_size: int, *, max_length: int = 2**MAX_SLOTS - 1) -> Carry:
+    """A stream before its first token: no states yet, room for those of max_length tokens.
+
+    Args:
+        params: from `init`.
+        batch_size: B.
+        max_length: tokens that the stream may grow to; log2(max_length + 1) slots are allocated. Beyond it, outputs
+            are NaN.
+
+    Raises:
+        ValueError: unless 1 <= max_length < 2**31.
+    """
+    if not 1 <= max_length < 2**MAX_SLOTS:
+        raise ValueError(f"max_length is {max_length}; expected 1 to {2**MAX_SLOTS - 1}")
+    shape = (batch_size, params.hidden_size)
+    c = jnp.zeros(shape, base.accumulator(params.dtype)) if params.cell == "lstm" else None
+    return counter.empty(State(h=jnp.zeros(shape, params.dtype), c=c), max_length.bit_length())
+
+
+def leaf(params: Params, x) -> State:
+    """The state of each token alone: x (..., D)."""
+    z = base.affine(x, params.leaf_kernel, params.leaf_bias, params.dtype)
+    if params.cell == "rnn":
+        return State(h=z.astype(params.dtype), c=None)
+    return _lstm(params, z, ())
+
+
+def _lstm(params, z, cells) -> State:
+    """Gates z (..., (3 + N)·H) over the children's c to the new state."""
+    i, g, o, *forget = jnp.split(z, 3 + len(cells), axis=-1)
+    c = jax.nn.sigmoid(i) * jnp.tanh(g)
+    for f, child in zip(forget, cells, strict=True):
+        c = c + jax.nn.sigmoid(f) * child
+    return State(h=(jax.nn.sigmoid(o) * jnp.tanh(c)).astype(params.dtype), c=c)
+
+
+def _cell(params, z, cells) -> State:
+    return _lstm(params, z, cells) if params.cell == "lstm" else State(jax.nn.relu(z).astype(params.dtype), None)
+
+
+def _refine(params, state) -> State:
+    for kernel, bias in zip(params.refine_kernel, params.refine_bias, strict=True):
+        state = _cell(params, base.affine(state.h, kernel, bias, params.dtype), (state.c,))
+    return state
+
+
+def combine(params: Params, left: State, right: State) -> State:
+    """The state of the union of two adjacent spans, (..., H) each: binary cell, then refinements.
+
+    The children are not concatenated: each meets its own rows of the kernel.
+    """
+    w_left, w_right = jnp.split(params.merge_kernel, 2)
+    z = base.affine(left.h, w_left, params.merge_bias, params.dtype)
+    z = z + base.matmul(right.h, w_right, params.dtype)
+    return _refine(params, _cell(params, z, (left.c, right.c)))
+
+
+def combine_pairs(params: Params, states: State) -> State:
+    """Neighbours 2r and 2r + 1 of (B, 2M, H) merged, to (B, M, H).
+
+    Neighbours lie side by side in memory, so seeing them as one row of 2H costs nothing.
+    """
+    batch, spans, hidden = states.h.shape
+    pairs = states.h.reshape(batch, spans // 2, 2 * hidden)
+    z = base.affine(pairs, params.merge_kernel, params.merge_bias, params.dtype)
+    cells = (None, None) if states.c is None else (states.c[:, 0::2], states.c[:, 1::2])
+    return _refine(params, _cell(params, z, cells))
+
+
+def _merge(params) -> tree.Merge:
+    return tree.Merge(two=lambda a, b: combine(params, a, b), pairs=lambda s: combine_pairs(params, s))
+
+
+def step(params: Params, carry: Carry, x):
+    """One token of a stream: x (B, D) to y (B, H), with the next carry first.
+
+    After t tokens a stream holds ceil(log2(t + 1)) states; a token costs two merges on average, whatever t.
+
+    Raises:
+        ValueError: if x is not (B, D).
+    """
+    base.check_step(x, params.leaf_kernel.shape[0])
+    carry, prefix = counter.push(_merge(params), carry, leaf(params, x))
+    return carry, prefix.h
+
+
+def unroll(params: Params, xs, *, lengths=None, carry: Carry | None = None):
+    """A whole sequence: xs (B, T, D) to (ys (B, T, H), carry), equal to folding `step`, level by level in parallel.
+
+    Args:
+        params: from `init`.
+        xs: (B, T, D).
+        lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        carry: where to continue from; default `initial_carry`. The rows of a carry may have seen different numbers
+            of tokens.
+
+    Raises:
+        ValueError: if a shape does not fit, or a length lies outside 0..T.
+    """
+    xs, lengths, valid = base.prepare(xs, lengths, params.leaf_kernel.shape[0])
+    leaves, merge = leaf(params, xs), _merge(params)
+    if carry is not None or xs.shape[1] == 0:
+        carry = initial_carry(params, xs.shape[0]) if carry is None else carry
+        states, carry = extension.extend(merge, carry, leaves, lengths)
+    else:
+        levels = tree.blocks(merge, leaves)
+        ends = tree.prefixes(merge, levels)
+        count = jnp.full(xs.shape[:1], xs.shape[1], jnp.int32) if lengths is None else lengths
+        states, carry = ends[0], extension.from_tree(levels, ends, count, MAX_SLOTS)
+    ys = states.h if valid is None else where(valid, states.h, jnp.zeros_like(states.h))
+    return ys, carry
+
+
+def reduce(params: Params, xs, *, lengths=None) -> State:
+    """The state (h, c) of the whole sequence alone, each (B, H), in T − 1 merges where `unroll` takes about 2T.
+
+    Args:
+        params: from `init`.
+        xs: (B, T, D).
+        lengths: optional (B,) number of valid positions; a row of length 0 gives zeros. Rows shorter than T cost at
+            most log2(T) more merges.
+
+    Raises:
+        ValueError: if a shape does not fit, or a length lies outside 0..T.
+    """
+    xs, lengths, _ = base.prepare(xs, lengths, params.leaf_kernel.shape[0])
+    return tree.reduce(_merge(params), leaf(params, xs), lengths)

@@ -1,0 +1,264 @@
+"""QL-LSTM (arXiv 2512.06582): one affine map shared by all gates, and an additive memory written once a block.
+
+The paper fixes the two mechanisms and their effects, not every formula; what it leaves open is marked [ours].
+
+PSUG (parameter-shared unified gating), at each token, j in i, f, g, o:
+
+    u_t   = x_t W + (h_{t-1} + s_k) U               W (D, H), U (H, H): the only token-level matrices
+    z^j   = α_j ⊙ u_t + β_j                         α, β (4, H)                                     [ours]
+    c_t   = σ(z^f) ⊙ c_{t-1} + σ(z^i) ⊙ tanh(z^g)
+    h_t   = σ(z^o) ⊙ tanh(c_t)
+    y_t   = h_t + s_k
+
+HGR-ASC (hierarchical gated recurrence with additive skip connections), over blocks of L tokens, k blocks completed:
+
+    p_k     = mean of h over block k                the block's summary
+    v       = p_k P + s_k Q                         P, Q (H, H)                                     [ours]
+    m_{k+1} = m_k + σ(a_i ⊙ v + b_i) ⊙ tanh(a_g ⊙ v + b_g)      forget-free: ∂m_{k+1}/∂m_k = I + …
+    s_k     = γ ⊙ m_k / sqrt(ε + mean_h(m_k²))      m_0 = 0, so s_0 = 0; ε = 1                      [ours]
+
+Blocks are counted from the start of a stream; one that is not complete writes nothing. The division bounds the use
+of the memory whatever its length and leaves a small memory small. Parameters at D = H: 4H² + 13H, an LSTM's 8H² + 4H.
+
+`sharing` says how many maps W, U there are: "full", one; "gates", one for i, f, o and one for g; "none", four, the
+standard LSTM, whose α is 1 and no parameter. `skip=False` leaves out HGR-ASC (s = 0).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qlstm_jax.cells import base
+from qlstm_jax.unroll import blockwise, sequential
+
+SHARING = {
+    "full": (0, 0, 0, 0),
+    "gates": (0, 0, 1, 0),
+    "none": (0, 1, 2, 3),
+}  # the map of each gate i, f, g, o
+
+
+@base.params_dataclass
+class Params:
+    """Weights; G maps side by side (1, 2 or 4), gates in the order i, f, g, o."""
+
+    input_kernel: jax.Array  # W (D, G·H)
+    recurrent_kernel: jax.Array  # U (H, G·H)
+    gate_scale: jax.Array | None  # α (4, H); None where no map is shared
+    gate_bias: jax.Array  # β (4, H)
+    summary_kernel: jax.Array | None = None  # P (H, H); this and all below None without skip
+    memory_kernel: jax.Array | None = None  # Q (H, H)
+    write_scale: jax.Array | None = None  # a_i, a_g (2, H)
+    write_bias: jax.Array | None = None  # b_i, b_g (2, H)
+    read_scale: jax.Array | None = None  # γ (H,)
+    sharing: str = base.static(default="full")
+    block_size: int = base.static(default=32)
+    epsilon: float = base.static(default=1.0)
+    dtype: str = base.static(default="float32")
+
+    @property
+    def skip(self) -> bool:
+        """Whether the cell has the block memory."""
+        return self.read_scale is not None
+
+
+class Carry(NamedTuple):
+    """What passes from step to step; the last three are None without skip."""
+
+    c: jax.Array  # (B, H), float32 or wider
+    h: jax.Array  # (B, H)
+    memory: jax.Array | None = None  # m_k (B, H), float32 or wider
+    summary: jax.Array | None = None  # (B, H), the sum of h over the block so far
+    position: jax.Array | None = None  # (B,) int32, tokens of the block so far, 0..L-1
+
+
+def init(
+    key,
+    input_size: int,
+    hidden_size: int,
+    *,
+    sharing: str = "full",
+    block_size: int = 32,
+    skip: bool = True,
+    epsilon: float = 1.0,
+    dtype="float32",
+    param_dtype="float32",
+) -> Params:
+    """Draws parameters: W, P lecun normal; U, Q orthogonal; rows of α and a 1 ± 0.5 at random; β_f = γ = 1, others 0.
+
+    Were the rows of α equal, all gates would start equal and separate slowly.
+
+    Args:
+        key: a PRNG key.
+        input_size: D.
+        hidden_size: H.
+        sharing: "full", "gates" or "none".
+        block_size: L, tokens a block.
+        skip: whether there is a block memory.
+        epsilon: ε of the memory's read.
+        dtype: of activations and products; gates, sums, c and the memory are float32 whatever it is.
+        param_dtype: of the stored weights.
+
+    Raises:
+        ValueError: for a size that is not a positive integer, an unknown sharing, or epsilon not above 0.
+    """
+    base.check_sizes(input_size=input_size, hidden_size=hidden_size, block_size=block_size)
+    base.check_choice("sharing", sharing, tuple(SHARING))
+    if not epsilon > 0:
+        raise ValueError(f"epsilon is {epsilon!r}; expected a number above 0")
+    h, maps = hidden_size, 1 + max(SHARING[sharing])
+    keys = jax.random.split(key, 6)
+
+    def apart(key, rows):
+        return 1 + 0.5 * jax.random.rademacher(key, (rows, h), param_dtype)
+
+    memory = {}
+    if skip:
+        memory = {
+            "summary_kernel": base.lecun_normal(keys[3], (h, h), param_dtype),
+            "memory_kernel": base.orthogonal(keys[4], h, 1, param_dtype),
+            "write_scale": apart(keys[5], 2),
+            "write_bias": jnp.zeros((2, h), param_dtype),
+            "read_scale": jnp.ones((h,), param_dtype),
+        }
+    return Params(
+        input_kernel=base.lecun_normal(keys[0], (input_size, maps * h), param_dtype),
+        recurrent_kernel=base.orthogonal(keys[1], h, maps, param_dtype),
+        gate_scale=None if sharing == "none" else apart(keys[2], 4),
+        gate_bias=jnp.zeros((4, h), param_dtype).at[1].set(1),
+        sharing=sharing,
+        block_size=block_size,
+        epsilon=float(epsilon),
+        dtype=jnp.dtype(dtype).name,
+        **memory,
+    )
+
+
+def initial_carry(params: Params, batch_size: int) -> Carry:
+    """The carry before the first token: all zero."""
+    shape, wide = (batch_size, params.gate_bias.shape[1]), base.accumulator(params.dtype)
+    carry = Carry(c=jnp.zeros(shape, wide), h=jnp.zeros(shape, params.dtype))
+    if not params.skip:
+        return carry
+    position = jnp.zeros((batch_size,), jnp.int32)
+    return carry._replace(memory=jnp.zeros(shape, wide), summary=jnp.zeros(shape, wide), position=position)
+
+
+def _project(params, x):
+    return base.matmul(x, params.input_kernel, params.dtype)
+
+
+def _read(params, memory):
+    """s from m, both (B, H)."""
+    scale = jax.lax.rsqrt(params.epsilon + jnp.mean(memory**2, axis=-1, keepdims=True))
+    return base.row(params.read_scale, 2) * memory * scale
+
+
+def _write(params, memory, summary):
+    """m after a block whose h sum to `summary`."""
+    s = _read(params, memory)
+    v = base.matmul(summary / params.block_size, params.summary_kernel, params.dtype)
+    v = v + base.matmul(s, params.memory_kernel, params.dtype)
+    z_i, z_g = (base.row(params.write_scale[j], 2) * v + base.row(params.write_bias[j], 2) for j in range(2))
+    return memory + jax.nn.sigmoid(z_i) * jnp.tanh(z_g)
+
+
+def _recur(params, s, c, h, projected):
+    """c and h after one token, from its x W and the read s (None without skip)."""
+    u = projected + base.matmul(h if s is None else h + s, params.recurrent_kernel, params.dtype)
+    maps = jnp.split(u, 1 + max(SHARING[params.sharing]), axis=-1)
+    z = [maps[m] for m in SHARING[params.sharing]]
+    if params.gate_scale is not None:
+        z = [base.row(params.gate_scale[j], 2) * z[j] for j in range(4)]
+    i, f, g, o = (z[j] + base.row(params.gate_bias[j], 2) for j in range(4))
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return c, (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(params.dtype)
+
+
+def _block(params, carry, projected, valid):
+    """Tokens (≤ L, B, G·H) that lie in one block of every row, s constant and the memory written at the end."""
+    s = _read(params, carry.memory)
+
+    def token(state, projected):
+        c, h, summary = state
+        c, h = _recur(params, s, c, h, projected)
+        return (c, h, summary + h), (h + s).astype(params.dtype)
+
+    state = carry.c, carry.h, carry.summary
+    ys, (c, h, summary) = sequential.scan_time_major(token, state, projected, valid=valid)
+    steps = projected.shape[0] if valid is None else jnp.sum(valid, axis=0, dtype=jnp.int32)
+    position = carry.position + steps
+    done = position == params.block_size
+    written = jax.lax.cond(jnp.any(done), lambda: _write(params, carry.memory, summary), lambda: carry.memory)
+    carry = Carry(
+        c=c,
+        h=h,
+        memory=sequential.where(done, written, carry.memory),
+        summary=sequential.where(done, jnp.zeros_like(summary), summary),
+        position=jnp.where(done, 0, position),
+    )
+    return carry, ys
+
+
+def step(params: Params, carry: Carry, x):
+    """One token: x (B, D) to y (B, H), with the next carry first.
+
+    Raises:
+        ValueError: if x is not (B, D).
+    """
+    base.check_step(x, params.input_kernel.shape[0])
+    carry, ys = _tokens(params, carry, _project(params, x[None]), None)
+    return carry, ys[0]
+
+
+def _tokens(params, carry, projected, valid):
+    """`_block`, or without skip the plain recurrence."""
+    if params.skip:
+        return _block(params, carry, projected, valid)
+
+    def token(carry, projected):
+        carry = Carry(*_recur(params, None, carry.c, carry.h, projected))
+        return carry, carry.h
+
+    ys, carry = sequential.scan_time_major(token, carry, projected, valid=valid)
+    return carry, ys
+
+
+def unroll(params: Params, xs, *, lengths=None, carry: Carry | None = None):
+    """A whole sequence: xs (B, T, D) to (ys (B, T, H), carry), equal to folding `step`.
+
+    The product with W is taken for all positions at once; a scan over blocks holds a scan over tokens, so that the
+    block memory costs one part in L. Rows of a carry may stand at different places in their blocks: they are moved
+    to the right until their blocks are aligned.
+
+    Args:
+        params: from `init`.
+        xs: (B, T, D).
+        lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        carry: where to continue from; default `initial_carry`.
+
+    Raises:
+        ValueError: if a shape does not fit, or a length lies outside 0..T.
+    """
+    xs, lengths, valid = base.prepare(xs, lengths, params.input_kernel.shape[0])
+    steps, shift = xs.shape[1], None
+    block_size = params.block_size if params.skip else max(steps, 1)
+    if carry is None:
+        carry = initial_carry(params, xs.shape[0])
+    elif params.skip and steps < block_size:
+        block_size = 1  # too few tokens to be worth moving: one at a time
+    elif params.skip:
+        shift = carry.position
+        xs, valid = blockwise.delay(xs, lengths, shift, steps + params.block_size - 1)
+    projected = _project(params, sequential.time_major(xs))
+    ys, carry = blockwise.scan_time_major(
+        partial(_tokens, params),
+        carry,
+        projected,
+        valid=None if valid is None else valid.T,
+        block_size=block_size,
+    )
+    ys = sequential.time_major(ys)
+    return ys if shift is None else blockwise.undelay(ys, shift, steps), carry
