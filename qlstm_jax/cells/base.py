@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qlstm_jax.unroll import sequential
 
@@ -99,17 +100,19 @@ def prepare(xs, lengths, input_size: int):
     if lengths is None:
         return xs, None, None
     batch, steps = xs.shape[:2]
-    lengths = jnp.asarray(lengths)
+    lengths = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
     if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(
             f"lengths is {lengths.dtype} of shape {lengths.shape}; expected integers of shape ({batch},), "
             "the number of valid positions in each row of xs"
         )
-    if not isinstance(lengths, jax.core.Tracer) and batch and (lengths.min() < 0 or lengths.max() > steps):
-        raise ValueError(
-            f"lengths run from {lengths.min()} to {lengths.max()}; expected 0..{steps}, as xs has {steps} "
-            "positions a row. Pad xs, or clip the lengths."
-        )
+    if not isinstance(lengths, jax.core.Tracer) and batch:
+        low, high = np.min(lengths), np.max(lengths)  # numpy: under jit, jax would trace even a constant
+        if low < 0 or high > steps:
+            raise ValueError(
+                f"lengths run from {low} to {high}; expected 0..{steps}, as xs has {steps} positions a row. "
+                "Pad xs, or clip the lengths."
+            )
     lengths = jnp.clip(lengths.astype(jnp.int32), 0, steps)
     valid = sequential.valid_mask(lengths, steps)
     return jnp.where(valid[:, :, None], xs, jnp.zeros((), xs.dtype)), lengths, valid
