@@ -1,0 +1,232 @@
+"""What the fifteen tasks share: the batch, drawing and labelling, the tape, loss and accuracy."""
+
+import abc
+import dataclasses
+import numbers
+
+import jax
+import jax.numpy as jnp
+
+from qlstm_jax.data.formal import checks
+
+# The symbol that ends an output of varying length; what follows it in the output counts in the loss only.
+TERMINATOR = 2
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Labelled strings, padded with zeros to one width (a pytree).
+
+    Attributes:
+        ids: (B, N) int32, input symbols, 0 at and beyond a row's length.
+        lengths: (B,) int32, n, the number of input symbols of each row.
+        targets: (B, M) int32, output symbols, 0 at and beyond a row's target length.
+        target_lengths: (B,) int32, m(n), the number of output symbols of each row.
+        mask: (B, M) float32, 1 where an output symbol counts in the accuracy, 0 elsewhere and in the padding.
+    """
+
+    ids: jax.Array
+    lengths: jax.Array
+    targets: jax.Array
+    target_lengths: jax.Array
+    mask: jax.Array
+
+
+def valid_mask(lengths, width: int):
+    """(B,) lengths -> (B, width) bool, True before a row's length."""
+    return jnp.arange(width, dtype=jnp.int32)[None, :] < lengths[:, None]
+
+
+class FormalTask(abc.ABC):
+    """A formal language as a transduction: read n symbols, then write m(n) symbols.
+
+    Every method is pure and can be jitted; sizes and `max_length` are static. Tasks hold no state.
+    Source: Deletang et al., Neural Networks and the Chomsky Hierarchy, arXiv 2207.02098.
+
+    Attributes:
+        name: key of the task in `TASKS`.
+        level: 'regular', 'dcf' (deterministic context-free) or 'cs' (context-sensitive).
+        input_size: number of input symbols, without the empty symbol that `frame` adds.
+        output_size: number of output symbols.
+        terminated: whether an output ends with `TERMINATOR`, after which the accuracy counts nothing.
+    """
+
+    name: str
+    level: str
+    input_size: int
+    output_size: int
+    terminated: bool = False
+
+    def __repr__(self):
+        return f"<{self.name}: {self.level}, {self.input_size} symbols in, {self.output_size} out>"
+
+    def output_length(self, n):
+        """m(n) for n input symbols, an int or an array like n; 1 unless said otherwise."""
+        return 1 if isinstance(n, numbers.Integral) else jnp.ones_like(n)
+
+    def input_length(self, length):
+        """n for a nominal length: the length itself, unless no string has that many symbols."""
+        return length
+
+    @abc.abstractmethod
+    def _draw(self, key, lengths, width: int):
+        """Random inputs: (B,) lengths in 1..width -> (B, width) int32; the caller clears the padding."""
+
+    @abc.abstractmethod
+    def _label(self, ids, lengths, width: int):
+        """The outputs of (B, N) inputs whose padding is 0: (B, width) int32; the caller clears theirs."""
+
+    def sample(self, key, batch_size: int, length, *, max_length: int | None = None) -> Batch:
+        """Draws labelled strings.
+
+        Args:
+            key: a typed PRNG key, `jax.random.key(seed)`.
+            batch_size: B, at least 1; static.
+            length: the nominal length n >= 1. A Python int gives every row that length and, without
+                `max_length`, exactly that width. An integer array, () or (B,), may be traced and differ
+                between rows; traced values are clipped to 1..max_length.
+            max_length: the static width N, required if `length` is an array. One compiled program then
+                serves every length up to it.
+
+        Returns:
+            A `Batch` with N = max_length if given and the rows' length otherwise, M = output_length(N).
+
+        Raises:
+            TypeError: if `batch_size` or `max_length` is no Python int, or `length` is not of integers.
+            ValueError: if one is out of range, or an array comes without `max_length` or in another shape.
+        """
+        checks.positive("batch_size", batch_size)
+        if max_length is not None:
+            checks.positive("max_length", max_length)
+        lengths, width = checks.as_lengths(length, batch_size, max_length)
+        lengths = self.input_length(lengths).astype(jnp.int32)
+        width = self.input_length(width) if max_length is None else width
+        ids = jnp.where(valid_mask(lengths, width), self._draw(key, lengths, width), 0).astype(jnp.int32)
+        targets, target_lengths = self._label_padded(ids, lengths)
+        mask = self.accuracy_mask(targets) * valid_mask(target_lengths, targets.shape[1])
+        return Batch(ids, lengths, targets, target_lengths, mask)
+
+    def target(self, ids):
+        """The output of whole rows: (B, n) integers -> (B, m(n)) int32. Raises ValueError as `label` does."""
+        ids = checks.as_ids(self, ids)
+        if self.input_length(ids.shape[1]) != ids.shape[1]:
+            raise ValueError(
+                f"ids has {ids.shape[1]} symbols a row; no string of {self.name} has that length. "
+                "Drop the last symbol, or call label with the rows' own lengths."
+            )
+        return self.label(ids, jnp.full(ids.shape[0], ids.shape[1], jnp.int32))[0]
+
+    def label(self, ids, lengths):
+        """The outputs of padded rows; what the padding holds does not matter.
+
+        Args:
+            ids: (B, N) integers in 0..input_size-1, each row a string of the language in its first n
+                positions.
+            lengths: (B,) integers in 1..N.
+
+        Returns:
+            targets (B, output_length(N)) int32, 0 at and beyond m(n), and target_lengths (B,) int32.
+
+        Raises:
+            ValueError: for another shape or dtype, or concrete symbols or lengths out of range. Whether a row
+                obeys the grammar is not checked.
+        """
+        ids = checks.as_ids(self, ids)
+        batch, width = ids.shape
+        lengths = checks.row_lengths(lengths, batch, width)
+        ids = jnp.where(valid_mask(lengths, width), ids, 0).astype(jnp.int32)
+        checks.within("ids", ids, 0, self.input_size - 1, f"the symbols of {self.name}")
+        return self._label_padded(ids, lengths)
+
+    def _label_padded(self, ids, lengths):
+        width = self.output_length(ids.shape[1])
+        target_lengths = self.output_length(lengths)
+        targets = self._label(ids, lengths, width)
+        return jnp.where(valid_mask(target_lengths, width), targets, 0).astype(jnp.int32), target_lengths
+
+    def accuracy_mask(self, targets):
+        """(B, m) outputs -> (B, m) float32: 1 up to and including the first terminator, or 1 everywhere."""
+        if not self.terminated:
+            return jnp.ones(targets.shape, jnp.float32)
+        ends = (targets == TERMINATOR).astype(jnp.int32)
+        return (jnp.cumsum(ends, axis=1) - ends == 0).astype(jnp.float32)
+
+    def frame(self, batch: Batch):
+        """The tape that a model reads: a row's n symbols, then m(n) empty symbols, then nothing.
+
+        Returns:
+            xs (B, N + M, input_size + 1) float32, one-hot with the empty symbol as the last channel, zeros in
+            the padding; total_lengths (B,) int32, n + m(n).
+        """
+        total = batch.lengths + batch.target_lengths
+        width = batch.ids.shape[1] + batch.targets.shape[1]
+        ids = jnp.pad(batch.ids, ((0, 0), (0, batch.targets.shape[1])))
+        ids = jnp.where(valid_mask(batch.lengths, width), ids, self.input_size)
+        # one_hot gives zeros for a class outside its range, which is what the padding is to be.
+        ids = jnp.where(valid_mask(total, width), ids, -1)
+        return jax.nn.one_hot(ids, self.input_size + 1, dtype=jnp.float32), total
+
+    def outputs(self, ys, batch: Batch):
+        """The part of a model's outputs that is the answer: positions n .. n+m-1 of each row.
+
+        Args:
+            ys: (B, N + M, K), one output for each position of the tape that `frame` made from `batch`.
+            batch: the batch.
+
+        Returns:
+            (B, M, K), 0 at and beyond a row's m.
+
+        Raises:
+            ValueError: if `ys` has another shape.
+        """
+        n, m = batch.ids.shape[1], batch.targets.shape[1]
+        if ys.ndim != 3 or ys.shape[:2] != (batch.ids.shape[0], n + m):
+            raise ValueError(
+                f"ys has shape {ys.shape}; expected ({batch.ids.shape[0]}, {n + m}, K), one output for each "
+                "position of the tape. Run the model on the xs that frame returns."
+            )
+        places = batch.lengths[:, None] + jnp.arange(m, dtype=jnp.int32)[None, :]
+        valid = valid_mask(batch.target_lengths, m)
+        answers = jnp.take_along_axis(ys, jnp.where(valid, places, 0)[:, :, None], axis=1)
+        return jnp.where(valid[:, :, None], answers, jnp.zeros((), ys.dtype))
+
+    def loss(self, logits, batch: Batch):
+        """Cross-entropy in float32: mean over a row's m positions (all of them), then over the rows.
+
+        loss = 1/B sum_b 1/m_b sum_{j<m_b} -log softmax(logits[b, j])[targets[b, j]]
+
+        Args:
+            logits: (B, M, output_size), as `outputs` returns them.
+            batch: the batch.
+
+        Returns:
+            A float32 scalar.
+
+        Raises:
+            ValueError: if `logits` has another shape.
+        """
+        self._check_logits(logits, batch)
+        log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+        picked = jnp.take_along_axis(log_probs, batch.targets[:, :, None], axis=2)[:, :, 0]
+        picked = jnp.where(valid_mask(batch.target_lengths, picked.shape[1]), picked, 0.0)
+        return -jnp.mean(jnp.sum(picked, axis=1) / batch.target_lengths.astype(jnp.float32))
+
+    def correct(self, logits, batch: Batch):
+        """Each row's number of right symbols and of symbols that count, (B,) float32 both; see `accuracy`."""
+        self._check_logits(logits, batch)
+        right = (jnp.argmax(logits, axis=-1) == batch.targets).astype(jnp.float32)
+        return jnp.sum(batch.mask * right, axis=1), jnp.sum(batch.mask, axis=1)
+
+    def accuracy(self, logits, batch: Batch):
+        """sum(mask * right) / sum(mask) over the whole batch, a float32 scalar; `logits` as for `loss`."""
+        right, counted = self.correct(logits, batch)
+        return jnp.sum(right) / jnp.sum(counted)
+
+    def _check_logits(self, logits, batch):
+        expected = (*batch.targets.shape, self.output_size)
+        if logits.shape != expected:
+            raise ValueError(
+                f"logits has shape {logits.shape}; expected {expected}: rows, output positions, symbols "
+                f"of {self.name}. Take the outputs at the answer's positions with outputs(ys, batch)."
+            )

@@ -1,0 +1,174 @@
+"""The IMDB reviews (Maas et al., ACL 2011), from a local copy or by name through TFDS, without TensorFlow."""
+
+import functools
+import http.client
+import re
+import tarfile
+import threading
+import urllib.request
+import zlib
+from pathlib import Path
+
+from qlstm_jax.data import text
+from qlstm_jax.data.rows import Collector, DataError, Examples
+
+URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+LABEL_NAMES = ("neg", "pos")
+_MEMBER = re.compile(r"(?:^|/)(train|test)/(neg|pos|unsup)/[^/]+\.txt$")
+_WAY_OUT = (
+    f"On a machine with a network get {URL} (80 MiB) and name it, or the folder unpacked from it: "
+    "--config.data.path=/path/to/aclImdb on the command line, load_imdb(path=...) in Python."
+)
+
+
+def load_imdb(split: str = "train", *, data_dir=None, path=None) -> Examples:
+    """The 25,000 labelled reviews of one split of IMDB, classes "neg" and "pos".
+
+    Args:
+      split: 'train' or 'test'.
+      data_dir: where TFDS keeps its datasets; None is TFDS's own default, ~/tensorflow_datasets.
+      path: a local copy to read instead: the folder aclImdb, or aclImdb_v1.tar.gz as downloaded. None takes
+        `imdb_reviews` from TFDS, which is downloaded and prepared under `data_dir` the first time.
+
+    Returns:
+      Examples, whose order differs between a local copy (by name) and TFDS (shuffled once, always the same).
+
+    Raises:
+      DataError: if the copy is missing, damaged or has no such split, or if the dataset is to be downloaded
+        and its host cannot be reached, which is told within seconds.
+
+    Example:
+      train, test = load_imdb("train"), load_imdb("test", path="~/data/aclImdb_v1.tar.gz")
+    """
+    if split not in ("train", "test"):
+        raise DataError(f"split is {split!r}; give 'train' or 'test'")
+    if path is None:
+        return _load_tfds(split, data_dir)
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _load_folder(split, path)
+    if path.is_file():
+        return _load_archive(split, path)
+    raise DataError(f"{path} does not exist. {_WAY_OUT}")
+
+
+def _load_folder(split, path):
+    for root in (path, path / "aclImdb"):
+        if (root / split).is_dir():
+            return text.load(root / split, label_names=LABEL_NAMES)
+    found = sorted(child.name for child in path.iterdir())[:8]
+    raise DataError(f"{path} holds {found} and no folder {split!r}; name the one that holds train and test: aclImdb")
+
+
+def _load_archive(split, path):
+    collector = Collector(path, label_names=LABEL_NAMES)
+    documents, unlabelled = {}, []
+    try:
+        for name, file in _members(path):
+            match = _MEMBER.search(name)
+            if match and match[1] == split and match[2] == text.UNLABELLED:
+                unlabelled.append(name)
+            elif match and match[1] == split:
+                documents[name] = (match[2], file.read())
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path} is no complete .tar.gz archive ({error}); download it again. {_WAY_OUT}") from error
+    if not documents:
+        raise DataError(f"{path} holds no {split}/neg/*.txt or {split}/pos/*.txt; is it the right one? {_WAY_OUT}")
+    if unlabelled:
+        collector.leave_out(f"unlabelled ({text.UNLABELLED})", f"{path}/{min(unlabelled)}:1", len(unlabelled))
+    for name, (label, content) in sorted(documents.items()):
+        text.add_document(collector, content, label, f"{path}/{name}")
+    return collector.finish()
+
+
+def _members(path):
+    """(name, open file) of every file in a tar archive, in one pass and without unpacking to disk."""
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if member.isfile():
+                yield member.name, archive.extractfile(member)
+
+
+def _load_tfds(split, data_dir):
+    builder = _builder_class()(data_dir=data_dir)
+    if not builder.is_prepared():
+        _prepare(builder)
+    formats = {file_format.value for file_format in builder.info.available_file_formats()}
+    if "array_record" not in formats:
+        raise DataError(
+            f"{builder.data_dir} was prepared as {', '.join(sorted(formats))}, which only TensorFlow reads; "
+            "give another data_dir, where it will be prepared as array_record"
+        )
+    name = f"{builder.info.full_name} [{split}]"
+    collector = Collector(f"TFDS {name} in {builder.data_dir}", label_names=LABEL_NAMES)
+    for i, example in enumerate(builder.as_data_source(split), 1):
+        label = LABEL_NAMES[int(example["label"])]
+        text.add_document(collector, example["text"], label, f"{name} example {i}")
+    return collector.finish()
+
+
+def _prepare(builder):
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+    downloads = Path(builder.data_dir_root) / "downloads"
+    cached = [file for file in downloads.rglob("*aclImdb*.gz") if ".tmp." not in str(file.parent)]
+    problem = None if cached else unreachable(URL)
+    if problem:
+        raise DataError(f"imdb_reviews is not in {builder.data_dir}, and {URL} gives no answer: {problem}. {_WAY_OUT}")
+    # The copy prepared by TFDS's authors is tfrecord, and asking for it would mean one more host to wait for.
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    broken = (OSError, tfds.core.download.DownloadError, NonMatchingChecksumError)
+    try:
+        builder.download_and_prepare(download_config=config, file_format="array_record")
+    except broken as error:
+        raise DataError(f"imdb_reviews could not be prepared in {builder.data_dir}: {error}. {_WAY_OUT}") from error
+
+
+def unreachable(url: str, timeout: float = 3.0) -> str | None:
+    """Why `url` cannot be had, or None if it can.
+
+    Asks for its header, through the proxies of the environment as any download would, and gives up after
+    `timeout` seconds of silence or twice that in all; a download would go on trying for minutes.
+    """
+    answer = []
+
+    def ask():
+        try:
+            # An opener of its own: urlopen keeps the proxies that it found at its first call.
+            opener = urllib.request.build_opener()
+            with opener.open(urllib.request.Request(url, method="HEAD"), timeout=timeout):
+                answer.append(None)
+        except (OSError, http.client.HTTPException) as error:
+            answer.append(str(error) or type(error).__name__)
+
+    # A thread, because the timeout of a socket does not cover the look-up of the host's name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(2 * timeout)
+    return answer[0] if answer else f"nothing within {2 * timeout:g} s"
+
+
+@functools.cache
+def _builder_class():
+    """TFDS's imdb_reviews, but for its archive reader, which is the one part of it that needs TensorFlow."""
+    # Importing TFDS takes a second, which a user of local files need not wait for.
+    from tensorflow_datasets.datasets.imdb_reviews import imdb_reviews_dataset_builder as stock
+
+    class Downloads:
+        """The part of a download manager that the builder uses."""
+
+        def __init__(self, manager):
+            self.download = manager.download
+            self.iter_archive = _members
+
+    class Builder(stock.Builder, skip_registration=True):
+        name = "imdb_reviews"
+        # TFDS looks for these beside the file of the class, which is this one.
+        pkg_dir_path = stock.Builder._get_pkg_dir_path()
+        url_infos = stock.Builder.url_infos
+
+        def _split_generators(self, dl_manager):
+            return super()._split_generators(Downloads(dl_manager))
+
+    return Builder

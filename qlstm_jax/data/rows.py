@@ -1,0 +1,153 @@
+"""What every reader of labelled text yields: checked rows as `Examples`, and a report of those left out."""
+
+import dataclasses
+import re
+
+import numpy as np
+
+# Undecodable bytes become these under errors="surrogateescape", and so do unpaired escapes in JSON.
+NOT_TEXT = re.compile("[\ud800-\udfff]")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_SKIP_HINT = "on_bad_row='skip' leaves such rows out and counts them in the report"
+
+
+class DataError(ValueError):
+    """Data that cannot be used as given; the message names the place, what was expected and the mend."""
+
+
+@dataclasses.dataclass
+class LoadReport:
+    """What became of the rows of one source.
+
+    Attributes:
+      source: the file, folder or dataset that was read.
+      rows: how many rows it holds (the header is not one).
+      kept: how many of them became examples.
+      skipped: reason → how many rows were left out for it.
+      first: reason → "file:line" of the first such row.
+    """
+
+    source: str
+    rows: int = 0
+    kept: int = 0
+    skipped: dict[str, int] = dataclasses.field(default_factory=dict)
+    first: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def summary(self) -> str:
+        """One line for a log, such as `a.csv: 9 rows, 8 kept, 1 skipped (1 empty text, first at a.csv:4)`."""
+        line = f"{self.source}: {self.rows} rows, {self.kept} kept"
+        if not self.skipped:
+            return line
+        reasons = "; ".join(f"{n} {reason}, first at {self.first[reason]}" for reason, n in self.skipped.items())
+        return f"{line}, {sum(self.skipped.values())} skipped ({reasons})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """N labelled texts.
+
+    Attributes:
+      texts: N strings, as they stand in the source.
+      labels: (N,) int32, indices into `label_names`.
+      label_names: the classes; evaluation data take those of the training data.
+      report: what was read and what was left out.
+    """
+
+    texts: tuple[str, ...]
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    report: LoadReport
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices, name: str) -> "Examples":
+        """The examples at `indices` (M,), in that order; `name` tells the part in its report."""
+        report = LoadReport(f"{self.report.source} [{name}]", rows=len(indices), kept=len(indices))
+        texts = tuple(self.texts[i] for i in indices)
+        return Examples(texts, self.labels[np.asarray(indices, np.int64)], self.label_names, report)
+
+
+class Collector:
+    """Takes rows one by one, refuses or counts the bad ones, and hands back `Examples`.
+
+    Args:
+      source: the name of what is read, for the report and for errors.
+      on_bad_row: 'error' raises at the first bad row, 'skip' counts it in the report.
+      label_names: the only labels allowed, those of the training data; None takes the labels as they come.
+    """
+
+    def __init__(self, source, on_bad_row: str = "error", label_names=None):
+        if on_bad_row not in ("error", "skip"):
+            raise DataError(f"on_bad_row is {on_bad_row!r}; give 'error' or 'skip'")
+        if isinstance(label_names, str) or (label_names is not None and len(set(label_names)) != len(label_names)):
+            raise DataError(f"label_names is {label_names!r}; give a sequence of different strings, or None")
+        self._skip = on_bad_row == "skip"
+        self._known = None if label_names is None else tuple(str(name) for name in label_names)
+        self._texts: list[str] = []
+        self._labels: list[str] = []
+        self.report = LoadReport(str(source))
+
+    def add(self, text: str, label: str, where: str) -> None:
+        """One row; `where` is its "file:line"."""
+        label = label.strip()
+        if NOT_TEXT.search(text) or NOT_TEXT.search(label):
+            self.bad("invalid UTF-8", where, "the text or label holds bytes that are not UTF-8; save it as UTF-8")
+        elif not text.strip():
+            self.bad("empty text", where, "the text is empty or blank; give a text or remove the row")
+        elif not label:
+            self.bad("missing label", where, "the label is empty; give a label or remove the row")
+        elif self._known is not None and label not in self._known:
+            self.bad(
+                "label never seen in training",
+                where,
+                f"the label is {label!r} and those of training are {', '.join(map(repr, self._known))}; "
+                "correct it, or train on data that have it",
+            )
+        else:
+            self.report.rows += 1
+            self.report.kept += 1
+            self._texts.append(text)
+            self._labels.append(label)
+
+    def bad(self, reason: str, where: str, message: str) -> None:
+        """One row that cannot be used; `message` says what is wrong with it and the mend.
+
+        Raises:
+          DataError: under on_bad_row='error'.
+        """
+        if not self._skip:
+            raise DataError(f"{where}: {reason}: {message} ({_SKIP_HINT})")
+        self.leave_out(reason, where, 1)
+
+    def leave_out(self, reason: str, where: str, count: int) -> None:
+        """Counts `count` rows, the first at `where`, that are left out whatever `on_bad_row` says."""
+        self.report.rows += count
+        self.report.skipped[reason] = self.report.skipped.get(reason, 0) + count
+        self.report.first.setdefault(reason, where)
+
+    def finish(self) -> Examples:
+        """The rows as `Examples`.
+
+        Raises:
+          DataError: if no row is left, or, with no `label_names` given, if all have one label.
+        """
+        if not self._texts:
+            raise DataError(f"no usable rows: {self.report.summary()}; give at least one row with a text and a label")
+        names = self._known or label_order(self._labels)
+        if len(names) < 2:
+            raise DataError(
+                f"{self.report.source}: every row has the label {names[0]!r}; a classifier needs at least "
+                "two classes (to evaluate on such data, give the training data's label_names)"
+            )
+        index = {name: i for i, name in enumerate(names)}
+        labels = np.asarray([index[label] for label in self._labels], np.int32)
+        return Examples(tuple(self._texts), labels, names, self.report)
+
+
+def label_order(labels) -> tuple[str, ...]:
+    """The different strings of `labels`: in numeric order if all are integers, else alphabetical."""
+    names = sorted(set(labels))
+    if all(_INTEGER.fullmatch(name) for name in names):
+        names.sort(key=int)
+    return tuple(names)

@@ -1,0 +1,232 @@
+import json
+
+import numpy as np
+import pytest
+
+from qlstm_jax.data.text import DataError, Examples, LoadReport, load, split
+
+
+def write(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+# name of the file, its content, the reason, the line, and how many rows are left
+BAD_ROWS = [
+    ("a.csv", b"text,label\ngood,pos\nbad \xff,neg\nfine,neg\n", "invalid UTF-8", 3, 2),
+    ("a.csv", "text,label\ngood,pos\n  ,neg\nfine,neg\n", "empty text", 3, 2),
+    ("a.csv", "text,label\ngood,pos\nfine,neg\nbad, \n", "missing label", 4, 2),
+    ("a.csv", "text,label\ngood,pos\na,b,neg\nfine,neg\n", "wrong number of columns", 3, 2),
+    ("a.csv", 'text,label\n"two\nlines",pos\n\nbad\nfine,neg\n', "wrong number of columns", 5, 2),
+    ("a.csv", 'text,label\ngood,pos\n"bad"ly,neg\nfine,neg\n', "malformed quotes", 3, 2),
+    ("a.tsv", b"text\tlabel\ngood\tpos\nbad \xff\tneg\nfine\tneg\n", "invalid UTF-8", 3, 2),
+    ("a.tsv", "text\tlabel\ngood\tpos\n\tneg\nfine\tneg\n", "empty text", 3, 2),
+    ("a.tsv", "text\tlabel\ngood\tpos\nbad\t\nfine\tneg\n", "missing label", 3, 2),
+    ("a.tsv", "text\tlabel\r\ngood\tpos\r\nfine\tneg\r\nbad\r\n", "wrong number of columns", 4, 2),
+    (
+        "a.jsonl",
+        b'{"text":"a","label":1}\n{"text":"\xff","label":2}\n{"text":"c","label":2}\n',
+        "invalid UTF-8",
+        2,
+        2,
+    ),
+    (
+        "a.jsonl",
+        '{"text":"a","label":1}\n\n{"text":"","label":2}\n{"text":"c","label":2}\n',
+        "empty text",
+        3,
+        2,
+    ),
+    ("a.jsonl", '{"text":"a","label":1}\n{"label":2}\n{"text":"c","label":2}\n', "empty text", 2, 2),
+    ("a.jsonl", '{"text":"a","label":1}\n{"text":"b"}\n{"text":"c","label":2}\n', "missing label", 2, 2),
+    (
+        "a.jsonl",
+        '{"text":"a","label":1}\n{"text":"b","label":null}\n{"text":"c","label":2}',
+        "missing label",
+        2,
+        2,
+    ),
+    ("a.jsonl", '{"text":"a","label":1}\n{"text":"b",\n{"text":"c","label":2}\n', "invalid JSON", 2, 2),
+    ("a.jsonl", '{"text":"a","label":1}\n["b"]\n{"text":"c","label":2}\n', "invalid JSON", 2, 2),
+    ("a.jsonl", '{"text":"a","label":1}\n{"text":5,"label":1}\n{"text":"c","label":2}\n', "wrong type", 2, 2),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "reason", "line", "kept"), BAD_ROWS)
+def test_bad_row_is_told_with_its_line_or_skipped_and_counted(tmp_path, name, content, reason, line, kept):
+    path = write(tmp_path, name, content)
+    with pytest.raises(DataError) as error:
+        load(path)
+    assert str(error.value).startswith(f"{path}:{line}: {reason}: ")
+    assert "on_bad_row='skip'" in str(error.value)
+
+    examples = load(path, on_bad_row="skip")
+    assert len(examples) == kept
+    assert examples.report.rows == kept + 1
+    assert examples.report.skipped == {reason: 1}
+    assert examples.report.first == {reason: f"{path}:{line}"}
+    assert f"1 skipped (1 {reason}, first at {path}:{line})" in examples.report.summary()
+
+
+def test_a_label_outside_the_training_datas_is_a_bad_row(tmp_path):
+    path = write(tmp_path, "a.csv", "text,label\na,neg\nb,meh\nc,neg\n")
+    with pytest.raises(DataError, match=r"a\.csv:3: label never seen in training: .*'meh'.*'pos', 'neg'"):
+        load(path, label_names=("pos", "neg"))
+    examples = load(path, label_names=("pos", "neg"), on_bad_row="skip")
+    assert examples.label_names == ("pos", "neg")
+    assert examples.labels.tolist() == [1, 1]
+    assert examples.report.skipped == {"label never seen in training": 1}
+
+
+def test_csv_quotes_commas_embedded_line_ends_and_byte_order_mark(tmp_path):
+    content = 'label,text,id\r\npos,"one, ""two""\nthree",1\r\nneg,it is 6" wide,2\r\n'
+    examples = load(write(tmp_path, "a.CSV", b"\xef\xbb\xbf" + content.encode()))
+    assert examples.texts == ('one, "two"\nthree', 'it is 6" wide')
+    assert examples.labels.tolist() == [1, 0]
+    assert examples.labels.dtype == np.int32
+    assert examples.label_names == ("neg", "pos")
+
+
+def test_csv_field_longer_than_the_csv_modules_default(tmp_path):
+    long = "word " * 40_000
+    assert load(write(tmp_path, "a.csv", f"text,label\n{long},1\nshort,2\n")).texts[0] == long
+
+
+def test_csv_quote_that_never_closes_is_an_error_even_when_skipping(tmp_path):
+    path = write(tmp_path, "a.csv", 'text,label\na,1\nb,2\n"c,1\nd,2\n')
+    with pytest.raises(DataError, match=r"a\.csv:4: a quote opened in this row is never closed"):
+        load(path, on_bad_row="skip")
+
+
+def test_tsv_quotes_and_carriage_returns_belong_to_the_text(tmp_path):
+    path = write(tmp_path, "a.tsv", b'\xef\xbb\xbftext\tlabel\n"open\tpos\na "b"\rc\tneg\n"whole"\tpos\n')
+    assert load(path).texts == ('"open', 'a "b"\rc', '"whole"')
+
+
+def test_jsonl_with_other_column_names_and_mixed_labels(tmp_path):
+    lines = [{"body": "a\u2028b\n", "y": 10}, {"y": "9", "body": "c", "more": []}, {"body": "d", "y": 10}]
+    content = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    examples = load(write(tmp_path, "a.jsonl", content), text_column="body", label_column="y")
+    assert examples.texts == ("a\u2028b\n", "c", "d")
+    assert examples.label_names == ("9", "10")  # numeric order
+    assert examples.labels.tolist() == [1, 0, 1]
+
+
+def test_labels_that_are_not_all_integers_are_sorted_as_strings(tmp_path):
+    examples = load(write(tmp_path, "a.csv", "text,label\na,10\nb,9\nc,x\n"))
+    assert examples.label_names == ("10", "9", "x")
+
+
+def test_class_folder(tmp_path):
+    for name, content in [
+        ("pos/b", b"\xef\xbb\xbf fine \n"),
+        ("pos/a", b"good"),
+        ("neg/a", b"bad"),
+        ("unsup/a", b"?"),
+    ]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path, f"{name}.txt", content)
+    write(tmp_path, "pos/ignored.html", "x")
+    examples = load(tmp_path)
+    assert examples.texts == ("bad", "good", "fine")
+    assert examples.labels.tolist() == [0, 1, 1]
+    assert examples.report.rows == 4
+    assert examples.report.skipped == {"unlabelled (unsup)": 1}
+
+    bad = write(tmp_path, "neg/b.txt", b"one\ntwo \xff\n")
+    with pytest.raises(DataError) as error:
+        load(tmp_path)
+    assert str(error.value).startswith(f"{bad}:2: invalid UTF-8")
+
+
+def test_missing_column_names_those_found_and_the_nearest(tmp_path):
+    path = write(tmp_path, "a.csv", "Review Text,labels\na,1\n")
+    with pytest.raises(DataError, match=r"no column 'text'.*'Review Text', 'labels'"):
+        load(path, on_bad_row="skip")
+    with pytest.raises(DataError, match="did you mean label_column='labels'"):
+        load(path, text_column="Review Text", on_bad_row="skip")
+    path = write(tmp_path, "a.jsonl", '{"txt": "a", "label": 1}\n')
+    with pytest.raises(DataError, match="did you mean text_column='txt'"):
+        load(path, on_bad_row="skip")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", "is empty"),
+        ("a.csv", "\n\n", "blank lines only"),
+        ("a.csv", "text,label\n", "no usable rows"),
+        ("a.csv", "text,text,label\na,b,c\n", "2 columns are named 'text'"),
+        ("a.csv", "text,label\na,1\nb,1\n", "every row has the label '1'"),
+        ("a.csv", "text,label\na,1\n".encode("utf-16"), "the header is not UTF-8"),
+        ("a.xlsx", "text,label\n", r"suffix '\.xlsx'.*give a \.csv, \.tsv or \.jsonl file"),
+    ],
+)
+def test_unusable_files(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message):
+        load(write(tmp_path, name, content), on_bad_row="skip")
+
+
+def test_unusable_paths_and_options(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        load(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="holds no class folder"):
+        load(tmp_path)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(DataError, match=r"did you mean .*train"):
+        load(tmp_path)
+    path = write(tmp_path, "a.csv", "text,label\na,1\nb,2\n")
+    with pytest.raises(DataError, match="'error' or 'skip'"):
+        load(path, on_bad_row="ignore")
+    with pytest.raises(DataError, match="two different columns"):
+        load(path, text_column="label")
+    with pytest.raises(DataError, match="sequence of different strings"):
+        load(path, label_names="12")
+
+
+def examples_of(texts, labels):
+    return Examples(tuple(texts), np.asarray(labels, np.int32), ("a", "b"), LoadReport("made", len(texts), len(texts)))
+
+
+def many():
+    """400 rows, a quarter of class b; each text of class a stands twice, with other blanks around it."""
+    texts = [f" a{i // 2}" if i % 2 else f"a{i // 2}" for i in range(300)] + [f"b{i}" for i in range(100)]
+    return examples_of(texts, [0] * 300 + [1] * 100)
+
+
+def test_split_covers_all_is_stratified_and_leaks_no_text():
+    examples = many()
+    parts = split(examples, validation=0.1, test=0.2, seed=3)
+    assert [np.bincount(part.labels).tolist() for part in parts] == [[210, 70], [30, 10], [60, 20]]
+    assert sorted(text for part in parts for text in part.texts) == sorted(examples.texts)
+    train, validation, test = ({text.strip() for text in part.texts} for part in parts)
+    assert not (train & validation or train & test or validation & test)
+    for part in parts:
+        assert [examples.label_names[i] for i in part.labels] == [text.strip()[0] for text in part.texts]
+    assert parts[1].report.summary() == "made [validation]: 40 rows, 40 kept"
+
+
+def test_split_depends_on_the_seed_alone():
+    first = split(many(), seed=5)
+    np.random.seed(0)  # noqa: NPY002 - the global state is what must not matter
+    again = split(many(), seed=5)
+    assert [part.texts for part in first] == [part.texts for part in again]
+    assert first[1].texts != split(many(), seed=6)[1].texts
+
+
+def test_split_keeps_a_text_with_two_labels_together():
+    texts = ["same"] * 10 + [f"t{i}" for i in range(90)]
+    for seed in range(5):
+        parts = split(examples_of(texts, [0, 1] * 50), validation=0.2, test=0.2, seed=seed)
+        assert sorted(part.texts.count("same") for part in parts) == [0, 0, 10]
+
+
+def test_split_errors_and_empty_shares():
+    with pytest.raises(DataError, match="below 1"):
+        split(many(), validation=0.5, test=0.5)
+    with pytest.raises(DataError, match="the class 'b' has 1 different texts"):
+        split(examples_of("uvwxyz", [0, 0, 0, 0, 0, 1]))
+    train, validation, test = split(many(), validation=0, test=0.2)
+    assert (len(train), len(validation), len(test)) == (320, 0, 80)
+    assert validation.labels.shape == (0,)
