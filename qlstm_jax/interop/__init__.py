@@ -1,0 +1,24 @@
+"""Weights from other libraries and back, as mappings from name to array; none of those libraries is imported."""
+
+from qlstm_jax.interop.flax import (
+    gru_from_flax,
+    gru_to_flax,
+    lstm_from_flax,
+    lstm_to_flax,
+    rnn_from_flax,
+    rnn_to_flax,
+)
+from qlstm_jax.interop.haiku import pr_lstm_from_haiku
+from qlstm_jax.interop.torch import lstm_from_torch, lstm_to_torch
+
+__all__ = [
+    "gru_from_flax",
+    "gru_to_flax",
+    "lstm_from_flax",
+    "lstm_from_torch",
+    "lstm_to_flax",
+    "lstm_to_torch",
+    "pr_lstm_from_haiku",
+    "rnn_from_flax",
+    "rnn_to_flax",
+]

@@ -1,0 +1,140 @@
+"""The cells and options under test, in one table, and what the tests share: weights, a fold of `step`, the oracle."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qlstm_jax.cells import gru, lstm, pr_lstm, ql_lstm, rnn
+from tests.cells import oracles
+
+D, H = 3, 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A cell with options; `main` marks the ones on which the dearer tests run."""
+
+    name: str
+    cell: object
+    oracle: object
+    options: tuple = ()
+    main: bool = False
+
+    def params(self, *, seed=0, dtype="float32"):
+        """Weights with nothing left at a default: a bias that is 0 or a scale that is 1 would hide its place."""
+        shapes = jax.eval_shape(lambda: self.cell.init(jax.random.key(0), D, H, dtype=dtype, **dict(self.options)))
+        rng = np.random.default_rng(seed)
+
+        def draw(a):
+            scale = a.shape[-2] ** -0.5 if len(a.shape) > 1 and a.shape[-2] >= D else 0.7
+            return jnp.asarray(scale * rng.normal(size=a.shape), a.dtype)
+
+        return jax.tree.map(draw, shapes)
+
+    def oracle_outputs(self, arrays, xs, lengths=None):
+        """(B, T, H) float64, zero beyond `lengths`; `arrays` as from `as_arrays`."""
+        options = {k: v for k, v in self.options if k != "refinements"}
+        ys = np.zeros((*xs.shape[:2], H))
+        for b, n in enumerate([xs.shape[1]] * len(xs) if lengths is None else lengths):
+            if n:
+                ys[b, :n] = self.oracle(arrays, np.asarray(xs[b, :n], np.float64), **options)
+        return ys
+
+
+def _cases():
+    for cell in (rnn, lstm, gru):
+        name = cell.__name__.split(".")[-1]
+        yield Case(name, cell, getattr(oracles, name), main=True)
+    for sharing, skip, block in [
+        ("full", True, 4),
+        ("gates", True, 4),
+        ("none", True, 4),
+        ("full", True, 1),
+        ("full", True, 12),
+        ("full", False, 12),
+        ("gates", False, 12),
+        ("none", False, 12),
+    ]:
+        options = (("sharing", sharing), ("skip", skip), ("block_size", block)) + ((("epsilon", 0.3),) if skip else ())
+        name = f"ql_lstm-{sharing}-{f'skip{block}' if skip else 'plain'}"
+        yield Case(name, ql_lstm, oracles.ql_lstm, options, main=(sharing, block) == ("full", 4))
+    for cell, refinements in [("lstm", 0), ("lstm", 1), ("lstm", 2), ("rnn", 0), ("rnn", 1)]:
+        options = (("cell", cell), ("refinements", refinements))
+        yield Case(f"pr_{cell}-{refinements}r", pr_lstm, oracles.pr_lstm, options, main=refinements == 1)
+
+
+CASES = list(_cases())
+ALL = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+MAIN = pytest.mark.parametrize("case", [c for c in CASES if c.main], ids=lambda c: c.name)
+
+
+def as_arrays(params):
+    """Parameter name to float64 array, without options and absent parameters."""
+    fields = {f.name: getattr(params, f.name) for f in dataclasses.fields(params)}
+    return {k: np.asarray(v, np.float64) for k, v in fields.items() if isinstance(v, jax.Array)}
+
+
+def sequence(batch, steps, *, seed=2):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(batch, steps, D)), jnp.float32)
+
+
+def cotangents(tree, *, seed=3):
+    """A random weight for each floating number of `tree`, None for its integers."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else None,
+        tree,
+    )
+
+
+def weigh(tree, weights):
+    """The sum of `tree` times `weights`, a scalar that depends on every number in it."""
+    products = jax.tree.map(
+        lambda w, a: None if w is None else jnp.sum(w * a.astype(w.dtype)), weights, tree, is_leaf=lambda w: w is None
+    )
+    return sum(jax.tree.leaves(products))
+
+
+def fold(cell, params, xs, lengths, carry=None):
+    """`cell.step` one position after another, each row stopping at its length."""
+    carry = cell.initial_carry(params, xs.shape[0]) if carry is None else carry
+
+    def keep(ok, new, old):
+        return jnp.where(ok.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+
+    def body(carry, t_and_x):
+        t, x = t_and_x
+        new, y = cell.step(params, carry, x)
+        new = jax.tree.map(lambda n, o: keep(t < lengths, n, o), new, carry)
+        return new, keep(t < lengths, y, jnp.zeros_like(y))
+
+    carry, ys = jax.lax.scan(body, carry, (jnp.arange(xs.shape[1]), jnp.swapaxes(xs, 0, 1)))
+    return jnp.swapaxes(ys, 0, 1), carry
+
+
+def cut_rows(rows, lengths_of_pieces, widths, fill=0.0):
+    """Each row in consecutive pieces, piece k of row b being lengths_of_pieces[k][b] long, padded to widths[k]."""
+    batch, pieces = len(rows), []
+    ends = list(itertools.accumulate(lengths_of_pieces, np.add))
+    for k, width in enumerate(widths):
+        piece = np.full((batch, width, rows.shape[2]), fill, np.float32)
+        for b in range(batch):
+            n, end = lengths_of_pieces[k][b], ends[k][b]
+            piece[b, :n] = rows[b, end - n : end]
+        pieces.append(piece)
+    return pieces
+
+
+def join_rows(pieces, lengths_of_pieces, width):
+    """The inverse of `cut_rows`, padded to `width` with zeros."""
+    rows = np.zeros((len(pieces[0]), width, pieces[0].shape[2]), np.float32)
+    place = np.zeros(len(rows), int)
+    for piece, lengths in zip(pieces, lengths_of_pieces, strict=True):
+        for b, n in enumerate(lengths):
+            rows[b, place[b] : place[b] + n] = piece[b, :n]
+        place = place + lengths
+    return rows

@@ -1,0 +1,117 @@
+"""The cells' equations in float64 numpy, one sequence and one token at a time: x (T, D) to every y_t (T, H).
+
+`p` maps the names of a cell's parameters to arrays. Written from the equations, and slow on purpose.
+"""
+
+import numpy as np
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def rnn(p, x):
+    h, ys = np.zeros(p["bias"].shape), []
+    for x_t in x:
+        h = np.tanh(x_t @ p["input_kernel"] + h @ p["recurrent_kernel"] + p["bias"])
+        ys.append(h)
+    return ys
+
+
+def lstm(p, x):
+    h = c = np.zeros(p["recurrent_kernel"].shape[0])
+    ys = []
+    for x_t in x:
+        i, f, g, o = np.split(x_t @ p["input_kernel"] + h @ p["recurrent_kernel"] + p["bias"], 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        ys.append(h)
+    return ys
+
+
+def gru(p, x):
+    h, ys = np.zeros(p["recurrent_bias"].shape), []
+    for x_t in x:
+        a_r, a_z, a_n = np.split(x_t @ p["input_kernel"] + p["bias"], 3)
+        u_r, u_z, u_n = np.split(h @ p["recurrent_kernel"], 3)
+        r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
+        n = np.tanh(a_n + r * (u_n + p["recurrent_bias"]))
+        h = (1 - z) * n + z * h
+        ys.append(h)
+    return ys
+
+
+def ql_lstm(p, x, *, sharing="full", skip=True, block_size=32, epsilon=1.0):
+    hidden = p["gate_bias"].shape[1]
+    map_of = {"full": "0000", "gates": "0010", "none": "0123"}[sharing]
+    h = c = memory = np.zeros(hidden)
+    block, ys = [], []
+    for x_t in x:
+        s = p["read_scale"] * memory / np.sqrt(epsilon + np.mean(memory**2)) if skip else np.zeros(hidden)
+        u = x_t @ p["input_kernel"] + (h + s) @ p["recurrent_kernel"]
+        z = []
+        for j in range(4):
+            u_j = u[int(map_of[j]) * hidden :][:hidden]
+            z.append((1 if sharing == "none" else p["gate_scale"][j]) * u_j + p["gate_bias"][j])
+        c = sigmoid(z[1]) * c + sigmoid(z[0]) * np.tanh(z[2])
+        h = sigmoid(z[3]) * np.tanh(c)
+        ys.append(h + s)
+        block.append(h)
+        if skip and len(block) == block_size:
+            v = np.mean(block, axis=0) @ p["summary_kernel"] + s @ p["memory_kernel"]
+            write, value = (p["write_scale"][j] * v + p["write_bias"][j] for j in range(2))
+            memory = memory + sigmoid(write) * np.tanh(value)
+            block = []
+    return ys
+
+
+def pr_leaf(p, x_t, cell):
+    z = x_t @ p["leaf_kernel"] + p["leaf_bias"]
+    return (z, None) if cell == "rnn" else pr_gates(z, ())
+
+
+def pr_gates(z, cells):
+    i, g, o, *forget = np.split(z, 3 + len(cells))
+    c = sigmoid(i) * np.tanh(g) + sum(sigmoid(f) * child for f, child in zip(forget, cells, strict=True))
+    return sigmoid(o) * np.tanh(c), c
+
+
+def pr_cell(kernel, bias, children, cell):
+    z = np.concatenate([h for h, _ in children]) @ kernel + bias
+    return (np.maximum(z, 0), None) if cell == "rnn" else pr_gates(z, [c for _, c in children])
+
+
+def pr_combine(p, left, right, cell):
+    state = pr_cell(p["merge_kernel"], p["merge_bias"], [left, right], cell)
+    for kernel, bias in zip(p["refine_kernel"], p["refine_bias"], strict=True):
+        state = pr_cell(kernel, bias, [state], cell)
+    return state
+
+
+def balanced(combine, states):
+    """The perfectly balanced tree over a power of two of states."""
+    if len(states) == 1:
+        return states[0]
+    half = len(states) // 2
+    return combine(balanced(combine, states[:half]), balanced(combine, states[half:]))
+
+
+def prefix(combine, states):
+    """The state of them all: the left fold of `combine` over the blocks of their number's binary expansion."""
+    start, state = 0, None
+    for bit in reversed(range(len(states).bit_length())):
+        if len(states) >> bit & 1:
+            block = balanced(combine, states[start : start + 2**bit])
+            state = block if start == 0 else combine(state, block)
+            start += 2**bit
+    return state
+
+
+def pr_state(p, x, *, cell="lstm"):
+    """(h, c) of a whole sequence of one token or more."""
+    leaves = [pr_leaf(p, x_t, cell) for x_t in x]
+    return prefix(lambda left, right: pr_combine(p, left, right, cell), leaves)
+
+
+def pr_lstm(p, x, *, cell="lstm"):
+    return [pr_state(p, x[: t + 1], cell=cell)[0] for t in range(len(x))]

@@ -1,0 +1,189 @@
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qlstm_jax import interop
+from qlstm_jax.cells import gru, lstm, pr_lstm, rnn
+
+D, H = 3, 4
+FLAX = {
+    "lstm": (lstm, nn.OptimizedLSTMCell, interop.lstm_from_flax, interop.lstm_to_flax),
+    "gru": (gru, nn.GRUCell, interop.gru_from_flax, interop.gru_to_flax),
+    "rnn": (rnn, nn.SimpleCell, interop.rnn_from_flax, interop.rnn_to_flax),
+}
+EACH_FLAX_CELL = pytest.mark.parametrize("name", list(FLAX))
+
+
+def redrawn(tree, seed=0):
+    """Normal numbers in place of every array, so that no bias is zero and no two gates are alike."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: jnp.asarray(0.6 * rng.normal(size=a.shape), a.dtype), tree)
+
+
+def sequence(steps=6):
+    return jnp.asarray(np.random.default_rng(1).normal(size=(2, steps, D)), jnp.float32)
+
+
+def flax_cell(name):
+    """A Linen cell and random variables for it."""
+    module = FLAX[name][1](H)
+    carry = module.initialize_carry(jax.random.key(0), (2, D))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), carry, jnp.zeros((2, D)))
+    return module, redrawn(shapes)
+
+
+@EACH_FLAX_CELL
+def test_flax_cell_gives_the_same_outputs(name):
+    cell, _, from_flax, _ = FLAX[name]
+    module, variables = flax_cell(name)
+    xs = sequence()
+    with jax.numpy_rank_promotion("allow"):  # Flax adds (H,) to (B, H)
+        carry, expected = module.initialize_carry(jax.random.key(0), (2, D)), []
+        for t in range(xs.shape[1]):
+            carry, y = module.apply(variables, carry, xs[:, t])
+            expected.append(y)
+    ys, final = cell.unroll(from_flax(variables["params"]), xs)
+    np.testing.assert_allclose(ys, np.stack(expected, axis=1), rtol=2e-6, atol=2e-6)
+    for a, b in zip(jax.tree.leaves(final), jax.tree.leaves(carry), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
+
+
+@EACH_FLAX_CELL
+def test_flax_round_trips(name):
+    cell, _, from_flax, to_flax = FLAX[name]
+    tree = flax_cell(name)[1]["params"]
+    chex.assert_trees_all_equal(to_flax(from_flax(tree)), dict(tree))
+    params = redrawn(cell.init(jax.random.key(0), D, H, dtype="bfloat16"), seed=2)
+    chex.assert_trees_all_equal(from_flax(to_flax(params), dtype="bfloat16"), params)
+
+
+def test_flax_errors_list_every_name():
+    tree = dict(flax_cell("lstm")[1]["params"])
+    del tree["hf"]
+    tree |= {"extra": {"kernel": np.zeros(2)}, "io": {"kernel": np.zeros((D, H + 1))}}
+    with pytest.raises(ValueError, match="Flax's LSTM cell") as error:
+        interop.lstm_from_flax(tree)
+    message = str(error.value)
+    assert "missing: hf/bias, hf/kernel" in message
+    assert "unexpected: extra/kernel" in message
+    assert f"io/kernel is ({D}, {H + 1}), expected ({D}, {H})" in message
+    assert "ii/kernel" not in message
+
+
+def test_flax_tree_of_another_cell():
+    with pytest.raises(ValueError, match=r"GRU cell.*missing: hn/bias.*unexpected: hf/bias"):
+        interop.gru_from_flax(flax_cell("lstm")[1]["params"])
+    with pytest.raises(ValueError, match=r"simple cell.*missing: h/kernel.*unexpected: params/i, params/h"):
+        interop.rnn_from_flax(flax_cell("rnn")[1])
+
+
+def torch_state(layer="l0", prefix="", inputs=D):
+    rng = np.random.default_rng(3)
+    shapes = {"weight_ih": (4 * H, inputs), "weight_hh": (4 * H, H), "bias_ih": (4 * H,), "bias_hh": (4 * H,)}
+    return {f"{prefix}{k}_{layer}": rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+
+
+def torch_lstm(state, x, layer="l0"):
+    """PyTorch's documented equations, for one sequence (T, D)."""
+    w, u, b, v = (state[f"{k}_{layer}"] for k in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    h = c = np.zeros(H)
+    ys = []
+    for x_t in np.asarray(x, np.float64):
+        i, f, g, o = np.split(w @ x_t + b + u @ h + v, 4)
+        i, f, o = (1 / (1 + np.exp(-z)) for z in (i, f, o))
+        c = f * c + i * np.tanh(g)
+        h = o * np.tanh(c)
+        ys.append(h)
+    return np.stack(ys)
+
+
+def test_torch_equations():
+    state, xs = torch_state(), sequence()
+    ys, _ = lstm.unroll(interop.lstm_from_torch(state), xs)
+    np.testing.assert_allclose(ys, np.stack([torch_lstm(state, x) for x in xs]), rtol=3e-6, atol=3e-6)
+
+
+def test_torch_chooses_layer_direction_and_prefix():
+    wanted = torch_state("l1_reverse", prefix="encoder.", inputs=2 * H)
+    others = {k: np.zeros((1,)) for k in (*torch_state("l1", "encoder."), *torch_state("l1_reverse"), "encoder.head.w")}
+    params = interop.lstm_from_torch(others | wanted, layer=1, reverse=True, prefix="encoder.", dtype="bfloat16")
+    np.testing.assert_array_equal(params.input_kernel.T, wanted["encoder.weight_ih_l1_reverse"])
+    assert params.dtype == "bfloat16"
+
+
+def test_torch_round_trips():
+    params = redrawn(lstm.init(jax.random.key(0), D, H))
+    options = {"layer": 2, "reverse": True, "prefix": "a."}
+    state = interop.lstm_to_torch(params, **options)
+    assert set(state) == set(torch_state("l2_reverse", "a."))
+    chex.assert_trees_all_equal(interop.lstm_from_torch(state, **options), params)
+    first = torch_state()
+    again = interop.lstm_to_torch(interop.lstm_from_torch(first))
+    np.testing.assert_array_equal(again["weight_hh_l0"], first["weight_hh_l0"])
+    both = first["bias_ih_l0"] + first["bias_hh_l0"]
+    np.testing.assert_array_equal(again["bias_ih_l0"] + again["bias_hh_l0"], both)
+
+
+def test_torch_without_biases():
+    state = {k: v for k, v in torch_state().items() if "bias" not in k}
+    bias = interop.lstm_from_torch(state).bias
+    assert bias.shape == (4 * H,) and not np.any(bias)
+
+
+def test_torch_errors_list_every_name():
+    state = torch_state()
+    del state["bias_hh_l0"]
+    state["weight_ih_l0"] = np.zeros((3 * H, D))
+    with pytest.raises(ValueError, match="layer 0 of a PyTorch LSTM") as error:
+        interop.lstm_from_torch(state)
+    assert "missing: bias_hh_l0" in str(error.value)
+    assert f"weight_ih_l0 is ({3 * H}, {D}), expected ({4 * H}, {D})" in str(error.value)
+    with pytest.raises(ValueError, match="missing: rnn.weight_hh_l3, rnn.weight_ih_l3"):
+        interop.lstm_from_torch(torch_state(), layer=3, prefix="rnn.")
+    with pytest.raises(ValueError, match="weight_hr_l0 belongs to an LSTM with proj_size"):
+        interop.lstm_from_torch(torch_state() | {"weight_hr_l0": np.zeros((2, H))})
+
+
+def haiku_names(params, start="net/~get_"):
+    """The official names of a PR-LSTM's parameters."""
+    stem = f"{start}cell/nary_{params.cell}"
+    flat = {f"{start}elems/linear/w": params.leaf_kernel, f"{start}elems/linear/b": params.leaf_bias}
+    flat |= {f"{stem}/linear/w": params.merge_kernel, f"{stem}/linear/b": params.merge_bias}
+    for r, (kernel, bias) in enumerate(zip(params.refine_kernel, params.refine_bias, strict=True), start=1):
+        flat |= {f"{stem}_{r}/linear/w": kernel, f"{stem}_{r}/linear/b": bias}
+    return {name: np.asarray(a) for name, a in flat.items()}
+
+
+@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("refinements", [0, 1, 2, 11])
+@pytest.mark.parametrize("start", ["~get_", "a/b/~get_"])
+def test_haiku_names(cell, refinements, start):
+    """With 11 refinements, nary_lstm_10 must not come before nary_lstm_2."""
+    params = redrawn(pr_lstm.init(jax.random.key(0), D, H, cell=cell, refinements=refinements))
+    chex.assert_trees_all_equal(interop.pr_lstm_from_haiku(haiku_names(params, start)), params)
+
+
+def test_haiku_errors_list_every_name():
+    flat = haiku_names(redrawn(pr_lstm.init(jax.random.key(0), D, H, refinements=2)))
+    del flat["net/~get_cell/nary_lstm_1/linear/w"], flat["net/~get_elems/linear/b"]
+    flat |= {"net/linear/w": np.zeros((H, 2)), "net/~get_cell/nary_lstm/linear/w": np.zeros((H, 5 * H))}
+    with pytest.raises(ValueError, match="PR-LSTM with 2 refinements") as error:
+        interop.pr_lstm_from_haiku(flat)
+    message = str(error.value)
+    assert "missing: net/~get_cell/nary_lstm_1/linear/w, net/~get_elems/linear/b" in message
+    assert "unexpected: net/linear/w" in message
+    assert f"net/~get_cell/nary_lstm/linear/w is ({H}, {5 * H}), expected ({2 * H}, {5 * H})" in message
+
+
+def test_haiku_error_for_two_models_and_for_none():
+    params = redrawn(pr_lstm.init(jax.random.key(0), D, H))
+    with pytest.raises(ValueError, match="unexpected: b/~get_cell"):
+        interop.pr_lstm_from_haiku(haiku_names(params, "a/~get_") | haiku_names(params, "b/~get_"))
+    with pytest.raises(ValueError, match="missing: ~get_cell/nary_lstm/linear/b"):
+        interop.pr_lstm_from_haiku({})
+    mixed = haiku_names(params) | {"net/~get_cell/nary_rnn/linear/b": np.zeros(H)}
+    with pytest.raises(ValueError, match="unexpected: net/~get_cell/nary_rnn/linear/b"):
+        interop.pr_lstm_from_haiku(mixed)
