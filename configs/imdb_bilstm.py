@@ -1,0 +1,15 @@
+"""IMDB reviews by a bidirectional LSTM: the data and budget of imdb_ql_lstm, for comparison.
+
+python train.py --config=configs/imdb_bilstm.py --workdir=runs/imdb_bilstm
+
+Not measured here: the dataset was not at hand.
+"""
+
+from configs import imdb_ql_lstm
+
+
+def get_config():
+    config = imdb_ql_lstm.get_config()
+    config.model.cell = "lstm"
+    config.model.bidirectional = True
+    return config

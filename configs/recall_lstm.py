@@ -1,0 +1,12 @@
+"""The class of the first token, named after 1,024 tokens of noise, by an LSTM: the budget of recall_ql_lstm.
+
+python train.py --config=configs/recall_lstm.py --workdir=runs/recall_lstm
+"""
+
+from configs import recall_ql_lstm
+
+
+def get_config():
+    config = recall_ql_lstm.get_config()
+    config.model.cell = "lstm"
+    return config

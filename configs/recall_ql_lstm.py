@@ -1,0 +1,21 @@
+"""The class of the first token, named after 1,024 tokens of noise, by a QL-LSTM.
+
+python train.py --config=configs/recall_ql_lstm.py --workdir=runs/recall_ql_lstm
+"""
+
+from qlstm_jax.training import config as configs
+
+
+def get_config():
+    config = configs.default()
+    config.task = "recall"
+    config.recall.length = 1024
+    config.model.cell = "ql_lstm"
+    config.model.hidden_size = 64
+    config.model.embedding_size = 64
+    config.train.steps = 500
+    config.train.batch_size = 64
+    config.train.learning_rate = 3e-3
+    config.train.eval_every = 100
+    config.train.checkpoint_every = 500
+    return config

@@ -1,0 +1,63 @@
+"""Tokens in, one label out."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from qlstm_jax.unroll.sequential import valid_mask
+
+
+class Classifier(nnx.Module):
+    """Embedding, recurrent layers, pooling over time, a linear readout.
+
+    Args:
+        vocab_size: V.
+        num_classes: labels.
+        layer: a sequence layer of `qlstm_jax.nnx` that reads `embedding_size` channels.
+        embedding_size: channels of a token.
+        pooling: "last" output, "mean" or "max" over the valid positions, or "mean_max", both side by side.
+        dropout: rate before the readout.
+        embedding_dropout: rate on the embedded tokens.
+        rngs: for the initial parameters.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        num_classes: int,
+        layer,
+        *,
+        embedding_size: int,
+        pooling: str = "last",
+        dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        self.embed = nnx.Embed(vocab_size, embedding_size, rngs=rngs)
+        self.embedding_dropout = nnx.Dropout(embedding_dropout)
+        self.layer = layer
+        self.pooling = pooling
+        self.dropout = nnx.Dropout(dropout)
+        features = layer.output_size * (2 if pooling == "mean_max" else 1)
+        self.head = nnx.Linear(features, num_classes, rngs=rngs)
+
+    def __call__(self, ids, *, lengths, rngs=None):
+        """ids (B, T) and lengths (B,) to logits (B, num_classes). A row of length 0 is pooled to zeros."""
+        xs = self.embedding_dropout(self.embed(ids), rngs=rngs)
+        if self.pooling == "last":
+            pooled = self.layer.last(xs, lengths=lengths, rngs=rngs)
+        else:
+            pooled = pool(self.layer(xs, lengths=lengths, rngs=rngs), lengths, self.pooling)
+        return self.head(self.dropout(pooled.astype(jnp.float32), rngs=rngs))
+
+
+def pool(ys, lengths, how: str):
+    """Mean, maximum or both of the valid positions of ys (B, T, H) whose padding is 0; zeros at length 0."""
+    ys = ys.astype(jnp.float32)
+    parts = []
+    if how in ("mean", "mean_max"):
+        parts.append(jnp.sum(ys, axis=1) / jnp.maximum(lengths, 1)[:, None])
+    if how in ("max", "mean_max"):
+        valid = valid_mask(lengths, ys.shape[1])[:, :, None]
+        highest = jnp.max(jnp.where(valid, ys, -jnp.inf), axis=1, initial=-jnp.inf)
+        parts.append(jnp.where(lengths[:, None] > 0, highest, 0.0))
+    return jnp.concatenate(parts, axis=-1)

@@ -1,0 +1,66 @@
+"""Names to what they stand for, one table each for cells and tasks: what a config's words mean.
+
+To add a cell: write it in qlstm_jax/cells, its layer in qlstm_jax/nnx.py, and add one line to CELLS. Its options and
+their defaults are read from the layer's keywords.
+"""
+
+import difflib
+import inspect
+
+from ml_collections import ConfigDict
+
+from qlstm_jax import nnx as layers
+from qlstm_jax.data.formal import TASKS
+
+CELLS = {
+    "rnn": layers.SimpleRNN,
+    "lstm": layers.LSTM,
+    "gru": layers.GRU,
+    "ql_lstm": layers.QLSTM,
+    "pr_lstm": layers.PRLSTM,
+}
+COMMON = ("num_layers", "bidirectional", "dropout", "dtype", "param_dtype", "rngs")
+
+
+def cell_options() -> dict[str, ConfigDict]:
+    """For each cell that has options of its own, their defaults."""
+    result = {}
+    for name, layer in CELLS.items():
+        keywords = inspect.signature(layer.__init__).parameters.values()
+        options = {p.name: p.default for p in keywords if p.kind is p.KEYWORD_ONLY and p.name not in COMMON}
+        if options:
+            result[name] = ConfigDict(options)
+    return result
+
+
+def build_layer(model, in_features: int, *, rngs):
+    """The sequence layer that a config's `model` section describes, reading `in_features` channels."""
+    options = dict(model[model.cell]) if model.cell in model else {}
+    return CELLS[model.cell](
+        in_features,
+        model.hidden_size,
+        num_layers=model.num_layers,
+        bidirectional=model.bidirectional,
+        dropout=model.dropout if model.num_layers > 1 else 0.0,  # it acts between layers
+        dtype=model.dtype,
+        rngs=rngs,
+        **options,
+    )
+
+
+def task_names() -> list[str]:
+    """All tasks."""
+    return [*TASKS, "recall", "text"]
+
+
+def task_kind(name: str) -> str:
+    """The section of a config that describes a task: "formal", "recall" or "text"."""
+    return "formal" if name in TASKS else name
+
+
+def nearest(given, names) -> str:
+    """A hint for an error: the nearest of `names`, or all of them."""
+    names = [str(n) for n in names]
+    close = difflib.get_close_matches(str(given), names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}expected one of {', '.join(names)}"

@@ -1,0 +1,71 @@
+"""Checkpoints by orbax: the latest ones to go on from, and the best one on validation."""
+
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+
+from qlstm_jax.training.step import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of a run: `checkpoints/` holds the latest few, `best/` the best on validation.
+
+    A checkpoint is a whole `TrainState`: parameters, optimiser, step and PRNG key. A position in the data is the step,
+    as every step reads one batch. Writing is atomic and goes on in the background: a run that is killed while it
+    writes goes on from the checkpoint before.
+
+    Args:
+        workdir: the run's folder.
+        keep: how many of the latest are kept.
+        select: the validation metric that says what is best, the higher the better.
+    """
+
+    def __init__(self, workdir: Path, *, keep: int = 2, select: str = "accuracy"):
+        root = Path(workdir).absolute()
+        self.select = select
+        options = ocp.CheckpointManagerOptions
+        self.latest = ocp.CheckpointManager(root / "checkpoints", options=options(max_to_keep=keep))
+        best = options(max_to_keep=1, best_fn=lambda values: values[select], best_mode="max")
+        self.best = ocp.CheckpointManager(root / "best", options=best)
+
+    def save(self, state: TrainState):
+        """Saves the state as the latest, unless its step is saved already."""
+        step = int(state.step)
+        if step != self.latest.latest_step():
+            self.latest.save(step, args=ocp.args.StandardSave(_storable(state)))
+
+    def offer(self, state: TrainState, values: dict[str, float]):
+        """Saves the state as the best if its validation figures are better than any so far."""
+        step, held = int(state.step), self.best.best_step()
+        if held is None or (step > held and values[self.select] > self.best.metrics(held)[self.select]):
+            self.best.save(step, args=ocp.args.StandardSave(_storable(state)), metrics=values)
+
+    def restore(self, like: TrainState, *, best: bool = False) -> TrainState | None:
+        """The latest state, or the best; None if there is none.
+
+        Args:
+            like: a state of the same structure.
+            best: whether the best on validation is wanted.
+        """
+        manager = self.best if best else self.latest
+        step = manager.latest_step()
+        if step is None:
+            return None
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _storable(like))
+        stored = TrainState(**manager.restore(step, args=ocp.args.StandardRestore(abstract)))
+        return stored._replace(key=jax.random.wrap_key_data(stored.key))
+
+    def last_step(self) -> int | None:
+        """The step of the latest checkpoint."""
+        return self.latest.latest_step()
+
+    def close(self):
+        """Waits until all is written."""
+        for manager in (self.latest, self.best):
+            manager.wait_until_finished()
+            manager.close()
+
+
+def _storable(state: TrainState) -> dict:
+    return state._replace(key=jax.random.key_data(state.key))._asdict()

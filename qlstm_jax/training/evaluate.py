@@ -1,0 +1,81 @@
+"""The evaluation of a trained run: figures as JSON, pictures as PNG."""
+
+import json
+from pathlib import Path
+
+from flax import nnx
+
+from qlstm_jax.training import config as configs
+from qlstm_jax.training import plots, problems
+from qlstm_jax.training.checkpoints import Checkpoints
+from qlstm_jax.training.loop import run_keys
+from qlstm_jax.training.step import initial_state, make_optimizer
+from qlstm_jax.training.summary import count
+
+
+def restore(workdir, *, checkpoint: str | None = None):
+    """A trained run.
+
+    Args:
+        workdir: its folder.
+        checkpoint: "last", "best", or None for what the run's config selects.
+
+    Returns:
+        (config, problem, model in evaluation mode, step of its checkpoint).
+
+    Raises:
+        ConfigError: if there is no run or no such checkpoint.
+    """
+    workdir = Path(workdir)
+    config = configs.load(workdir / "config.json")
+    problem = problems.make(config, workdir)
+    init_key, train_key, _ = run_keys(config.seed)
+    model = problem.model(nnx.Rngs(params=init_key))
+    checkpoints = Checkpoints(workdir, select=problem.select)
+    wanted = checkpoint or config.train.select
+    like = initial_state(model, make_optimizer(config.train), train_key)
+    state = checkpoints.restore(like, best=wanted == "best")
+    checkpoints.close()
+    if state is None:
+        raise configs.ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")
+    model.eval()
+    return config, problem, nnx.merge(nnx.graphdef(model), state.params), int(state.step)
+
+
+def evaluate(workdir, *, checkpoint: str | None = None, **overrides) -> dict:
+    """Evaluates a run into `workdir/eval`: `report.json` and pictures.
+
+    Args:
+        workdir: the run's folder.
+        checkpoint: as for `restore`.
+        overrides: keys of the config's `eval` section.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        ConfigError: as for `restore`, or for overrides out of range.
+    """
+    config, problem, model, step = restore(workdir, checkpoint=checkpoint)
+    config.eval.update(overrides)
+    configs.check(config)
+    folder = Path(workdir) / "eval"
+    folder.mkdir(exist_ok=True)
+    *_, key = run_keys(config.seed)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    report = {
+        "task": config.task,
+        "cell": config.model.cell,
+        "seed": config.seed,
+        "step": step,
+        "parameters": count(params),
+        "recurrent_parameters": count(params["layer"]),
+        **problem.report(model, key, folder, config.eval),
+    }
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    history = Path(workdir) / "metrics.jsonl"
+    if history.exists():
+        records = [json.loads(line) for line in history.read_text().splitlines()]
+        title = f"{config.task}, {config.model.cell}"
+        plots.learning_curves(records, title, folder / "learning_curves.png")
+    return report

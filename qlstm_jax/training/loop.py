@@ -1,0 +1,193 @@
+"""A training run from start, or from where it stopped, to its end."""
+
+import math
+import signal
+import threading
+from pathlib import Path
+
+import jax
+from flax import nnx
+
+from qlstm_jax.training import config as configs
+from qlstm_jax.training import problems
+from qlstm_jax.training.checkpoints import Checkpoints
+from qlstm_jax.training.metrics import Progress, Writer
+from qlstm_jax.training.step import initial_state, make_optimizer, make_step
+from qlstm_jax.training.summary import parameter_table
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop; all is saved."""
+
+
+class StopSignal:
+    """Turns the first SIGINT or SIGTERM into a flag, so that a run can save before it ends. A second one kills."""
+
+    def __init__(self):
+        self.received = None
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        else:
+            self.previous = {}
+        return self
+
+    def _receive(self, number, _):
+        self.received = signal.Signals(number)
+        self._restore()
+
+    def _restore(self):
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *_):
+        self._restore()
+
+
+def run_keys(seed: int):
+    """The keys of a run: initial parameters, training steps, evaluation."""
+    return jax.random.split(jax.random.key(seed), 3)
+
+
+def open_run(config, workdir: Path):
+    """Checks the config against the one that the workdir already has, and saves it there.
+
+    Raises:
+        ConfigError: if the workdir holds a run of another config.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        different = configs.differences(configs.load(path), config)
+        if different:
+            raise configs.ConfigError(
+                f"{workdir} holds a run of another config ({'; '.join(different)}). Give another --workdir, or "
+                "delete that folder to start anew."
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    configs.save(config, path)
+
+
+def train(config, workdir) -> dict[str, float]:
+    """Trains to `config.train.steps`, going on from the latest checkpoint in `workdir` if there is one.
+
+    Args:
+        config: from `config.default`, changed at will.
+        workdir: a folder for config, metrics, checkpoints; made if missing.
+
+    Returns:
+        The last validation metrics, and those of the training steps since the last log before them.
+
+    Raises:
+        ConfigError: for a config that cannot be run, or another one than the workdir's.
+        Diverged: at a loss that is not finite, naming the step and the last good checkpoint.
+        Interrupted: after SIGINT or SIGTERM, once everything is saved.
+    """
+    workdir = Path(workdir)
+    unused = configs.check(config)
+    open_run(config, workdir)
+    problem = problems.make(config, workdir)
+    init_key, train_key, eval_key = run_keys(config.seed)
+    model = _build(problem, init_key)
+    optimizer = make_optimizer(config.train)
+    checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, select=problem.select)
+    state = initial_state(model, optimizer, train_key)
+    state = checkpoints.restore(state) or state
+    start = int(state.step)
+    progress = Progress(start, config.train.steps)
+    for line in [*(f"note: {n}" for n in unused), *problem.notes(), parameter_table(state.params)]:
+        progress.say(line)
+    if start:
+        progress.say(f"continuing from step {start} of {config.train.steps}")
+    run = _Run(config, problem, model, optimizer, checkpoints, Writer(workdir, start), progress, eval_key)
+    try:
+        with StopSignal() as stop:
+            return run.to_the_end(state, stop)
+    finally:
+        run.close()
+
+
+def _build(problem, key):
+    """A new model, drawn by one compiled program."""
+    return nnx.jit(lambda key: problem.model(nnx.Rngs(params=key)))(key)
+
+
+class _Run:
+    """The loop and what it writes to."""
+
+    def __init__(self, config, problem, model, optimizer, checkpoints, writer, progress, eval_key):
+        self.config, self.problem, self.checkpoints = config.train, problem, checkpoints
+        self.writer, self.progress, self.eval_key = writer, progress, eval_key
+        model.train()
+        self.step = make_step(problem, nnx.graphdef(model), optimizer, config.train)
+        model.eval()
+        self.eval_graphdef = nnx.graphdef(model)
+        self.pending, self.latest = [], {}
+
+    def to_the_end(self, state, stop):
+        """Runs from `state` to the last step."""
+        start, last = int(state.step), self.config.steps
+        batches = None if self.problem.on_device else self.problem.stream(start)
+        for done in range(start + 1, last + 1):
+            state, metrics = self.step(state, None if batches is None else next(batches))
+            self.pending.append((done, metrics))
+            if done % self.config.log_every == 0 or done == last:
+                self.log()
+            if done % self.config.eval_every == 0 or done == last:
+                self.validate(state, done)
+            if done % self.config.checkpoint_every == 0 or done == last or stop.received:
+                self.log()
+                self.checkpoints.save(state)
+            if stop.received and done < last:
+                self.checkpoints.close()
+                raise Interrupted(f"{stop.received.name} at step {done}: saved. Run the same command to go on.")
+        if start >= last:
+            self.progress.say(f"nothing to do: step {start} of {last} is done (--config.train.steps=N for more)")
+            self.validate(state, start)
+        return self.latest
+
+    def log(self):
+        """Reads the figures of the steps since the last log, which waits for the device, and writes their means."""
+        if not self.pending:
+            return
+        steps, values = zip(*jax.device_get(self.pending), strict=True)
+        self.pending = []
+        for step, figures in zip(steps, values, strict=True):
+            if not math.isfinite(figures["loss"]):
+                saved = self.checkpoints.last_step()
+                good = f"the last good checkpoint is that of step {saved}" if saved else "no checkpoint was saved yet"
+                raise Diverged(
+                    f"the loss is {figures['loss']} at step {step}; {good}. Try a lower --config.train.learning_rate "
+                    "or --config.train.clip_norm in another --workdir."
+                )
+        names = [n for n in values[0] if n != "tokens"]
+        means = {name: float(sum(v[name] for v in values) / len(values)) for name in names}
+        means["grad_norm_max"] = float(max(v["grad_norm"] for v in values))
+        means["clipped"] = sum(float(v["grad_norm"]) > self.config.clip_norm for v in values) / len(values)
+        shown = {name: means[name] for name in ("loss", "accuracy")}
+        speeds = self.progress.log(steps[-1], float(sum(v["tokens"] for v in values)), shown)
+        self.writer.write(steps[-1], "train", means | speeds)
+        self.latest |= {f"train_{name}": value for name, value in shown.items()}
+
+    def validate(self, state, step: int):
+        """Writes the validation figures, and keeps the state if they are the best so far."""
+        self.log()
+        with self.progress.paused():
+            values = self.problem.validate(nnx.merge(self.eval_graphdef, state.params), self.eval_key)
+        if not values:
+            return
+        self.writer.write(step, "validation", values)
+        self.progress.say(f"step {step}  validation  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+        self.latest |= values
+        if self.config.select == "best":
+            self.checkpoints.offer(state, values)
+
+    def close(self):
+        """Ends the bar, and waits until all is written."""
+        self.progress.close()
+        self.writer.close()
+        self.checkpoints.close()

@@ -1,0 +1,126 @@
+"""Figures of a run: JSON lines and TensorBoard, a progress line with speed and ETA, and what they are made of."""
+
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class Writer:
+    """Appends metrics to `metrics.jsonl` and TensorBoard event files in a workdir.
+
+    Args:
+        workdir: the run's folder.
+        start: the step that the run continues from; figures of later steps, which a run that was cut off wrote and
+            will now write again, are dropped.
+    """
+
+    def __init__(self, workdir: Path, start: int):
+        self.path = Path(workdir) / "metrics.jsonl"
+        if self.path.exists():
+            lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start]
+            self.path.write_text("".join(line + "\n" for line in lines))
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start + 1 if start else None)
+
+    def write(self, step: int, split: str, values: dict[str, float]):
+        """One line of figures: `split` is "train" or "validation"."""
+        self.file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            self.board.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self):
+        """Flushes and closes both."""
+        self.file.close()
+        self.board.close()
+
+
+def _step_of(line: str) -> int:
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:  # the last line of a run that was killed while it wrote
+        return sys.maxsize
+
+
+class Progress:
+    """A bar on a terminal, plain lines elsewhere; both with steps/s, tokens/s and the time left."""
+
+    def __init__(self, start: int, total: int, stream=None):
+        self.stream = sys.stdout if stream is None else stream
+        self.total, self.last_step, self.since = total, start, time.perf_counter()
+        live = self.stream.isatty()
+        self.bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, file=self.stream) if live else None
+
+    def log(self, step: int, tokens: float, values: dict[str, float]) -> dict[str, float]:
+        """Shows the figures of the steps since the last call, `tokens` of them, and returns the speeds."""
+        now = time.perf_counter()
+        seconds = max(now - self.since, 1e-9)
+        speeds = {"steps_per_second": (step - self.last_step) / seconds, "tokens_per_second": tokens / seconds}
+        self.last_step, self.since = step, now
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in values.items())
+        if self.bar:
+            self.bar.update(step - self.bar.n)
+            self.bar.set_postfix_str(f"{shown}  {speeds['tokens_per_second']:,.0f} tokens/s")
+        else:
+            eta = _clock((self.total - step) / max(speeds["steps_per_second"], 1e-9))
+            rates = f"{speeds['steps_per_second']:.2f} steps/s  {speeds['tokens_per_second']:,.0f} tokens/s"
+            self.say(f"step {step}/{self.total}  {shown}  {rates}  ETA {eta}")
+        return speeds
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Leaves the time that goes on something else, such as a validation, out of the speeds."""
+        before = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - before
+
+    def say(self, line: str):
+        """A line that does not break the bar."""
+        if self.bar:
+            self.bar.write(line, file=self.stream)
+        else:
+            print(line, file=self.stream, flush=True)
+
+    def close(self):
+        """Ends the bar."""
+        if self.bar:
+            self.bar.close()
+
+
+def _clock(seconds: float) -> str:
+    seconds = int(seconds)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def classification(confusion: np.ndarray, label_names) -> dict:
+    """Accuracy, macro-F1 and figures by class.
+
+    Args:
+        confusion: (C, C) counts, rows the true labels, columns the predicted ones.
+        label_names: C names.
+
+    Returns:
+        accuracy; macro_f1, the plain mean of the classes' F1 = 2 · precision · recall / (precision + recall), a
+        figure without a denominator being 0; classes: precision, recall, f1 and support of each.
+    """
+    right, true, said = np.diag(confusion).astype(float), confusion.sum(1), confusion.sum(0)
+    precision = np.divide(right, said, out=np.zeros_like(right), where=said > 0)
+    recall = np.divide(right, true, out=np.zeros_like(right), where=true > 0)
+    f1 = np.divide(2 * right, true + said, out=np.zeros_like(right), where=true + said > 0)
+    classes = {
+        name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+        for name, p, r, f, n in zip(label_names, precision, recall, f1, true, strict=True)
+    }
+    return {
+        "accuracy": float(right.sum() / confusion.sum()),
+        "macro_f1": float(f1.mean()),
+        "examples": int(confusion.sum()),
+        "classes": classes,
+        "confusion_matrix": confusion.tolist(),
+    }

@@ -1,0 +1,67 @@
+"""Pictures of results. Each function writes one PNG with a title and labelled axes."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+SIZE = (7.0, 4.0)  # inches
+SHADE, LINE = "#dbe9f6", "#1f5fa8"
+
+
+def _save(figure, path):
+    figure.tight_layout()
+    figure.savefig(path, dpi=140)
+    plt.close(figure)
+
+
+def accuracy_by_length(accuracy: dict[int, float], train: tuple[int, int], chance: float, title: str, path):
+    """Accuracy against length, the training lengths shaded."""
+    figure, axes = plt.subplots(figsize=SIZE)
+    lengths = sorted(accuracy)
+    if train[0] == train[1]:
+        axes.axvline(train[0], color=SHADE, linewidth=6, label=f"trained at {train[0]}")
+    else:
+        axes.axvspan(*train, color=SHADE, label=f"trained at {train[0]}..{train[1]}")
+    style = "o-" if len(lengths) < 20 else "-"
+    axes.plot(lengths, [accuracy[n] for n in lengths], style, color=LINE, linewidth=1.2, markersize=4)
+    axes.axhline(chance, color="grey", linestyle=":", linewidth=1, label=f"chance {chance:.2f}")
+    axes.set(xlabel="sequence length (tokens)", ylabel="accuracy", title=title, ylim=(0, 1.03))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left", frameon=False)
+    _save(figure, path)
+
+
+def confusion_matrix(confusion, names, title: str, path):
+    """Counts by true and predicted label, shaded by their share of the true label."""
+    side = max(4.0, 0.6 * len(names) + 2)
+    figure, axes = plt.subplots(figsize=(side + 1, side))
+    shares = confusion / confusion.sum(axis=1, keepdims=True).clip(1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(confusion):
+        for j, count in enumerate(row):
+            color = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, f"{count}\n{100 * shares[i, j]:.1f} %", ha="center", va="center", color=color)
+    axes.set(xlabel="predicted label", ylabel="true label", title=title)
+    axes.set_xticks(range(len(names)), names, rotation=45 if len(names) > 4 else 0)
+    axes.set_yticks(range(len(names)), names)
+    figure.colorbar(image, label="share of the true label", fraction=0.046)
+    _save(figure, path)
+
+
+def learning_curves(records: list[dict], title: str, path):
+    """Loss and accuracy against the step, of training and validation."""
+    figure, panels = plt.subplots(1, 2, figsize=(2 * SIZE[0] * 0.75, SIZE[1]))
+    for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
+        for split, color in (("train", LINE), ("validation", "#d9762b")):
+            points = [(r["step"], r[name]) for r in records if r["split"] == split and name in r]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True), color=color, label=split, marker="." if len(points) < 20 else None
+                )
+        axes.set(xlabel="step", ylabel=name)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    panels[1].set_ylim(0, 1.03)
+    figure.suptitle(title)
+    _save(figure, path)

@@ -1,0 +1,71 @@
+"""What the training loop and the evaluation ask of a problem."""
+
+import abc
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+
+class Problem(abc.ABC):
+    """Data, model and measure of a run. Randomness comes in as keys; the methods keep nothing that training changes."""
+
+    on_device = True  # whether `sample` draws the batches, or `stream` brings them from the host
+    select = "accuracy"  # the validation metric that names the best checkpoint
+
+    @abc.abstractmethod
+    def model(self, rngs: nnx.Rngs) -> nnx.Module:
+        """A new model."""
+
+    def sample(self, key, batch_size: int):
+        """A batch drawn on the device: a pytree of (batch_size, ...). Only where `on_device`."""
+        raise TypeError(f"{type(self).__name__} has no sampler; its batches come from stream()")
+
+    def stream(self, start: int) -> Iterator:
+        """The host's batches from position `start` on, pytrees of (batch_size, ...). Only where not `on_device`."""
+        raise TypeError(f"{type(self).__name__} has no stream; its batches are drawn by sample()")
+
+    @abc.abstractmethod
+    def loss(self, model, batch, rngs) -> dict:
+        """Sums over a batch or a device's part of one, all scalars.
+
+        `loss` divided by `weight` is what is minimised; `correct` divided by `count` is the accuracy; `tokens` are
+        the valid positions, for the speed.
+        """
+
+    @abc.abstractmethod
+    def validate(self, model, key) -> dict[str, float]:
+        """Metrics of the training distribution that are cheap enough to take now and then."""
+
+    @abc.abstractmethod
+    def report(self, model, key, folder, options) -> dict:
+        """The full evaluation: figures to be written as JSON, and pictures, which are written to `folder`.
+
+        Args:
+            model: in evaluation mode.
+            key: randomness of the evaluation.
+            folder: an existing directory.
+            options: the `eval` section of the config.
+        """
+
+    def predict(self, model, lines: list[str]) -> list[dict]:
+        """One record for each line of text."""
+        raise ValueError(f"{type(self).__name__} has no predictions for lines of text; train on task='text' for those")
+
+    def notes(self) -> list[str]:
+        """What is worth a line in the log before training: rows skipped, texts cut, padding."""
+        return []
+
+
+def classification_sums(logits, labels, weights, tokens) -> dict:
+    """The sums that `Problem.loss` returns, for logits (B, C) and labels, weights (B,)."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return {
+        "loss": jnp.sum(weights * losses),
+        "weight": jnp.sum(weights),
+        "correct": jnp.sum(weights * correct),
+        "count": jnp.sum(weights),
+        "tokens": jnp.sum(tokens).astype(jnp.float32),
+    }
