@@ -21,9 +21,10 @@ def get_config():
     config.model.dropout = 0.5
     config.model.embedding_dropout = 0.5
     config.train.batch_size = 64
-    config.train.steps = 1200
-    config.train.learning_rate = 1e-3
-    config.train.eval_every = 100
-    config.train.checkpoint_every = 400
+    config.train.steps = 400
+    config.train.learning_rate = 3e-3
+    config.train.schedule = "cosine"
+    config.train.eval_every = 50
+    config.train.checkpoint_every = 200
     config.train.select = "best"
     return config

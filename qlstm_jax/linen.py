@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from qlstm_jax.cells import base, gru, lstm, pr_lstm, ql_lstm, rnn
-from qlstm_jax.nnx import check_stack, initial_carry, refuse_carry, run, run_last, step
+from qlstm_jax.stack import check_stack, initial_carry, refuse_carry, run, run_last, step
 
 __all__ = [
     "GRU",

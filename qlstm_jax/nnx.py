@@ -6,15 +6,13 @@ own `unroll`, the fast way, in one or more layers. Each parameter bears the name
 """
 
 import dataclasses
-import math
-import warnings
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from qlstm_jax.cells import base, gru, lstm, pr_lstm, ql_lstm, rnn
-from qlstm_jax.unroll import sequential, tree
+from qlstm_jax.stack import check_stack, initial_carry, refuse_carry, run, run_last, step
 
 __all__ = [
     "GRU",
@@ -28,113 +26,6 @@ __all__ = [
     "SimpleCell",
     "SimpleRNN",
 ]
-
-
-def check_stack(num_layers: int, dropout: float):
-    """Raises ValueError for a number of layers or a rate that a sequence layer cannot have."""
-    base.check_sizes(num_layers=num_layers)
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout!r}; expected a rate from 0 to below 1")
-    if dropout and num_layers == 1:
-        warnings.warn("dropout acts between layers: with num_layers=1 it does nothing", UserWarning, stacklevel=3)
-
-
-def refuse_carry(bidirectional: bool):
-    """Raises ValueError where a bidirectional layer is asked for a carry."""
-    if bidirectional:
-        raise ValueError(
-            "a bidirectional layer has no carry: its backward half starts from the end of the sequence, so that it "
-            "cannot be continued. Leave out initial_carry and return_carry, or make the layer with bidirectional=False."
-        )
-
-
-def check_carry(functions, carry, batch: tuple[int, ...]):
-    """Raises ValueError unless `carry` is one of the cell `functions` for the batch axes `batch`."""
-    if not isinstance(carry, functions.Carry):
-        raise ValueError(
-            f"the carry is a {type(carry).__name__}; expected {functions.__name__}.{functions.Carry.__name__}, "
-            "made by initialize_carry or returned by an earlier call"
-        )
-    shapes = [a.shape for a in jax.tree.leaves(carry)]
-    if any(shape[: len(batch)] != batch for shape in shapes):
-        raise ValueError(
-            f"the carry's arrays have shapes {shapes}; expected {batch} as their first axes, the batch of the input"
-        )
-
-
-def step(functions, params, carry, x):
-    """One time step of a cell with any number of batch axes: x (..., D) to (carry, y (..., H)).
-
-    Raises:
-        ValueError: if the carry is not one of this cell and batch.
-    """
-    batch = x.shape[:-1]
-    check_carry(functions, carry, batch)
-    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[len(batch) :]), carry)
-    carry, y = functions.step(params, flat, x.reshape(-1, x.shape[-1]))
-    return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), (carry, y))
-
-
-def initial_carry(functions, params, input_shape: tuple[int, ...], **options):
-    """The cell's initial carry for an input (..., D) with any number of batch axes."""
-    batch = tuple(input_shape[:-1])
-    carry = functions.initial_carry(params, math.prod(batch), **options)
-    return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), carry)
-
-
-def run(functions, layers, xs, lengths, carry, between):
-    """Reads sequences with a stack of layers, each the `unroll` of a cell, or of two in opposite directions.
-
-    Args:
-        functions: the cell's module in `qlstm_jax.cells`.
-        layers: for each layer the params of its directions, (forward,) or (forward, backward).
-        xs: (B, T, D).
-        lengths: None or (B,), as `base.prepare` returns them.
-        carry: None or one carry for each layer.
-        between: maps the outputs of each layer but the last to the input of the next.
-
-    Returns:
-        (ys, carry): (B, T, H or 2H) and the forward carries, one for each layer.
-
-    Raises:
-        ValueError: if the carry does not fit.
-    """
-    if carry is None:
-        carry = (None,) * len(layers)
-    elif not isinstance(carry, tuple) or hasattr(carry, "_fields") or len(carry) != len(layers):
-        raise ValueError(f"initial_carry is {carry!r:.80}; expected a tuple of {len(layers)}, one carry for each layer")
-    else:
-        for start in carry:
-            check_carry(functions, start, xs.shape[:1])
-    ends = []
-    for number, ((forward, *backward), start) in enumerate(zip(layers, carry, strict=True)):
-        xs = between(xs) if number else xs
-        ys, end = functions.unroll(forward, xs, lengths=lengths, carry=start)
-        if backward:
-            zs, _ = functions.unroll(backward[0], sequential.reverse(xs, lengths), lengths=lengths)
-            ys = jnp.concatenate([ys, sequential.reverse(zs, lengths)], axis=-1)
-        xs = ys
-        ends.append(end)
-    return xs, tuple(ends)
-
-
-def run_last(functions, layers, xs, lengths, between):
-    """The output of `run` at the last position that each direction reads, (B, H or 2H); zeros at length 0."""
-    *below, top = layers
-    if below:
-        xs = between(run(functions, below, xs, lengths, None, between)[0])
-    inputs = [xs, sequential.reverse(xs, lengths)] if len(top) > 1 else [xs]
-    outputs = [_final(functions, params, x, lengths) for params, x in zip(top, inputs, strict=True)]
-    return jnp.concatenate(outputs, axis=-1) if len(top) > 1 else outputs[0]
-
-
-def _final(functions, params, xs, lengths):
-    if functions is pr_lstm:
-        return pr_lstm.reduce(params, xs, lengths=lengths).h
-    ys, _ = functions.unroll(params, xs, lengths=lengths)
-    if xs.shape[1] == 0:
-        return jnp.zeros((ys.shape[0], ys.shape[2]), ys.dtype)
-    return ys[:, -1] if lengths is None else tree.pick(ys, lengths - 1)
 
 
 class _Cell(nnx.RNNCellBase):
@@ -322,7 +213,9 @@ class _Layer(nnx.Module):
         self.cells = nnx.List([self.cell_class(size, hidden_size, **options) for size in inputs])
         if bidirectional:
             self.backward_cells = nnx.List([self.cell_class(size, hidden_size, **options) for size in inputs])
-        self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout and num_layers > 1 else None
+        # Without a stream of its own the dropout takes its keys from each call, and the layer holds no state.
+        stream = options["rngs"] if {"dropout", "default"} & set(options["rngs"]) else None
+        self.dropout = nnx.Dropout(dropout, rngs=stream) if dropout and num_layers > 1 else None
 
     @property
     def output_size(self) -> int:

@@ -50,9 +50,9 @@ def lecun_normal(key, shape, dtype=jnp.float32):
 
 
 def orthogonal(key, hidden_size: int, blocks: int, dtype=jnp.float32):
-    """(H, blocks·H): one random orthogonal matrix for each gate, side by side."""
-    draw = partial(jax.nn.initializers.orthogonal(), shape=(hidden_size, hidden_size), dtype=dtype)
-    return jnp.concatenate([draw(k) for k in jax.random.split(key, blocks)], axis=1)
+    """(H, blocks·H): one random orthogonal matrix for each gate, side by side; drawn in float32, whatever the dtype."""
+    draw = partial(jax.nn.initializers.orthogonal(), shape=(hidden_size, hidden_size))
+    return jnp.concatenate([draw(k) for k in jax.random.split(key, blocks)], axis=1).astype(dtype)
 
 
 def check_sizes(**sizes):

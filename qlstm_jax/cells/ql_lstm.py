@@ -202,6 +202,12 @@ def _block(params, carry, projected, valid):
     return carry, ys
 
 
+def _token(params, carry, projected):
+    """One token without skip."""
+    carry = Carry(*_recur(params, None, carry.c, carry.h, projected))
+    return carry, carry.h
+
+
 def step(params: Params, carry: Carry, x):
     """One token: x (B, D) to y (B, H), with the next carry first.
 
@@ -209,56 +215,38 @@ def step(params: Params, carry: Carry, x):
         ValueError: if x is not (B, D).
     """
     base.check_step(x, params.input_kernel.shape[0])
-    carry, ys = _tokens(params, carry, _project(params, x[None]), None)
+    projected = _project(params, x)
+    if not params.skip:
+        return _token(params, carry, projected)
+    carry, ys = _block(params, carry, projected[None], None)
     return carry, ys[0]
-
-
-def _tokens(params, carry, projected, valid):
-    """`_block`, or without skip the plain recurrence."""
-    if params.skip:
-        return _block(params, carry, projected, valid)
-
-    def token(carry, projected):
-        carry = Carry(*_recur(params, None, carry.c, carry.h, projected))
-        return carry, carry.h
-
-    ys, carry = sequential.scan_time_major(token, carry, projected, valid=valid)
-    return carry, ys
 
 
 def unroll(params: Params, xs, *, lengths=None, carry: Carry | None = None):
     """A whole sequence: xs (B, T, D) to (ys (B, T, H), carry), equal to folding `step`.
 
     The product with W is taken for all positions at once; a scan over blocks holds a scan over tokens, so that the
-    block memory costs one part in L. Rows of a carry may stand at different places in their blocks: they are moved
-    to the right until their blocks are aligned.
+    block memory costs one part in L.
 
     Args:
         params: from `init`.
         xs: (B, T, D).
         lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
-        carry: where to continue from; default `initial_carry`.
+        carry: where to continue from; default `initial_carry`. Its rows may stand at different places in their blocks.
 
     Raises:
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
+    if not params.skip:
+        return base.unroll(params, xs, lengths, carry, initial_carry=initial_carry, project=_project, recur=_token)
     xs, lengths, valid = base.prepare(xs, lengths, params.input_kernel.shape[0])
-    steps, shift = xs.shape[1], None
-    block_size = params.block_size if params.skip else max(steps, 1)
-    if carry is None:
-        carry = initial_carry(params, xs.shape[0])
-    elif params.skip and steps < block_size:
-        block_size = 1  # too few tokens to be worth moving: one at a time
-    elif params.skip:
-        shift = carry.position
-        xs, valid = blockwise.delay(xs, lengths, shift, steps + params.block_size - 1)
-    projected = _project(params, sequential.time_major(xs))
-    ys, carry = blockwise.scan_time_major(
-        partial(_tokens, params),
-        carry,
-        projected,
-        valid=None if valid is None else valid.T,
-        block_size=block_size,
+    return blockwise.unroll(
+        partial(_block, params),
+        partial(_project, params),
+        initial_carry(params, xs.shape[0]) if carry is None else carry,
+        xs,
+        lengths=lengths,
+        valid=valid,
+        block_size=params.block_size,
+        position=None if carry is None else carry.position,
     )
-    ys = sequential.time_major(ys)
-    return ys if shift is None else blockwise.undelay(ys, shift, steps), carry

@@ -37,6 +37,7 @@ class Checkpoints:
 
     def offer(self, state: TrainState, values: dict[str, float]):
         """Saves the state as the best if its validation figures are better than any so far."""
+        self.best.wait_until_finished()  # the figures of a checkpoint can be read once it is written
         step, held = int(state.step), self.best.best_step()
         if held is None or (step > held and values[self.select] > self.best.metrics(held)[self.select]):
             self.best.save(step, args=ocp.args.StandardSave(_storable(state)), metrics=values)

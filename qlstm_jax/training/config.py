@@ -38,11 +38,21 @@ POSITIVE = (
     "model.embedding_size",
     "eval.sequences",
     "formal.min_length",
-    "recall.num_classes",
     "recall.num_noise",
     "text.vocab_size",
+    "text.min_frequency",
     "text.max_length",
     "text.num_buckets",
+    "model.ql_lstm.block_size",
+    "model.ql_lstm.epsilon",
+)
+NOT_NEGATIVE = (
+    "seed",
+    "train.warmup_steps",
+    "train.weight_decay",
+    "train.num_devices",
+    "recall.length",
+    "model.pr_lstm.refinements",
 )
 FRACTIONS = ("model.dropout", "model.embedding_dropout", "text.validation", "text.test")
 
@@ -149,6 +159,11 @@ def check(config) -> list[str]:
     for key in POSITIVE:
         if not get(config, key) > 0:
             raise ConfigError(f"{key} is {get(config, key)!r}; expected more than 0")
+    for key in NOT_NEGATIVE:
+        if not get(config, key) >= 0:
+            raise ConfigError(f"{key} is {get(config, key)!r}; expected 0 or more")
+    if config.recall.num_classes < 2:
+        raise ConfigError(f"recall.num_classes is {config.recall.num_classes!r}; expected 2 or more")
     for key in FRACTIONS:
         if not 0 <= get(config, key) < 1:
             raise ConfigError(f"{key} is {get(config, key)!r}; expected 0 or more and less than 1")

@@ -75,7 +75,8 @@ def evaluate(workdir, *, checkpoint: str | None = None, **overrides) -> dict:
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     history = Path(workdir) / "metrics.jsonl"
     if history.exists():
-        records = [json.loads(line) for line in history.read_text().splitlines()]
+        # A run that was killed while it wrote leaves a last line without an end.
+        records = [json.loads(line) for line in history.read_text().splitlines() if line.endswith("}")]
         title = f"{config.task}, {config.model.cell}"
         plots.learning_curves(records, title, folder / "learning_curves.png")
     return report

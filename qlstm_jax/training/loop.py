@@ -12,7 +12,7 @@ from qlstm_jax.training import config as configs
 from qlstm_jax.training import problems
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.metrics import Progress, Writer
-from qlstm_jax.training.step import initial_state, make_optimizer, make_step
+from qlstm_jax.training.step import choose_devices, initial_state, make_optimizer, make_step
 from qlstm_jax.training.summary import parameter_table
 
 
@@ -55,10 +55,11 @@ def run_keys(seed: int):
 
 
 def open_run(config, workdir: Path):
-    """Checks the config against the one that the workdir already has, and saves it there.
+    """The config's problem, with the config saved in the workdir, after a check against the one that it already has.
 
     Raises:
-        ConfigError: if the workdir holds a run of another config.
+        ConfigError: if the workdir holds a run of another config, or for devices that do not fit.
+        DataError: for data that cannot be read.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -68,8 +69,12 @@ def open_run(config, workdir: Path):
                 f"{workdir} holds a run of another config ({'; '.join(different)}). Give another --workdir, or "
                 "delete that folder to start anew."
             )
+    # Whatever the user may have to mend comes before the config is saved, or the mended one would be refused.
+    choose_devices(config.train.num_devices, config.train.batch_size)
     workdir.mkdir(parents=True, exist_ok=True)
+    problem = problems.make(config, workdir)
     configs.save(config, path)
+    return problem
 
 
 def train(config, workdir) -> dict[str, float]:
@@ -89,8 +94,7 @@ def train(config, workdir) -> dict[str, float]:
     """
     workdir = Path(workdir)
     unused = configs.check(config)
-    open_run(config, workdir)
-    problem = problems.make(config, workdir)
+    problem = open_run(config, workdir)
     init_key, train_key, eval_key = run_keys(config.seed)
     model = _build(problem, init_key)
     optimizer = make_optimizer(config.train)
@@ -147,7 +151,8 @@ class _Run:
                 raise Interrupted(f"{stop.received.name} at step {done}: saved. Run the same command to go on.")
         if start >= last:
             self.progress.say(f"nothing to do: step {start} of {last} is done (--config.train.steps=N for more)")
-            self.validate(state, start)
+            # Not `validate`, which would write the figures of this step a second time.
+            self.latest = self.problem.validate(nnx.merge(self.eval_graphdef, state.params), self.eval_key)
         return self.latest
 
     def log(self):
@@ -157,12 +162,14 @@ class _Run:
         steps, values = zip(*jax.device_get(self.pending), strict=True)
         self.pending = []
         for step, figures in zip(steps, values, strict=True):
-            if not math.isfinite(figures["loss"]):
+            # A gradient that is not finite has spoilt the parameters already, though the loss tells it a step later.
+            if not (math.isfinite(figures["loss"]) and math.isfinite(figures["grad_norm"])):
                 saved = self.checkpoints.last_step()
                 good = f"the last good checkpoint is that of step {saved}" if saved else "no checkpoint was saved yet"
                 raise Diverged(
-                    f"the loss is {figures['loss']} at step {step}; {good}. Try a lower --config.train.learning_rate "
-                    "or --config.train.clip_norm in another --workdir."
+                    f"the loss is {figures['loss']} and the gradient's norm {figures['grad_norm']} at step {step}; "
+                    f"{good}. Try a lower --config.train.learning_rate or --config.train.clip_norm in another "
+                    "--workdir."
                 )
         names = [n for n in values[0] if n != "tokens"]
         means = {name: float(sum(v[name] for v in values) / len(values)) for name in names}

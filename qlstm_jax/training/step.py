@@ -94,12 +94,12 @@ def choose_devices(num_devices: int, batch_size: int) -> list:
     """The first `num_devices` local devices, or all for 0.
 
     Raises:
-        ConfigError: if there are fewer, or if they do not divide the batch.
+        ConfigError: if there are fewer, a negative number, or if they do not divide the batch.
     """
     local = jax.local_devices()
+    if not 0 <= num_devices <= len(local):
+        raise ConfigError(f"train.num_devices is {num_devices}; expected 0 (all) to {len(local)} local devices")
     devices = local[: num_devices or len(local)]
-    if len(devices) < num_devices:
-        raise ConfigError(f"train.num_devices is {num_devices}; expected at most {len(local)}, the local devices")
     if batch_size % len(devices):
         raise ConfigError(
             f"train.batch_size is {batch_size}; expected a multiple of {len(devices)}, the number of devices "

@@ -5,6 +5,36 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from qlstm_jax.unroll.sequential import time_major
+
+
+def unroll(block: Callable, project: Callable, carry, xs, *, lengths, valid, block_size: int, position=None):
+    """A whole sequence, block by block, from the start of a stream or from anywhere in it.
+
+    Args:
+        block: as for `scan_time_major`.
+        project: what is taken for all positions at once: (T, B, D) to the inputs of `block`, (T, B, ...).
+        carry: where to begin, a pytree of (B, ...) arrays.
+        xs: (B, T, D).
+        lengths, valid: as `cells.base.prepare` returns them.
+        block_size: L.
+        position: None at the start of a stream; else (B,), the place of each row in its block, 0..L-1. Rows are moved
+            to the right by it, which aligns their blocks; where T < L, tokens are taken one at a time instead.
+
+    Returns:
+        (ys, carry), the outputs (B, T, ...).
+    """
+    steps = xs.shape[1]
+    moved = position is not None and steps >= block_size
+    if moved:
+        xs, valid = delay(xs, lengths, position, steps + block_size - 1)
+    elif position is not None:
+        block_size = 1
+    valid = None if valid is None else valid.T
+    ys, carry = scan_time_major(block, carry, project(time_major(xs)), valid=valid, block_size=block_size)
+    ys = time_major(ys)
+    return undelay(ys, position, steps) if moved else ys, carry
+
 
 def scan_time_major(block: Callable, carry, inputs, *, valid, block_size: int):
     """Folds `block(carry, inputs, valid) -> (carry, outputs)` over the blocks of a sequence.

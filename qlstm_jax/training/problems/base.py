@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from qlstm_jax.training.config import ConfigError
+
 
 class Problem(abc.ABC):
     """Data, model and measure of a run. Randomness comes in as keys; the methods keep nothing that training changes."""
@@ -51,7 +53,7 @@ class Problem(abc.ABC):
 
     def predict(self, model, lines: list[str]) -> list[dict]:
         """One record for each line of text."""
-        raise ValueError(f"{type(self).__name__} has no predictions for lines of text; train on task='text' for those")
+        raise ConfigError(f"{type(self).__name__} has no predictions for lines of text; train on task='text' for those")
 
     def notes(self) -> list[str]:
         """What is worth a line in the log before training: rows skipped, texts cut, padding."""

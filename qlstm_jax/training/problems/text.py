@@ -151,6 +151,8 @@ class TextProblem(Problem):
 
     def predict(self, model, lines):
         """The label and the probability of every label, for each line."""
+        if not lines:
+            return []
         graphdef, params = nnx.split(model, nnx.Param)
         encoded = self.tokenizer.encode_batch(lines, max_length=self.config.text.max_length)
         longest = max([1, *map(len, encoded)])

@@ -1,0 +1,32 @@
+# make            installs into .venv and runs the quickstart: trains, evaluates, draws
+# make test       installs what the tests need and runs them
+# make lint       style alone
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+quickstart: $(VENV)/.installed
+	$(BIN)/python train.py
+	$(BIN)/python eval.py
+
+test: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; name another one: make PYTHON=python3.12')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+.PHONY: quickstart test lint

@@ -1,0 +1,226 @@
+"""The shape of PR-LSTM's tree, its stream, and the numbers of the official code."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qlstm_jax import interop
+from qlstm_jax.cells import pr_lstm
+from tests.cells import cases, oracles
+
+# Of states below 1 in size, built by different programs from the same float32 sums.
+CLOSE = 3e-6
+
+
+def weights(inputs=cases.D, hidden=4, **options):
+    shapes = jax.eval_shape(lambda: pr_lstm.init(jax.random.key(0), inputs, hidden, **options))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda a: jnp.asarray(0.6 * rng.normal(size=a.shape), a.dtype), shapes)
+
+
+@functools.cache
+def scanned(steps, hidden, batch):
+    """(params, xs, every prefix's state) by `jax.lax.associative_scan`."""
+    params, xs = weights(hidden=hidden), cases.sequence(batch, steps)
+    combine = functools.partial(pr_lstm.combine, params)
+    return params, xs, jax.jit(lambda xs: jax.lax.associative_scan(combine, pr_lstm.leaf(params, xs), axis=1))(xs)
+
+
+unroll, reduce = jax.jit(pr_lstm.unroll), jax.jit(pr_lstm.reduce)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 6, 7, 12, 13, 64, 127, 128, 129, 130])
+def test_prefixes_equal_associative_scan(steps):
+    """A prefix depends on what came before alone, so one scan over 130 tokens has the prefixes of all shorter ones."""
+    params, xs, states = scanned(130, 4, 1)
+    ys, _ = unroll(params, xs[:, :steps])
+    np.testing.assert_allclose(ys, states.h[:, :steps], rtol=CLOSE, atol=CLOSE)
+
+
+@pytest.mark.parametrize("steps", [1023, 1024, 1025])
+def test_prefixes_around_a_large_power_of_two(steps):
+    params, xs, states = scanned(1025, 2, 1)
+    ys, _ = unroll(params, xs[:, :steps])
+    np.testing.assert_allclose(ys, states.h[:, :steps], rtol=CLOSE, atol=CLOSE)
+    np.testing.assert_allclose(reduce(params, xs[:, :steps]).h, states.h[:, steps - 1], rtol=CLOSE, atol=CLOSE)
+
+
+def test_reduce_with_every_length():
+    params, xs, states = scanned(130, 4, 1)
+    lengths = np.arange(131)
+    state = reduce(params, jnp.tile(xs, (131, 1, 1)), lengths=lengths)
+    for actual, prefixes in zip(state, states, strict=True):
+        expected = np.concatenate([np.zeros((1, 4)), prefixes[0]])
+        np.testing.assert_allclose(actual, expected, rtol=CLOSE, atol=CLOSE)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 12, 130])
+def test_reduce_is_the_last_prefix(steps):
+    params, xs, states = scanned(130, 4, 1)
+    last = jax.tree.map(lambda a: a[:, steps - 1], states)
+    chex.assert_trees_all_close(reduce(params, xs[:, :steps]), last, rtol=CLOSE, atol=CLOSE)
+
+
+def test_reduce_of_no_tokens():
+    params = weights()
+    for options in ({}, {"lengths": jnp.zeros((2,), jnp.int32)}):
+        state = pr_lstm.reduce(params, jnp.zeros((2, 0, cases.D)), **options)
+        chex.assert_trees_all_equal(state, pr_lstm.State(h=jnp.zeros((2, 4)), c=jnp.zeros((2, 4))))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+def test_reduce_ignores_padding(cell):
+    params, xs = weights(cell=cell), cases.sequence(3, 7)
+    lengths = np.array([7, 4, 0])
+    beyond = np.arange(7)[None, :] >= lengths[:, None]
+
+    @jax.jit
+    def run(xs):
+        def loss(xs):
+            state = pr_lstm.reduce(params, xs, lengths=lengths)
+            return sum(jnp.sum(a**2) for a in jax.tree.leaves(state)), state
+
+        return jax.grad(loss, has_aux=True)(xs)
+
+    grad, state = run(jnp.where(beyond[:, :, None], jnp.nan, xs))
+    chex.assert_trees_all_equal((grad, state), run(xs))
+    assert not np.any(np.asarray(grad)[beyond]) and np.all(np.any(np.asarray(grad)[~beyond], axis=1))
+
+
+def test_a_stream_stores_few_states():
+    """After t tokens no more than ceil(log2(t + 1)) slots hold anything; the others are zero."""
+    steps, slots = 200, 8
+    params = weights()
+
+    @jax.jit
+    def run(xs):
+        def body(carry, x):
+            carry, y = pr_lstm.step(params, carry, x)
+            used = jnp.any(carry.slots.h != 0, axis=-1) | jnp.any(carry.slots.c != 0, axis=-1)
+            return carry, (carry.count, used, y)
+
+        return jax.lax.scan(body, pr_lstm.initial_carry(params, 1, max_length=steps), jnp.swapaxes(xs, 0, 1))[1]
+
+    counts, used, ys = run(cases.sequence(1, steps))
+    assert used.shape == (steps, 1, slots) and np.isfinite(ys).all()
+    for t in range(1, steps + 1):
+        assert counts[t - 1, 0] == t
+        assert used[t - 1].sum() <= int(np.ceil(np.log2(t + 1)))
+        # Slot j is free where neither digit j nor digit j + 1 of t is 1.
+        np.testing.assert_array_equal(used[t - 1, 0], [(t >> j & 3) != 0 for j in range(slots)])
+
+
+@pytest.mark.parametrize("max_length", [3, 7])
+def test_a_stream_that_outgrows_its_slots(max_length):
+    steps = max_length + 2
+    params, xs, states = scanned(130, 4, 1)
+    xs, carry = xs[:, :steps], pr_lstm.initial_carry(params, 1, max_length=max_length)
+    by_step, _ = jax.jit(lambda carry: cases.fold(pr_lstm, params, xs, np.array([steps]), carry))(carry)
+    by_unroll = jnp.concatenate(in_two(params, xs[:, :-3], xs[:, -3:], carry), axis=1)
+    for ys in (by_step, by_unroll):
+        np.testing.assert_allclose(ys[:, :max_length], states.h[:, :max_length], rtol=CLOSE, atol=CLOSE)
+        assert ys.shape[1] == steps and np.isnan(ys[:, max_length:]).all()
+
+
+@jax.jit
+def in_two(params, first, second, carry):
+    early, carry = pr_lstm.unroll(params, first, carry=carry)
+    late, _ = pr_lstm.unroll(params, second, carry=carry)
+    return early, late
+
+
+def test_more_tokens_than_slots_at_once():
+    params = weights()
+    carry = pr_lstm.initial_carry(params, 1, max_length=3)
+    with pytest.raises(ValueError, match=r"4 tokens do not fit a stream of 2 slots, .* larger max_length"):
+        pr_lstm.unroll(params, cases.sequence(1, 4), carry=carry)
+
+
+def test_a_saved_stream_continues_exactly():
+    params, xs = weights(), cases.sequence(2, 14)
+    _, carry = unroll(params, xs[:, :7], carry=pr_lstm.initial_carry(params, 2, max_length=31))
+    leaves, treedef = jax.tree.flatten(carry)
+    saved = [np.array(a) for a in leaves]
+    restored = jax.tree.unflatten(treedef, [jnp.asarray(a) for a in saved])
+    straight, again = (unroll(params, xs[:, 7:], carry=c) for c in (carry, restored))
+    chex.assert_trees_all_equal(again, straight)
+    ys, _ = unroll(params, xs, carry=pr_lstm.initial_carry(params, 2, max_length=31))
+    np.testing.assert_allclose(again[0], ys[:, 7:], rtol=CLOSE, atol=CLOSE)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+def test_combine_pairs_equals_combine(cell):
+    """Two forms of one merge: neighbours in one array, and two arrays."""
+    params = weights(cell=cell, refinements=2)
+    states = pr_lstm.leaf(params, cases.sequence(2, 6))
+    left, right = (jax.tree.map(lambda a, k=k: a[:, k::2], states) for k in (0, 1))
+    pairs, two = pr_lstm.combine_pairs(params, states), pr_lstm.combine(params, left, right)
+    chex.assert_trees_all_close(pairs, two, rtol=CLOSE, atol=CLOSE)
+    swapped = pr_lstm.combine(params, right, left)
+    assert np.abs(swapped.h - two.h).max() > 0.01
+
+
+# An LSTM with one refinement, D = H = 2, T = 3: weights that count upwards, and what the equations make of them.
+SMALL_X = [[0.5, -1.0], [1.5, 0.25], [-0.75, 2.0]]
+SMALL_H = [[-0.04948107, -0.15034942], [0.01386689, 0.03043978], [0.04386925, 0.0814435]]
+SMALL_C = [0.08079874, 0.19100194]
+
+
+def small_params():
+    """Entry k of each array is sin(k + offset) / 2, in row-major order."""
+    shapes = jax.eval_shape(lambda: pr_lstm.init(jax.random.key(0), 2, 2))
+    leaves, treedef = jax.tree.flatten(shapes)
+    values = [np.sin(np.arange(a.size) + offset).reshape(a.shape) / 2 for offset, a in enumerate(leaves)]
+    return jax.tree.unflatten(treedef, [jnp.asarray(v, jnp.float32) for v in values])
+
+
+def test_small_vector():
+    params, xs = small_params(), jnp.asarray([SMALL_X])
+    ys, _ = pr_lstm.unroll(params, xs)
+    np.testing.assert_allclose(ys[0], SMALL_H, rtol=0, atol=5e-7)
+    np.testing.assert_allclose(pr_lstm.reduce(params, xs).c[0], SMALL_C, rtol=0, atol=5e-7)
+    state = oracles.pr_state(cases.as_arrays(params), np.array(SMALL_X))
+    np.testing.assert_allclose(state, [SMALL_H[2], SMALL_C], rtol=0, atol=5e-7)
+
+
+@pytest.fixture(scope="module", params=["lstm", "rnn"])
+def golden(request, goldens):
+    with np.load(goldens / f"prlstm_{request.param}_nl2.npz") as arrays:
+        return dict(arrays)
+
+
+def under(arrays, start):
+    return {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 13])
+def test_official_outputs(golden, steps):
+    params = interop.pr_lstm_from_haiku(under(golden, "param:"))
+    xs = jnp.asarray(golden[f"x_{steps}"])
+    ys, _ = unroll(params, xs)
+    np.testing.assert_allclose(ys, golden[f"h_{steps}"], rtol=5e-6, atol=5e-6)
+    state = reduce(params, xs)
+    np.testing.assert_allclose(state.h, golden[f"h_{steps}"][:, -1], rtol=5e-6, atol=5e-6)
+    if params.cell == "lstm":
+        np.testing.assert_allclose(state.c, golden[f"c_{steps}"][:, -1], rtol=5e-6, atol=5e-6)
+
+
+@pytest.mark.parametrize("way", ["unroll", "reduce"])
+def test_official_gradients(golden, way):
+    """Of the sum of squares of the last h."""
+    params = interop.pr_lstm_from_haiku(under(golden, "param:"))
+
+    def loss(params, xs):
+        last = pr_lstm.unroll(params, xs)[0][:, -1] if way == "unroll" else pr_lstm.reduce(params, xs).h
+        return jnp.sum(last**2)
+
+    value, (grads, x_grad) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, jnp.asarray(golden["x_13"]))
+    np.testing.assert_allclose(value, golden["loss_13"], rtol=5e-6)
+    np.testing.assert_allclose(x_grad, golden["gradx_13"], rtol=5e-6, atol=5e-6)
+    expected = interop.pr_lstm_from_haiku(under(golden, "grad13:"))
+    assert all(np.any(g) for g in jax.tree.leaves(expected))
+    chex.assert_trees_all_close(grads, expected, rtol=5e-6, atol=5e-6)

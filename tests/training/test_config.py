@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import pytest
+from ml_collections import config_flags
+
+from qlstm_jax import registry
+from qlstm_jax.data.formal import TASKS
+from qlstm_jax.training import config as configs
+from qlstm_jax.training.config import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem != "__init__")
+
+
+def changed(**changes):
+    config = configs.default()
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+    return config
+
+
+@pytest.mark.parametrize("cell", registry.CELLS)
+def test_default_is_valid_for_every_task_and_cell(cell):
+    for task in [*TASKS, "recall"]:
+        assert configs.check(changed(task=task, model__cell=cell)) == []
+    assert configs.check(changed(task="text", text__path="a.tsv", model__cell=cell)) == []
+
+
+def test_defaults_do_not_share_state():
+    configs.default().model.ql_lstm.block_size = 7
+    assert configs.default().model.ql_lstm.block_size != 7
+
+
+def test_unknown_key_names_the_nearest():
+    with pytest.raises(AttributeError, match="steps"):
+        configs.default().train.stepz = 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("train__steps", "many"), ("model__skipp", True), ("train__batch_size", 1.5)]
+)
+def test_ill_typed_or_unknown_value_is_refused(key, value):
+    with pytest.raises((TypeError, KeyError, AttributeError)):
+        changed(**{key: value})
+
+
+OUT_OF_RANGE = [
+    *[(key, 0, "more than 0") for key in configs.POSITIVE if key != "formal.min_length"],
+    *[(key, -1, "0 or more") for key in configs.NOT_NEGATIVE],
+    *[(key, value, "less than 1") for key in configs.FRACTIONS for value in (1.0, -0.1)],
+    *[(key, "nothing", "expected one of") for key in configs.CHOICES],
+    ("recall.num_classes", 1, "2 or more"),
+    ("train.learning_rate", float("nan"), "more than 0"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), OUT_OF_RANGE)
+def test_range_check_names_key_value_and_expectation(key, value, expected):
+    config = configs.default()
+    value = float(value) if isinstance(configs.get(config, key), float) else value
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ConfigError) as caught:
+        configs.check(config)
+    for part in (key, repr(value), expected):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"task": "parity"}, ["'parity'", "did you mean 'parity_check'"]),
+        ({"model__cell": "qllstm"}, ["model.cell", "did you mean 'ql_lstm'"]),
+        ({"train__schedule": "cosin"}, ["train.schedule", "did you mean 'cosine'"]),
+        ({"formal__min_length": 50}, ["formal lengths are 50..40", "min_length <= max_length"]),
+        ({"formal__min_length": 0}, ["formal.min_length is 0", "more than 0"]),
+        ({"eval__min_length": 0}, ["eval lengths are 0..500"]),
+        ({"eval__max_length": 40}, ["eval lengths are 41..40"]),
+        ({"task": "text"}, ["text.path is ''", "--config.text.path=FILE"]),
+        ({"task": "text", "text__path": "a", "text__dataset": "b"}, ["text.path is 'a'", "text.dataset is 'b'"]),
+        ({"train__weight_decay": 0.1}, ["train.weight_decay is 0.1", "--config.train.optimizer=adamw"]),
+    ],
+)
+def test_what_does_not_fit_together(changes, parts):
+    with pytest.raises(ConfigError) as caught:
+        configs.check(changed(**changes))
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_decay_is_allowed_with_adamw():
+    assert configs.check(changed(train__weight_decay=0.1, train__optimizer="adamw")) == []
+
+
+def test_notes_on_what_is_not_used():
+    notes = configs.check(changed(recall__length=9, text__vocab_size=50, model__ql_lstm__block_size=8))
+    assert notes == [
+        "recall.length: not used, as task is 'parity_check'",
+        "text.vocab_size: not used, as task is 'parity_check'",
+        "model.ql_lstm.block_size: not used, as model.cell is 'pr_lstm'",
+    ]
+    assert configs.check(changed(task="recall", recall__length=9)) == []
+
+
+def test_save_and_load(tmp_path):
+    config = changed(train__steps=3, model__ql_lstm__epsilon=0.5, text__path="á.tsv", train__learning_rate=2e-4)
+    configs.save(config, tmp_path / "config.json")
+    loaded = configs.load(tmp_path / "config.json")
+    assert loaded.to_dict() == config.to_dict()
+    assert loaded.is_locked
+    with pytest.raises(ConfigError, match=r"none\.json does not exist; expected the folder of a run"):
+        configs.load(tmp_path / "none.json")
+    (tmp_path / "old.json").write_text('{"train": {"stepz": 3}}')
+    with pytest.raises(ConfigError, match=r"old\.json does not fit this version"):
+        configs.load(tmp_path / "old.json")
+
+
+def test_differences():
+    old = configs.default()
+    assert configs.differences(old, changed(train__steps=9, train__mapping="pmap", eval__max_length=77)) == []
+    assert configs.differences(old, changed(seed=1)) == ["seed: 0 then, 1 now"]
+    nested = configs.differences(old, changed(model__pr_lstm__refinements=2))
+    assert nested == ["model.pr_lstm.refinements: 1 then, 2 now"]
+    # A schedule stretches over all the steps, so that more of them are another schedule from the start.
+    old, new = (changed(train__schedule="cosine", train__steps=n) for n in (10, 20))
+    assert configs.differences(old, new) == ["train.steps: 10 then, 20 now"]
+
+
+def load_file(name, argument=""):
+    """As the flag --config of train.py reads it, which hands what follows a colon to get_config."""
+    from absl import flags
+
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", str(CONFIGS / f"{name}.py"), flag_values=values)
+    values(["train.py", *([f"--config={CONFIGS / name}.py:{argument}"] if argument else [])])
+    return values.config
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_config_file_is_valid(name):
+    config = load_file(name)
+    if config.task == "text" and not config.text.dataset:
+        config.text.path = "reviews.tsv"
+    assert configs.check(config) == []
+    assert config.keys() == configs.default().keys()
+    assert config.is_locked
+
+
+@pytest.mark.parametrize("argument", ["parity_check,ql_lstm", "reverse_string,lstm", "bucket_sort,gru"])
+def test_formal_config_takes_task_and_cell(argument):
+    config = load_file("formal", argument)
+    assert [config.task, config.model.cell] == argument.split(",")
+    assert configs.check(config) == []
+
+
+def test_compared_runs_differ_in_the_cell_alone():
+    for one, other in [("recall_ql_lstm", "recall_lstm"), ("imdb_ql_lstm", "imdb_lstm"), ("imdb_ql_lstm", "imdb_gru")]:
+        differing = configs.differences(load_file(one), load_file(other))
+        assert [line.split(":")[0] for line in differing] == ["model.cell"]

@@ -1,0 +1,58 @@
+import inspect
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from qlstm_jax import registry
+from qlstm_jax.data.formal import TASKS
+from qlstm_jax.training import config as configs
+from tests.training.conftest import tiny
+
+
+def test_cell_options_are_the_layers_keywords():
+    options = registry.cell_options()
+    assert set(options) == {"ql_lstm", "pr_lstm"}
+    for name, layer in registry.CELLS.items():
+        parameters = inspect.signature(layer.__init__).parameters
+        own = options[name].to_dict() if name in options else {}
+        assert set(own) == {p for p in parameters if p not in ("self", "in_features", "hidden_size", *registry.COMMON)}
+        assert all(parameters[key].default == value for key, value in own.items())
+        if own:
+            assert configs.default().model[name].to_dict() == own
+
+
+@pytest.mark.parametrize("cell", registry.CELLS)
+def test_build_layer_passes_every_option_on(cell):
+    changes = {"model__num_layers": 2, "model__bidirectional": True, "model__ql_lstm__sharing": "none"}
+    config = tiny(model__cell=cell, model__pr_lstm__refinements=2, **changes)
+    layer = registry.build_layer(config.model, 3, rngs=nnx.Rngs(0))
+    assert type(layer) is registry.CELLS[cell]
+    assert (layer.in_features, layer.hidden_size, layer.output_size) == (3, 8, 16)
+    assert len(layer.cells) == len(layer.backward_cells) == 2
+    params = layer.cells[0].params
+    if cell == "ql_lstm":
+        assert (params.block_size, params.sharing) == (4, "none")
+    if cell == "pr_lstm":
+        assert params.refine_kernel.shape[0] == 2
+    ys = layer(np.zeros((2, 3, 3), np.float32))
+    assert ys.shape == (2, 3, 16)
+
+
+def test_dropout_of_one_layer_is_not_the_layers_own(recwarn):
+    """It acts before the readout then, and the layer must not warn that it does nothing."""
+    layer = registry.build_layer(tiny(model__dropout=0.5).model, 3, rngs=nnx.Rngs(0))
+    assert layer.dropout is None
+    assert not [w for w in recwarn if "dropout" in str(w.message)]
+
+
+def test_tasks():
+    names = registry.task_names()
+    assert names == [*TASKS, "recall", "text"]
+    assert [registry.task_kind(n) for n in ("bucket_sort", "recall", "text")] == ["formal", "recall", "text"]
+
+
+def test_nearest():
+    assert registry.nearest("lstn", ["gru", "lstm"]) == "did you mean 'lstm'? expected one of gru, lstm"
+    assert registry.nearest("zzz", ["gru", "lstm"]) == "expected one of gru, lstm"
+    assert registry.nearest(3, [2, 30]).startswith("did you mean '30'?")

@@ -1,0 +1,1 @@
+from tests.cells.conftest import quick_compiles  # noqa: F401
