@@ -11,21 +11,26 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from qlstm_jax.training import cli
+from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.loop import train
 
-HERE = Path(__file__).parent
-CONFIG = config_flags.DEFINE_config_file("config", str(HERE / "configs" / "quickstart.py"), "the config file")
+QUICKSTART = Path(__file__).parent / "configs" / "quickstart.py"
+CONFIG = config_flags.DEFINE_config_file("config", None, "the config file; default configs/quickstart.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/<name of the config>")
 
 
 def main(_):
     """Trains, then says what to run next."""
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem
-    workdir = Path(WORKDIR.value or Path("runs") / name)
+    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0])
+    if not file.exists():
+        raise ConfigError(
+            f"--config={file} does not exist; expected a config file, such as those in {QUICKSTART.parent}"
+        )
+    workdir = Path(WORKDIR.value or Path("runs") / file.stem)
     print(f"training in {workdir}", flush=True)
     train(CONFIG.value, workdir)
     print(f"done. Evaluate it:  python eval.py --workdir={workdir}")
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, app))
+    sys.exit(cli.run(main, app, defaults={"config": QUICKSTART}))

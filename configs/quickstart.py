@@ -11,9 +11,9 @@ def get_config():
     config.task = "parity_check"
     config.model.cell = "pr_lstm"
     config.model.hidden_size = 64
-    config.train.steps = 700
-    config.train.eval_every = 350
-    config.train.checkpoint_every = 350
+    config.train.steps = 800
+    config.train.eval_every = 400
+    config.train.checkpoint_every = 400
     config.eval.max_length = 200
     config.eval.sequences = 32
     return config

@@ -13,9 +13,9 @@ def get_config():
     config.model.cell = "ql_lstm"
     config.model.hidden_size = 64
     config.model.embedding_size = 64
-    config.train.steps = 500
+    config.train.steps = 300
     config.train.batch_size = 64
     config.train.learning_rate = 3e-3
     config.train.eval_every = 100
-    config.train.checkpoint_every = 500
+    config.train.checkpoint_every = 150
     return config

@@ -9,5 +9,4 @@ from configs import reviews_ql_lstm
 def get_config():
     config = reviews_ql_lstm.get_config()
     config.model.cell = "lstm"
-    config.model.ql_lstm.block_size = 32
     return config

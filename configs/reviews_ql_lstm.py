@@ -14,7 +14,6 @@ def get_config():
     config.text.validation = 0.1
     config.text.test = 0.2
     config.model.cell = "ql_lstm"
-    config.model.ql_lstm.block_size = 8
     config.model.hidden_size = 128
     config.model.embedding_size = 128
     config.model.pooling = "mean_max"

@@ -24,15 +24,6 @@ CASES = {
 each_case = pytest.mark.parametrize("case", CASES)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_quickly():
-    """Tiny arrays: a test's time is its compiling."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def make_layer(case, **kwargs):
     layer, _, options = CASES[case]
     return getattr(layers, layer)(hidden_size=H, **options, **kwargs)

@@ -27,15 +27,6 @@ each_stack = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_quickly():
-    """Tiny arrays: a test's time is its compiling."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def make_layer(case, **kwargs):
     layer, _, options = CASES[case]
     return layer(D, H, rngs=nnx.Rngs(1), **options, **kwargs)

@@ -67,9 +67,9 @@ def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState
     device, devices = jax.lax.axis_index(AXIS), jax.lax.axis_size(AXIS)
     if batch is None:
         # Every device draws the whole batch and keeps its part: the run is the same on any number of devices.
-        rows = batch_size // devices
-        whole = problem.sample(sample_key, batch_size)
-        batch = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, device * rows, rows), whole)
+        batch, rows = problem.sample(sample_key, batch_size), batch_size // devices
+        if devices > 1:
+            batch = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, device * rows, rows), batch)
 
     def loss(params):
         rngs = nnx.Rngs(dropout=jax.random.fold_in(model_key, device))
@@ -77,7 +77,8 @@ def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState
         return sums["loss"], sums
 
     grads, sums = jax.grad(loss, has_aux=True)(state.params)
-    grads, sums = jax.lax.pmean((grads, sums), AXIS)
+    if devices > 1:  # XLA would keep even a mean over one device
+        grads, sums = jax.lax.pmean((grads, sums), AXIS)
     grads = jax.tree.map(lambda g: g / sums["weight"].astype(g.dtype), grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -54,10 +54,10 @@ def _cases():
         ("gates", True, 4),
         ("none", True, 4),
         ("full", True, 1),
-        ("full", True, 12),
-        ("full", False, 12),
-        ("gates", False, 12),
-        ("none", False, 12),
+        ("full", True, 6),
+        ("full", False, 6),
+        ("gates", False, 6),
+        ("none", False, 6),
     ]:
         options = (("sharing", sharing), ("skip", skip), ("block_size", block)) + ((("epsilon", 0.3),) if skip else ())
         name = f"ql_lstm-{sharing}-{f'skip{block}' if skip else 'plain'}"

@@ -33,7 +33,7 @@ def scanned(steps, hidden, batch):
 unroll, reduce = jax.jit(pr_lstm.unroll), jax.jit(pr_lstm.reduce)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 6, 7, 12, 13, 64, 127, 128, 129, 130])
+@pytest.mark.parametrize("steps", [1, 2, 3, 6, 7, 13, 64, 127, 130])
 def test_prefixes_equal_associative_scan(steps):
     """A prefix depends on what came before alone, so one scan over 130 tokens has the prefixes of all shorter ones."""
     params, xs, states = scanned(130, 4, 1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qlstm_jax.cells import pr_lstm
+from qlstm_jax.cells import pr_lstm, ql_lstm
 from qlstm_jax.unroll import sequential
 from tests.cells import cases
 
@@ -34,6 +34,12 @@ def case(request):
 
 @pytest.fixture(scope="module", params=[c for c in cases.CASES if c.main], ids=lambda c: c.name)
 def main_case(request):
+    return request.param
+
+
+# How a stream is cut up does not depend on PR-LSTM's refinements, so one number of them is enough.
+@pytest.fixture(scope="module", params=[c for c in cases.CASES if c.main or c.cell is ql_lstm], ids=lambda c: c.name)
+def stream_case(request):
     return request.param
 
 
@@ -117,11 +123,11 @@ def test_padding_changes_nothing(case, fill):
 
 
 @pytest.mark.parametrize("cut", range(len(CUTS)))
-def test_pieces_equal_the_whole(case, cut):
+def test_pieces_equal_the_whole(stream_case, cut):
     lengths = CUTS[cut]
-    params, xs = case.params(), np.asarray(cases.sequence(lengths.shape[1], LONGEST))
-    ys, carry = in_pieces(case, params, cases.cut_rows(xs, lengths, WIDTHS, fill=np.nan), lengths)
-    expected, expected_carry = fold(case, params, xs, lengths.sum(axis=0))
+    params, xs = stream_case.params(), np.asarray(cases.sequence(lengths.shape[1], LONGEST))
+    ys, carry = in_pieces(stream_case, params, cases.cut_rows(xs, lengths, WIDTHS, fill=np.nan), lengths)
+    expected, expected_carry = fold(stream_case, params, xs, lengths.sum(axis=0))
     assert_close(cases.join_rows(ys, lengths, LONGEST), np.asarray(expected))
     assert_close(carry, expected_carry)
     assert all(not np.any(y[padding(n, y.shape[1])]) for y, n in zip(map(np.asarray, ys), lengths, strict=True))

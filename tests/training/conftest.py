@@ -37,13 +37,12 @@ TINY = {
 
 @pytest.fixture(autouse=True, scope="module")
 def compile_quickly(tmp_path_factory):
-    """Arrays are tiny, so that a test's time is its compiling: little of it, and of each program once for all runs."""
+    """Arrays are tiny, so that a test's time is its compiling: each program once for all runs."""
     quick = {
-        "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "programs"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }
-    before = {name: getattr(jax.config, name) for name in quick}
+    before = {name: jax.config.values[name] for name in quick}
     for values in (quick, before):
         for name, value in values.items():
             jax.config.update(name, value)

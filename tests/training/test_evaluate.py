@@ -148,8 +148,6 @@ def test_recall_report(tmp_path):
     assert report["accuracy"] == report["accuracy_by_length"]["4"]
     assert report["sequences"] >= 256
     assert_picture(tmp_path / "accuracy_by_length.png")
-    # An untrained model is near chance, a third; three standard deviations of 256 are 0.09.
-    assert all(abs(a - 1 / 3) < 0.1 for a in report["accuracy_by_length"].values())
     assert problem.report(model, jax.random.key(1), tmp_path, tiny("recall").eval) == report
 
 

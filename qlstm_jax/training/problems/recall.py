@@ -50,12 +50,12 @@ class RecallProblem(Problem):
         return jnp.argmax(nnx.merge(graphdef, params)(batch.ids, lengths=batch.lengths), -1) == batch.labels
 
     def accuracy(self, model, key, length: int, sequences: int) -> float:
-        """The share of `sequences` or a few more sequences whose class is named."""
+        """The share of `sequences` new sequences whose class is named."""
         graphdef, params = nnx.split(model, nnx.Param)
         batch = max(1, min(sequences, POSITIONS // (length + 1)))
         keys = jax.random.split(key, -(-sequences // batch))
         right = [self._predict(graphdef, params, k, batch_size=batch, length=length) for k in keys]
-        return float(np.mean(np.concatenate([np.asarray(r) for r in right])))
+        return float(np.mean(np.concatenate([np.asarray(r) for r in right])[:sequences]))
 
     def validate(self, model, key):
         """Accuracy on 256 sequences."""

@@ -55,10 +55,12 @@ class TextProblem(Problem):
         if options.dataset or root.name.endswith((".tar.gz", ".tgz")) or (root / "train").is_dir():
             source = {"path": options.path or None}
             train, test = imdb.load_imdb("train", **source), imdb.load_imdb("test", **source)
+            self.sources = [train.report, test.report]
             train, validation, _ = text.split(train, validation=options.validation, test=0, seed=options.split_seed)
         else:
             columns = {"text_column": options.text_column, "label_column": options.label_column}
             examples = text.load(root, on_bad_row=options.on_bad_row, **columns)
+            self.sources = [examples.report]
             train, validation, test = text.split(
                 examples, validation=options.validation, test=options.test, seed=options.split_seed
             )
@@ -96,7 +98,7 @@ class TextProblem(Problem):
         train = self.batches("train", shuffle=True)
         sizes = ", ".join(f"{part} {len(e.texts)}" for part, e in self.parts.items())
         return [
-            *dict.fromkeys(e.report.summary() for e in self.parts.values()),
+            *(source.summary() for source in self.sources),  # a part's own report knows of no skipped rows
             f"{sizes} texts; labels {', '.join(self.label_names)}; vocabulary of {self.tokenizer.vocab_size} tokens",
             f"buckets of {self.buckets} tokens: {100 * train.padding_fraction(0):.1f} % padding, "
             f"{train.truncated} training texts cut",
