@@ -9,6 +9,10 @@ BIN = $(VENV)/bin
 quickstart: $(VENV)/.installed
 	$(BIN)/python train.py
 	$(BIN)/python eval.py
+	@echo "Next, after . $(VENV)/bin/activate:"
+	@echo "  python train.py --config=configs/recall_ql_lstm.py      a memory of 1,024 tokens, in some minutes"
+	@echo "  python train.py --config=configs/formal.py:bucket_sort,pr_lstm --workdir=runs/sort"
+	@echo "  python train.py --config=configs/reviews_ql_lstm.py --config.text.path=YOUR.tsv"
 
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

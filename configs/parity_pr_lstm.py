@@ -3,8 +3,8 @@
 python train.py --config=configs/parity_pr_lstm.py --workdir=runs/parity
 python eval.py --workdir=runs/parity
 
-Measured on two CPU cores (shared AMD EPYC): accuracy in range 0.999 over steps 601..650 and 1.000 at the end of the 1,000
-steps; score on lengths 41..500, 64 strings each, 0.9997. Training took about 70 s, the evaluation about 60 s of CPU.
+Measured on two CPU cores (shared AMD EPYC): accuracy in range 0.999 over steps 601..650 and 1.000 at the end of the
+1,000 steps; score on lengths 41..500, 64 strings each, 0.9997. The evaluation took about 60 s of CPU time.
 """
 
 from qlstm_jax.training import config as configs

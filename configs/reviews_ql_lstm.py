@@ -3,9 +3,9 @@
 python train.py --config=configs/reviews_ql_lstm.py --config.text.path=reviews.tsv --workdir=runs/reviews_ql_lstm
 python eval.py --workdir=runs/reviews_ql_lstm
 
-The split is 70 % training, 10 % validation, 20 % test, by text.split_seed. Measured on two CPU cores (shared AMD EPYC) with
-7,672 film reviews rated by people (published with VADER), seeds 0, 1, 2: test accuracy 78.8, 78.9, 79.2 %, mean 79.0 %;
-67,200 recurrent parameters. With blocks of 8 (--config.model.ql_lstm.block_size=8) 78.6, 78.0, 78.2 %.
+The split is 70 % training, 10 % validation, 20 % test, by text.split_seed. Measured on two CPU cores (shared AMD EPYC)
+with 7,672 film reviews rated by people (published with VADER), seeds 0, 1, 2: test accuracy 78.8, 78.9, 79.2 %, mean
+79.0 %; 67,200 recurrent parameters. With blocks of 8 (--config.model.ql_lstm.block_size=8) 78.6, 78.0, 78.2 %.
 """
 
 from qlstm_jax.training import config as configs
