@@ -1,7 +1,7 @@
 """The paper's study, IMDB reviews (arXiv 2512.06582), by a QL-LSTM. Needs the dataset: a download by TFDS, or a copy.
 
 python train.py --config=configs/imdb_ql_lstm.py --workdir=runs/imdb_ql_lstm
-python train.py --config=configs/imdb_ql_lstm.py --config.text.dataset= --config.text.path=/path/to/aclImdb ...
+python train.py --config=configs/imdb_ql_lstm.py --config.text.path=/path/to/aclImdb ...
 
 Not measured here: the dataset was not at hand. The paper reports 87.83 % accuracy and 87.82 % macro-F1.
 """

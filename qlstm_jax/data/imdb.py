@@ -17,7 +17,7 @@ LABEL_NAMES = ("neg", "pos")
 _MEMBER = re.compile(r"(?:^|/)(train|test)/(neg|pos|unsup)/[^/]+\.txt$")
 _WAY_OUT = (
     f"On a machine with a network get {URL} (80 MiB) and name it, or the folder unpacked from it: "
-    "--config.data.path=/path/to/aclImdb on the command line, load_imdb(path=...) in Python."
+    "--config.text.path=/path/to/aclImdb on the command line, load_imdb(path=...) in Python."
 )
 
 

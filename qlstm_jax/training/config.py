@@ -73,8 +73,8 @@ def default() -> ConfigDict:
             num_noise=8,
         ),
         text=config_dict.create(
-            path="",  # a csv, tsv or jsonl file, a folder of class folders, or aclImdb
-            dataset="",  # or a TFDS name: imdb_reviews
+            path="",  # a csv, tsv or jsonl file, or a folder of class folders
+            dataset="",  # or a TFDS name, imdb_reviews; then path may name a local copy, aclImdb or its .tar.gz
             text_column="text",
             label_column="label",
             on_bad_row="error",  # or skip: count and report them
@@ -171,10 +171,10 @@ def check(config) -> list[str]:
         low, high = config[section].min_length, config[section].max_length
         if not 1 <= low <= high:
             raise ConfigError(f"{section} lengths are {low}..{high}; expected 1 <= min_length <= max_length")
-    if config.task == "text" and bool(config.text.path) == bool(config.text.dataset):
+    if config.task == "text" and not (config.text.path or config.text.dataset):
         raise ConfigError(
-            f"text.path is {config.text.path!r} and text.dataset is {config.text.dataset!r}; expected one of them: "
-            "--config.text.path=FILE for a file or folder of your own, or --config.text.dataset=imdb_reviews"
+            "text.path is '' and text.dataset is ''; expected --config.text.path=FILE for a file or folder of your "
+            "own, --config.text.dataset=imdb_reviews, or both for a local copy of that dataset"
         )
     if config.train.weight_decay and config.train.optimizer != "adamw":
         raise ConfigError(

@@ -70,7 +70,7 @@ def test_the_folder_around_aclimdb_will_do(tmp_path):
 def test_local_copies_that_cannot_be_used(tmp_path):
     with pytest.raises(DataError, match="'validation'; give 'train' or 'test'"):
         load_imdb("validation", path=tmp_path)
-    with pytest.raises(DataError, match=r"none does not exist.*--config\.data\.path="):
+    with pytest.raises(DataError, match=r"none does not exist.*--config\.text\.path="):
         load_imdb(path=tmp_path / "none")
     with pytest.raises(DataError, match="no folder 'train'"):
         load_imdb(path=tmp_path)
@@ -160,7 +160,7 @@ def test_without_a_network_it_fails_at_once_and_tells_the_way_out(tmp_path, monk
     with pytest.raises(DataError) as error:
         load_imdb(data_dir=tmp_path)
     assert time.monotonic() - start < 10
-    assert "--config.data.path=/path/to/aclImdb" in str(error.value)
+    assert "--config.text.path=/path/to/aclImdb" in str(error.value)
     assert imdb.URL in str(error.value)
     assert "refused" in str(error.value)
 

@@ -75,7 +75,6 @@ def test_range_check_names_key_value_and_expectation(key, value, expected):
         ({"eval__min_length": 0}, ["eval lengths are 0..500"]),
         ({"eval__max_length": 40}, ["eval lengths are 41..40"]),
         ({"task": "text"}, ["text.path is ''", "--config.text.path=FILE"]),
-        ({"task": "text", "text__path": "a", "text__dataset": "b"}, ["text.path is 'a'", "text.dataset is 'b'"]),
         ({"train__weight_decay": 0.1}, ["train.weight_decay is 0.1", "--config.train.optimizer=adamw"]),
     ],
 )

@@ -53,7 +53,7 @@ class TextProblem(Problem):
         if options.dataset and options.dataset != "imdb_reviews":
             raise text.DataError(f"text.dataset is {options.dataset!r}; expected imdb_reviews, or a file in text.path")
         if options.dataset or root.name.endswith((".tar.gz", ".tgz")) or (root / "train").is_dir():
-            source = {"path": options.path or None}
+            source = {"path": root if options.path else None}
             train, test = imdb.load_imdb("train", **source), imdb.load_imdb("test", **source)
             self.sources = [train.report, test.report]
             train, validation, _ = text.split(train, validation=options.validation, test=0, seed=options.split_seed)
