@@ -1,1 +1,0 @@
-from tests.cells.conftest import quick_compiles  # noqa: F401
