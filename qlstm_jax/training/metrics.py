@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -55,7 +56,9 @@ class Progress:
         self.stream = sys.stdout if stream is None else stream
         self.total, self.last_step, self.since = total, start, time.perf_counter()
         live = self.stream.isatty()
-        self.bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, file=self.stream) if live else None
+        size = shutil.get_terminal_size()  # tqdm itself draws nothing on a terminal that does not tell its size
+        shape = {"ncols": size.columns, "nrows": size.lines}
+        self.bar = tqdm(total=total, initial=start, unit="step", file=self.stream, **shape) if live else None
 
     def log(self, step: int, tokens: float, values: dict[str, float]) -> dict[str, float]:
         """Shows the figures of the steps since the last call, `tokens` of them, and returns the speeds."""
@@ -65,8 +68,8 @@ class Progress:
         self.last_step, self.since = step, now
         shown = "  ".join(f"{k} {v:.4f}" for k, v in values.items())
         if self.bar:
+            self.bar.set_postfix_str(f"{shown}  {speeds['tokens_per_second']:,.0f} tokens/s", refresh=False)
             self.bar.update(step - self.bar.n)
-            self.bar.set_postfix_str(f"{shown}  {speeds['tokens_per_second']:,.0f} tokens/s")
         else:
             eta = _clock((self.total - step) / max(speeds["steps_per_second"], 1e-9))
             rates = f"{speeds['steps_per_second']:.2f} steps/s  {speeds['tokens_per_second']:,.0f} tokens/s"
