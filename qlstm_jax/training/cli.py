@@ -17,16 +17,16 @@ def _parse(defaults, argv):
     A config file by default cannot be given where its flag is defined: its keys would be read, and their mistakes
     shown as a traceback, while the program is imported.
     """
-    missing = {n: v for n, v in defaults.items() if not any(a.startswith((f"--{n}=", f"-{n}=")) for a in argv[1:])}
-    missing = {n: v for n, v in missing.items() if not {f"--{n}", f"-{n}"} & set(argv[1:])}
+    given = {a.lstrip("-").split("=")[0] for a in argv[1:]}
+    missing = {name: value for name, value in defaults.items() if name not in given}
     argv = [argv[0], *(f"--{name}={value}" for name, value in missing.items()), *argv[1:]]
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        given = [a for a in argv[1 + len(missing) :] if a.startswith("--config")]
+        keys = [a for a in argv[1 + len(missing) :] if a.startswith("--config")]
         cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
         reason = " ".join(str(cause.args[0] if cause.args else cause).split())
-        print(f"error: {' '.join(given)}: {reason}", file=sys.stderr)
+        print(f"error: {' '.join(keys)}: {reason}", file=sys.stderr)
         sys.exit(2)
 
 

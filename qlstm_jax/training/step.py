@@ -122,11 +122,18 @@ def map_step(step: Callable, mapping: str, devices: list) -> Callable:
         the metrics, both as plain arrays. The state that it is given is used up under "shard_map".
     """
     if mapping == "pmap":
-        mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
+        # pmap wants an array to map over even where the batch is None: the third argument, which has no elements.
+        mapped = jax.pmap(
+            lambda state, rows, _: step(state, rows),
+            axis_name=AXIS,
+            in_axes=(None, 0, 0),
+            out_axes=None,
+            devices=devices,
+        )
 
         def run(state, batch):
             parts = jax.tree.map(lambda a: a.reshape(len(devices), -1, *a.shape[1:]), batch)
-            return mapped(state, np.empty((len(devices), 0)) if parts is None else parts)
+            return mapped(state, parts, np.empty((len(devices), 0)))
 
         return run
     mesh = Mesh(np.asarray(devices), (AXIS,))
@@ -140,6 +147,4 @@ def make_step(problem, graphdef, optimizer, train) -> Callable:
     """The step of a run: `map_step` of `device_step` as a config's `train` section says."""
     devices = choose_devices(train.num_devices, train.batch_size)
     step = partial(device_step, problem, graphdef, optimizer, train.batch_size)
-    if train.mapping == "pmap" and problem.on_device:
-        return map_step(lambda state, _: step(state, None), "pmap", devices)
     return map_step(step, train.mapping, devices)
