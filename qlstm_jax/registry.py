@@ -1,7 +1,8 @@
 """Names to what they stand for, one table each for cells and tasks: what a config's words mean.
 
 To add a cell: write it in qlstm_jax/cells, its layer in qlstm_jax/nnx.py, and add one line to CELLS. Its options and
-their defaults are read from the layer's keywords.
+their defaults are read from the layer's keywords. What is no cell but has the frame of a sequence layer may stand there
+too, as the Transformer does.
 """
 
 import difflib
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 from qlstm_jax import nnx as layers
 from qlstm_jax.data.formal import TASKS
+from qlstm_jax.models.transformer import Transformer
 
 CELLS = {
     "rnn": layers.SimpleRNN,
@@ -18,6 +20,7 @@ CELLS = {
     "gru": layers.GRU,
     "ql_lstm": layers.QLSTM,
     "pr_lstm": layers.PRLSTM,
+    "transformer": Transformer,
 }
 COMMON = ("num_layers", "bidirectional", "dropout", "dtype", "param_dtype", "rngs")
 
@@ -36,12 +39,14 @@ def cell_options() -> dict[str, ConfigDict]:
 def build_layer(model, in_features: int, *, rngs):
     """The sequence layer that a config's `model` section describes, reading `in_features` channels."""
     options = dict(model[model.cell]) if model.cell in model else {}
+    # A recurrent layer's dropout acts between layers, the Transformer's within each.
+    drops = model.num_layers > 1 or CELLS[model.cell] is Transformer
     return CELLS[model.cell](
         in_features,
         model.hidden_size,
         num_layers=model.num_layers,
         bidirectional=model.bidirectional,
-        dropout=model.dropout if model.num_layers > 1 else 0.0,  # it acts between layers
+        dropout=model.dropout if drops else 0.0,
         dtype=model.dtype,
         rngs=rngs,
         **options,

@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax import registry
+from qlstm_jax.models import transformer
 
 CHOICES = {
     "train.optimizer": ("adam", "adamw"),
@@ -23,6 +24,9 @@ CHOICES = {
     "text.tokenizer": ("word", "bpe", "byte"),
     "model.ql_lstm.sharing": ("full", "gates", "none"),
     "model.pr_lstm.cell": ("lstm", "rnn"),
+    "model.pr_lstm.norm": ("none", "rms"),
+    "model.pr_lstm.value_init": ("paper", "identity"),
+    "model.transformer.positions": ("none", "sinusoidal", "rotary", "alibi"),
 }
 POSITIVE = (
     "train.steps",
@@ -37,6 +41,7 @@ POSITIVE = (
     "model.num_layers",
     "model.embedding_size",
     "eval.sequences",
+    "eval.stride",
     "formal.min_length",
     "recall.num_noise",
     "text.vocab_size",
@@ -45,6 +50,8 @@ POSITIVE = (
     "text.num_buckets",
     "model.ql_lstm.block_size",
     "model.ql_lstm.epsilon",
+    "model.transformer.num_heads",
+    "model.transformer.feedforward",
 )
 NOT_NEGATIVE = (
     "seed",
@@ -53,8 +60,10 @@ NOT_NEGATIVE = (
     "train.num_devices",
     "recall.length",
     "model.pr_lstm.refinements",
+    "model.pr_lstm.max_offset",
+    "formal.associativity",
 )
-FRACTIONS = ("model.dropout", "model.embedding_dropout", "text.validation", "text.test")
+FRACTIONS = ("formal.curriculum", "model.dropout", "model.embedding_dropout", "text.validation", "text.test")
 
 
 def default() -> ConfigDict:
@@ -66,6 +75,8 @@ def default() -> ConfigDict:
             min_length=1,  # training lengths, drawn uniformly
             max_length=40,
             mixed_lengths=True,  # one length for each sequence, or one for each batch as in the paper
+            curriculum=0.0,  # share of the steps over which the longest length grows evenly from min to max
+            associativity=0.0,  # weight of the penalty of qlstm_jax.cells.pr_lstm_beyond, for pr_lstm
         ),
         recall=config_dict.create(
             length=1024,  # tokens of noise
@@ -93,7 +104,7 @@ def default() -> ConfigDict:
             hidden_size=64,
             num_layers=1,
             bidirectional=False,
-            dropout=0.0,  # between layers and before the readout
+            dropout=0.0,  # between layers, within a transformer's blocks, and before the readout
             embedding_size=64,  # recall and text
             embedding_dropout=0.0,
             pooling="last",  # recall and text: last, mean, max or mean_max
@@ -121,6 +132,7 @@ def default() -> ConfigDict:
         eval=config_dict.create(
             min_length=41,  # formal languages: lengths of the score
             max_length=500,
+            stride=1,  # formal languages: every length, or every so many
             sequences=64,  # formal languages: for each length; recall: in all
         ),
     )
@@ -167,10 +179,17 @@ def check(config) -> list[str]:
     for key in FRACTIONS:
         if not 0 <= get(config, key) < 1:
             raise ConfigError(f"{key} is {get(config, key)!r}; expected 0 or more and less than 1")
+    if config.model.cell == "transformer":
+        _check_transformer(config.model)
     for section in ("formal", "eval"):
         low, high = config[section].min_length, config[section].max_length
         if not 1 <= low <= high:
             raise ConfigError(f"{section} lengths are {low}..{high}; expected 1 <= min_length <= max_length")
+    if config.formal.associativity and (config.model.cell != "pr_lstm" or config.model.bidirectional):
+        raise ConfigError(
+            f"formal.associativity is {config.formal.associativity}, but only a pr_lstm that reads forward has such a "
+            "penalty: --config.model.cell=pr_lstm, or --config.formal.associativity=0"
+        )
     if config.task == "text" and not (config.text.path or config.text.dataset):
         raise ConfigError(
             "text.path is '' and text.dataset is ''; expected --config.text.path=FILE for a file or folder of your "
@@ -182,6 +201,14 @@ def check(config) -> list[str]:
             "only adamw decays weights: --config.train.optimizer=adamw"
         )
     return _unused(config)
+
+
+def _check_transformer(model):
+    options = {key: model.transformer[key] for key in ("num_heads", "positions")}
+    try:
+        transformer.check_options(model.hidden_size, bidirectional=model.bidirectional, **options)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from error
 
 
 def _unused(config) -> list[str]:

@@ -75,6 +75,14 @@ def test_range_check_names_key_value_and_expectation(key, value, expected):
         ({"eval__min_length": 0}, ["eval lengths are 0..500"]),
         ({"eval__max_length": 40}, ["eval lengths are 41..40"]),
         ({"task": "text"}, ["text.path is ''", "--config.text.path=FILE"]),
+        (
+            {"model__cell": "transformer", "model__bidirectional": True},
+            ["model.bidirectional is True", "expected False"],
+        ),
+        (
+            {"model__cell": "transformer", "model__hidden_size": 12},
+            ["model.hidden_size is 12", "a multiple of 8, as num_heads is 4, and rotary"],
+        ),
         ({"train__weight_decay": 0.1}, ["train.weight_decay is 0.1", "--config.train.optimizer=adamw"]),
     ],
 )
