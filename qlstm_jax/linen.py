@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qlstm_jax.cells import base, gru, lstm, pr_lstm, ql_lstm, rnn
+from qlstm_jax.cells import base, gru, lstm, pr_lstm, pr_lstm_beyond, ql_lstm, rnn
 from qlstm_jax.stack import check_stack, initial_carry, refuse_carry, run, run_last, step
 
 __all__ = [
@@ -136,16 +136,20 @@ class PRLSTMCell(_Cell):
     """The PR-LSTM or PR-RNN cell of `qlstm_jax.cells.pr_lstm`, as a stream.
 
     Args:
-        refinements, cell: as for `init` there.
+        refinements, cell, norm, value_init, forget_bias, remat: as for `init` there.
         max_length: tokens that the stream may grow to; fewer make a smaller carry, and beyond it outputs are NaN.
     """
 
     refinements: int = 1
     cell: str = "lstm"
+    norm: str = "none"
+    value_init: str = "paper"
+    forget_bias: float = 0.0
+    remat: bool = False
     max_length: int = 2**pr_lstm.MAX_SLOTS - 1
 
     functions = pr_lstm
-    option_names = ("refinements", "cell")
+    option_names = ("refinements", "cell", "norm", "value_init", "forget_bias", "remat")
 
     @nn.nowrap
     def _carry_options(self):
@@ -228,7 +232,7 @@ class _Layer(nn.Module):
             refuse_carry(self.bidirectional)
         _, lengths, _ = base.prepare(xs, lengths, xs.shape[-1])
         between = partial(self.between, deterministic=deterministic)
-        ys, carry = run(self.cell_class.functions, self._params(xs), xs, lengths, initial_carry, between)
+        ys, carry = run(self._functions(deterministic), self._params(xs), xs, lengths, initial_carry, between)
         return (ys, carry) if return_carry else ys
 
     def last(self, xs, *, lengths=None, deterministic=True):
@@ -239,7 +243,11 @@ class _Layer(nn.Module):
         """
         _, lengths, _ = base.prepare(xs, lengths, xs.shape[-1])
         between = partial(self.between, deterministic=deterministic)
-        return run_last(self.cell_class.functions, self._params(xs), xs, lengths, between)
+        return run_last(self._functions(deterministic), self._params(xs), xs, lengths, between)
+
+    def _functions(self, deterministic):
+        """What gives `unroll` and `reduce`."""
+        return self.cell_class.functions
 
     def _params(self, xs):
         sizes = [xs.shape[-1]] + [self.output_size] * (self.num_layers - 1)
@@ -288,13 +296,20 @@ class QLSTM(_Layer):
 
 
 class PRLSTM(_Layer):
-    """PR-LSTM or PR-RNN layers of `qlstm_jax.cells.pr_lstm`; `init` there describes refinements and cell.
+    """PR-LSTM or PR-RNN layers of `qlstm_jax.cells.pr_lstm`; `init` there describes their options.
 
-    `last` takes half the merges of a call.
+    `last` takes half the merges of a call. With max_offset and deterministic=False the tree of each row begins at a
+    random place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm_beyond`), drawn from the
+    stream "dropout"; there is no carry then.
     """
 
     refinements: int = 1
     cell: str = "lstm"
+    norm: str = "none"
+    value_init: str = "paper"
+    forget_bias: float = 0.0
+    remat: bool = False
+    max_offset: int = 0
 
     cell_class = PRLSTMCell
 
@@ -302,3 +317,24 @@ class PRLSTM(_Layer):
     def initialize_carry(self, batch_size: int, *, max_length: int = 2**pr_lstm.MAX_SLOTS - 1):
         """As for the other layers; max_length, the tokens that the stream may grow to, sets the size of the carry."""
         return self._initialize_carry(batch_size, max_length=max_length)
+
+    def __call__(self, xs, *, lengths=None, initial_carry=None, return_carry=False, deterministic=True):
+        """As for the other layers.
+
+        Raises:
+            ValueError: also if a carry is given or wanted under random offsets, or max_offset is negative.
+        """
+        if (initial_carry is not None or return_carry) and self.max_offset and not deterministic:
+            raise ValueError(
+                f"a carry is given or wanted in training with max_offset={self.max_offset}: a tree that began before "
+                "its first token cannot be continued. Give deterministic=True, or make the layer with max_offset=0."
+            )
+        options = {"lengths": lengths, "initial_carry": initial_carry, "return_carry": return_carry}
+        return super().__call__(xs, **options, deterministic=deterministic)
+
+    def _functions(self, deterministic):
+        if self.max_offset < 0:
+            raise ValueError(f"max_offset is {self.max_offset!r}; expected an integer, 0 or more")
+        if deterministic or not self.max_offset:
+            return pr_lstm
+        return pr_lstm_beyond.RandomOffset(self.make_rng("dropout"), self.max_offset)

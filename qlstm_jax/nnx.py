@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qlstm_jax.cells import base, gru, lstm, pr_lstm, ql_lstm, rnn
+from qlstm_jax.cells import base, gru, lstm, pr_lstm, pr_lstm_beyond, ql_lstm, rnn
 from qlstm_jax.stack import check_stack, initial_carry, refuse_carry, run, run_last, step
 
 __all__ = [
@@ -146,7 +146,7 @@ class PRLSTMCell(_Cell):
     """The PR-LSTM or PR-RNN cell of `qlstm_jax.cells.pr_lstm`, as a stream.
 
     Args:
-        refinements, cell: as for `init` there.
+        refinements, cell, norm, value_init, forget_bias, remat: as for `init` there.
         max_length: tokens that the stream may grow to; fewer make a smaller carry, and beyond it outputs are NaN.
     """
 
@@ -159,12 +159,18 @@ class PRLSTMCell(_Cell):
         *,
         refinements: int = 1,
         cell: str = "lstm",
+        norm: str = "none",
+        value_init: str = "paper",
+        forget_bias: float = 0.0,
+        remat: bool = False,
         max_length: int = 2**pr_lstm.MAX_SLOTS - 1,
         dtype=None,
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self._draw(in_features, hidden_features, rngs, dtype, param_dtype, refinements=refinements, cell=cell)
+        options = {"refinements": refinements, "cell": cell, "norm": norm, "value_init": value_init}
+        options |= {"forget_bias": forget_bias, "remat": remat}
+        self._draw(in_features, hidden_features, rngs, dtype, param_dtype, **options)
         base.check_sizes(max_length=max_length)
         self.max_length = max_length
 
@@ -255,8 +261,8 @@ class _Layer(nnx.Module):
         if initial_carry is not None or return_carry:
             refuse_carry(self.bidirectional)
         _, lengths, _ = base.prepare(xs, lengths, self.in_features)
-        between = self._between(deterministic, rngs)
-        ys, carry = run(self.cell_class.functions, self._params(), xs, lengths, initial_carry, between)
+        functions, between = self._functions(deterministic, rngs), self._between(deterministic, rngs)
+        ys, carry = run(functions, self._params(), xs, lengths, initial_carry, between)
         return (ys, carry) if return_carry else ys
 
     def last(self, xs, *, lengths=None, deterministic=None, rngs=None):
@@ -266,7 +272,12 @@ class _Layer(nnx.Module):
         Arguments and errors are those of a call.
         """
         _, lengths, _ = base.prepare(xs, lengths, self.in_features)
-        return run_last(self.cell_class.functions, self._params(), xs, lengths, self._between(deterministic, rngs))
+        functions, between = self._functions(deterministic, rngs), self._between(deterministic, rngs)
+        return run_last(functions, self._params(), xs, lengths, between)
+
+    def _functions(self, deterministic, rngs):
+        """What gives `unroll` and `reduce`."""
+        return self.cell_class.functions
 
     def _params(self):
         directions = [self.cells, self.backward_cells] if self.bidirectional else [self.cells]
@@ -334,9 +345,11 @@ class QLSTM(_Layer):
 
 
 class PRLSTM(_Layer):
-    """PR-LSTM or PR-RNN layers of `qlstm_jax.cells.pr_lstm`; `init` there describes refinements and cell.
+    """PR-LSTM or PR-RNN layers of `qlstm_jax.cells.pr_lstm`; `init` there describes their options.
 
-    `last` takes half the merges of a call.
+    `last` takes half the merges of a call. With max_offset, after `train()` the tree of each row begins at a random
+    place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm_beyond`); `rngs` draws it, and there
+    is no carry.
     """
 
     cell_class = PRLSTMCell
@@ -351,13 +364,67 @@ class PRLSTM(_Layer):
         dropout: float = 0.0,
         refinements: int = 1,
         cell: str = "lstm",
+        norm: str = "none",
+        value_init: str = "paper",
+        forget_bias: float = 0.0,
+        remat: bool = False,
+        max_offset: int = 0,
         dtype=None,
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        options = {"refinements": refinements, "cell": cell}
+        if isinstance(max_offset, bool) or not isinstance(max_offset, int) or max_offset < 0:
+            raise ValueError(f"max_offset is {max_offset!r}; expected an integer, 0 or more")
+        options = {"refinements": refinements, "cell": cell, "norm": norm, "value_init": value_init}
+        options |= {"forget_bias": forget_bias, "remat": remat}
         self._build(in_features, hidden_size, num_layers, bidirectional, dropout, rngs, dtype, param_dtype, **options)
+        self.max_offset = max_offset
+        self.deterministic = False  # set by train() and eval()
 
     def initialize_carry(self, batch_size: int, *, max_length: int = 2**pr_lstm.MAX_SLOTS - 1):
         """As for the other layers; max_length, the tokens that the stream may grow to, sets the size of the carry."""
         return self._initialize_carry(batch_size, max_length=max_length)
+
+    def __call__(self, xs, *, lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
+        """As for the other layers.
+
+        Raises:
+            ValueError: also if a carry is given or wanted under random offsets, or they get no `rngs`.
+        """
+        if (initial_carry is not None or return_carry) and self._moves(deterministic):
+            raise ValueError(
+                f"a carry is given or wanted in training with max_offset={self.max_offset}: a tree that began before "
+                "its first token cannot be continued. Call eval(), or make the layer with max_offset=0."
+            )
+        options = {"lengths": lengths, "initial_carry": initial_carry, "return_carry": return_carry}
+        return super().__call__(xs, **options, deterministic=deterministic, rngs=rngs)
+
+    def associativity(self, xs, *, lengths=None, rngs):
+        """The penalty of `qlstm_jax.cells.pr_lstm_beyond.associativity`, mean over the layers; `rngs` draws triples.
+
+        Raises:
+            ValueError: if the layer is bidirectional, or a shape does not fit.
+        """
+        if self.bidirectional:
+            raise ValueError("bidirectional is True; expected a layer that reads forward, whose spans are prefixes'")
+        key, penalties = rngs if isinstance(rngs, jax.Array) else rngs.dropout(), []
+        for number, (params,) in enumerate(self._params()):
+            layer_key = jax.random.fold_in(key, number)
+            penalties.append(pr_lstm_beyond.associativity(params, xs, layer_key, lengths=lengths))
+            if number + 1 < len(self.cells):
+                xs, _ = pr_lstm.unroll(params, xs, lengths=lengths)
+        return sum(penalties) / len(penalties)
+
+    def _moves(self, deterministic) -> bool:
+        return self.max_offset > 0 and not (self.deterministic if deterministic is None else deterministic)
+
+    def _functions(self, deterministic, rngs):
+        if not self._moves(deterministic):
+            return pr_lstm
+        if rngs is None:
+            raise ValueError(
+                f"rngs is None in training with max_offset={self.max_offset}; expected an nnx.Rngs or a key to draw "
+                "the offsets with. To evaluate, call eval() first."
+            )
+        key = rngs if isinstance(rngs, jax.Array) else rngs.dropout()
+        return pr_lstm_beyond.RandomOffset(jax.random.fold_in(key, 1), self.max_offset)

@@ -6,7 +6,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 
-from qlstm_jax.cells import base, pr_lstm
+from qlstm_jax.cells import base
 from qlstm_jax.unroll import sequential, tree
 
 
@@ -66,7 +66,7 @@ def run(functions, layers, xs, lengths, carry, between):
     """Reads sequences with a stack of layers, each the `unroll` of a cell, or of two in opposite directions.
 
     Args:
-        functions: the cell's module in `qlstm_jax.cells`.
+        functions: the cell's module in `qlstm_jax.cells`, or what else has its `unroll`.
         layers: for each layer the params of its directions, (forward,) or (forward, backward).
         xs: (B, T, D).
         lengths: None or (B,), as `base.prepare` returns them.
@@ -109,8 +109,8 @@ def run_last(functions, layers, xs, lengths, between):
 
 
 def _final(functions, params, xs, lengths):
-    if functions is pr_lstm:
-        return pr_lstm.reduce(params, xs, lengths=lengths).h
+    if hasattr(functions, "reduce"):
+        return functions.reduce(params, xs, lengths=lengths).h
     ys, _ = functions.unroll(params, xs, lengths=lengths)
     if xs.shape[1] == 0:
         return jnp.zeros((ys.shape[0], ys.shape[2]), ys.dtype)

@@ -17,6 +17,7 @@ the state of tokens 0..t. `step` streams in log2(t) states (`qlstm_jax.unroll.co
 prefixes in log2(T) parallel levels; `reduce` computes the last one alone, in half the work.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ from qlstm_jax.unroll.sequential import where
 
 Carry = counter.Counter
 MAX_SLOTS = 31  # the count of tokens is an int32
+NORM_EPS = 1e-6
 
 
 @base.params_dataclass
@@ -40,7 +42,9 @@ class Params:
     merge_bias: jax.Array  # (5H,), rnn (H,)
     refine_kernel: jax.Array  # (R, H, 4H), rnn (R, H, H)
     refine_bias: jax.Array  # (R, 4H), rnn (R, H)
+    norm_scale: jax.Array | None = None  # γ (1 + R, H), of the binary cell and each refinement; None without norm
     cell: str = base.static(default="lstm")
+    remat: bool = base.static(default=False)
     dtype: str = base.static(default="float32")
 
     @property
@@ -63,10 +67,16 @@ def init(
     *,
     refinements: int = 1,
     cell: str = "lstm",
+    norm: str = "none",
+    value_init: str = "paper",
+    forget_bias: float = 0.0,
+    remat: bool = False,
     dtype="float32",
     param_dtype="float32",
 ) -> Params:
     """Draws parameters: kernels truncated normal of scale 1 / sqrt(fan_in), uncorrected as in the paper; biases 0.
+
+    norm, value_init and forget_bias are not in the paper; by default they change nothing.
 
     Args:
         key: a PRNG key.
@@ -74,16 +84,25 @@ def init(
         hidden_size: H.
         refinements: R, unary cells after each binary one (the paper's 0R, 1R, 2R).
         cell: "lstm" for PR-LSTM or "rnn" for PR-RNN.
+        norm: "rms" divides each cell's new c by its root mean square, times γ, before h is taken from it.
+        value_init: "identity" begins with values g that are the mean of the children's h (a refinement's: h itself).
+        forget_bias: what the biases of the forget gates begin at.
+        remat: whether a gradient computes the merges' gates again instead of keeping them: less memory, more time.
         dtype: of activations and products; gates, sums and c are float32 whatever it is.
         param_dtype: of the stored weights.
 
     Raises:
-        ValueError: for a size that is not a positive integer, negative refinements, or an unknown cell.
+        ValueError: for a size that is not a positive integer, negative refinements, an unknown cell, norm or
+            value_init, or a norm or forget bias of PR-RNN, which has no c.
     """
     base.check_sizes(input_size=input_size, hidden_size=hidden_size)
     base.check_choice("cell", cell, ("lstm", "rnn"))
+    base.check_choice("norm", norm, ("none", "rms"))
+    base.check_choice("value_init", value_init, ("paper", "identity"))
     if isinstance(refinements, bool) or not isinstance(refinements, int) or refinements < 0:
         raise ValueError(f"refinements is {refinements!r}; expected an integer, 0 or more")
+    if cell == "rnn" and (norm != "none" or forget_bias):
+        raise ValueError(f"norm is {norm!r} and forget_bias {forget_bias!r}; expected 'none' and 0 with cell='rnn'")
     leaf, merge, refine = (3, 5, 4) if cell == "lstm" else (1, 1, 1)
     h = hidden_size
 
@@ -92,14 +111,21 @@ def init(
         return (scale * jax.random.truncated_normal(key, -2.0, 2.0, shape)).astype(param_dtype)
 
     k_leaf, k_merge, k_refine = jax.random.split(key, 3)
+    merge_kernel, refine_kernel = draw(k_merge, (2 * h, merge * h)), draw(k_refine, (refinements, h, refine * h))
+    if value_init == "identity":
+        same, value = jnp.eye(h, dtype=param_dtype), slice(h, 2 * h) if cell == "lstm" else slice(0, h)
+        merge_kernel = merge_kernel.at[:, value].set(jnp.concatenate([same, same]) / 2)
+        refine_kernel = refine_kernel.at[:, :, value].set(same[None])
     return Params(
         leaf_kernel=draw(k_leaf, (input_size, leaf * h)),
         leaf_bias=jnp.zeros((leaf * h,), param_dtype),
-        merge_kernel=draw(k_merge, (2 * h, merge * h)),
-        merge_bias=jnp.zeros((merge * h,), param_dtype),
-        refine_kernel=draw(k_refine, (refinements, h, refine * h)),
-        refine_bias=jnp.zeros((refinements, refine * h), param_dtype),
+        merge_kernel=merge_kernel,
+        merge_bias=jnp.zeros((merge * h,), param_dtype).at[3 * h :].set(forget_bias),
+        refine_kernel=refine_kernel,
+        refine_bias=jnp.zeros((refinements, refine * h), param_dtype).at[:, 3 * h :].set(forget_bias),
+        norm_scale=jnp.ones((1 + refinements, h), param_dtype) if norm == "rms" else None,
         cell=cell,
+        remat=bool(remat),
         dtype=jnp.dtype(dtype).name,
     )
 
@@ -131,22 +157,27 @@ def leaf(params: Params, x) -> State:
     return _lstm(params, z, ())
 
 
-def _lstm(params, z, cells) -> State:
+def _lstm(params, z, cells, norm_scale=None) -> State:
     """Gates z (..., (3 + N)·H) over the children's c to the new state."""
     i, g, o, *forget = jnp.split(z, 3 + len(cells), axis=-1)
     c = jax.nn.sigmoid(i) * jnp.tanh(g)
     for f, child in zip(forget, cells, strict=True):
         c = c + jax.nn.sigmoid(f) * child
+    if norm_scale is not None:
+        c = base.row(norm_scale, c.ndim) * c * jax.lax.rsqrt(NORM_EPS + jnp.mean(c**2, axis=-1, keepdims=True))
     return State(h=(jax.nn.sigmoid(o) * jnp.tanh(c)).astype(params.dtype), c=c)
 
 
-def _cell(params, z, cells) -> State:
-    return _lstm(params, z, cells) if params.cell == "lstm" else State(jax.nn.relu(z).astype(params.dtype), None)
+def _cell(params, number, z, cells) -> State:
+    """The binary cell (number 0) or a refinement (1 .. R) from its pre-activations and its children's c."""
+    if params.cell == "rnn":
+        return State(jax.nn.relu(z).astype(params.dtype), None)
+    return _lstm(params, z, cells, None if params.norm_scale is None else params.norm_scale[number])
 
 
 def _refine(params, state) -> State:
-    for kernel, bias in zip(params.refine_kernel, params.refine_bias, strict=True):
-        state = _cell(params, base.affine(state.h, kernel, bias, params.dtype), (state.c,))
+    for r, (kernel, bias) in enumerate(zip(params.refine_kernel, params.refine_bias, strict=True), 1):
+        state = _cell(params, r, base.affine(state.h, kernel, bias, params.dtype), (state.c,))
     return state
 
 
@@ -158,7 +189,7 @@ def combine(params: Params, left: State, right: State) -> State:
     w_left, w_right = jnp.split(params.merge_kernel, 2)
     z = base.affine(left.h, w_left, params.merge_bias, params.dtype)
     z = z + base.matmul(right.h, w_right, params.dtype)
-    return _refine(params, _cell(params, z, (left.c, right.c)))
+    return _refine(params, _cell(params, 0, z, (left.c, right.c)))
 
 
 def combine_pairs(params: Params, states: State) -> State:
@@ -170,11 +201,13 @@ def combine_pairs(params: Params, states: State) -> State:
     pairs = states.h.reshape(batch, spans // 2, 2 * hidden)
     z = base.affine(pairs, params.merge_kernel, params.merge_bias, params.dtype)
     cells = (None, None) if states.c is None else (states.c[:, 0::2], states.c[:, 1::2])
-    return _refine(params, _cell(params, z, cells))
+    return _refine(params, _cell(params, 0, z, cells))
 
 
-def _merge(params) -> tree.Merge:
-    return tree.Merge(two=lambda a, b: combine(params, a, b), pairs=lambda s: combine_pairs(params, s))
+def merge(params: Params) -> tree.Merge:
+    """`combine` and `combine_pairs`, as the functions of `qlstm_jax.unroll.tree` take them."""
+    two, pairs = partial(combine, params), partial(combine_pairs, params)
+    return tree.Merge(jax.checkpoint(two), jax.checkpoint(pairs)) if params.remat else tree.Merge(two, pairs)
 
 
 def step(params: Params, carry: Carry, x):
@@ -186,7 +219,7 @@ def step(params: Params, carry: Carry, x):
         ValueError: if x is not (B, D).
     """
     base.check_step(x, params.leaf_kernel.shape[0])
-    carry, prefix = counter.push(_merge(params), carry, leaf(params, x))
+    carry, prefix = counter.push(merge(params), carry, leaf(params, x))
     return carry, prefix.h
 
 
@@ -204,13 +237,13 @@ def unroll(params: Params, xs, *, lengths=None, carry: Carry | None = None):
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
     xs, lengths, valid = base.prepare(xs, lengths, params.leaf_kernel.shape[0])
-    leaves, merge = leaf(params, xs), _merge(params)
+    leaves, both = leaf(params, xs), merge(params)
     if carry is not None or xs.shape[1] == 0:
         carry = initial_carry(params, xs.shape[0]) if carry is None else carry
-        states, carry = extension.extend(merge, carry, leaves, lengths)
+        states, carry = extension.extend(both, carry, leaves, lengths)
     else:
-        levels = tree.blocks(merge, leaves)
-        ends = tree.prefixes(merge, levels)
+        levels = tree.blocks(both, leaves)
+        ends = tree.prefixes(both, levels)
         count = jnp.full(xs.shape[:1], xs.shape[1], jnp.int32) if lengths is None else lengths
         states, carry = ends[0], extension.from_tree(levels, ends, count, MAX_SLOTS)
     ys = states.h if valid is None else where(valid, states.h, jnp.zeros_like(states.h))
@@ -230,4 +263,4 @@ def reduce(params: Params, xs, *, lengths=None) -> State:
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
     xs, lengths, _ = base.prepare(xs, lengths, params.leaf_kernel.shape[0])
-    return tree.reduce(_merge(params), leaf(params, xs), lengths)
+    return tree.reduce(merge(params), leaf(params, xs), lengths)
