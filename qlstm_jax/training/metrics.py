@@ -71,7 +71,7 @@ class Progress:
             self.bar.set_postfix_str(f"{shown}  {speeds['tokens_per_second']:,.0f} tokens/s", refresh=False)
             self.bar.update(step - self.bar.n)
         else:
-            eta = _clock((self.total - step) / max(speeds["steps_per_second"], 1e-9))
+            eta = clock((self.total - step) / max(speeds["steps_per_second"], 1e-9))
             rates = f"{speeds['steps_per_second']:.2f} steps/s  {speeds['tokens_per_second']:,.0f} tokens/s"
             self.say(f"step {step}/{self.total}  {shown}  {rates}  ETA {eta}")
         return speeds
@@ -96,7 +96,8 @@ class Progress:
             self.bar.close()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """3661 as 1:01:01."""
     seconds = int(seconds)
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 

@@ -32,6 +32,31 @@ def accuracy_by_length(accuracy: dict[int, float], train: tuple[int, int], chanc
     _save(figure, path)
 
 
+def accuracy_of_many(series: dict, train: tuple[int, int], chance: float, title: str, path):
+    """Accuracy against length for several models: the mean over the runs of each, and their range as a band.
+
+    Args:
+        series: name to the runs of a model, each a mapping from length, as in JSON a string, to accuracy.
+        train: the training lengths, shaded.
+        chance: accuracy of guessing, a dotted line.
+        title: of the picture.
+        path: of the PNG.
+    """
+    figure, axes = plt.subplots(figsize=SIZE)
+    axes.axvspan(*train, color=SHADE, label=f"trained at {train[0]}..{train[1]}")
+    for name, runs in series.items():
+        lengths = sorted(int(n) for n in runs[0])
+        values = [[run[str(n)] for run in runs] for n in lengths]
+        (line,) = axes.plot(lengths, [sum(v) / len(v) for v in values], linewidth=1.2, label=name)
+        low, high = [min(v) for v in values], [max(v) for v in values]
+        axes.fill_between(lengths, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.axhline(chance, color="grey", linestyle=":", linewidth=1, label=f"chance {chance:.2f}")
+    axes.set(xlabel="sequence length (tokens)", ylabel="accuracy", title=title, ylim=(0, 1.03))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, path)
+
+
 def confusion_matrix(confusion, names, title: str, path):
     """Counts by true and predicted label, shaded by their share of the true label."""
     side = max(4.0, 0.6 * len(names) + 2)

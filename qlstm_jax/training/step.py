@@ -46,8 +46,8 @@ def initial_state(model, optimizer, key) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
 
 
-def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState, batch):
-    """One step on one device, inside a mapped axis `AXIS`.
+def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState, batch, axis: str | None = AXIS):
+    """One step on one device, inside a mapped axis `axis`; None for a step that is all of it.
 
     The gradient is that of the mean over the whole batch: sums of loss and weight are averaged over the devices before
     one is divided by the other, so that devices with different numbers of valid rows count rightly.
@@ -59,15 +59,16 @@ def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState
         batch_size: of all devices together.
         state: the same on every device.
         batch: this device's rows; None where the problem draws its own.
+        axis: over which gradients are averaged.
 
     Returns:
         (state, metrics), the same on every device; metrics hold the scalars loss, accuracy, grad_norm and tokens.
     """
     sample_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-    device, devices = jax.lax.axis_index(AXIS), jax.lax.axis_size(AXIS)
+    device, devices = (0, 1) if axis is None else (jax.lax.axis_index(axis), jax.lax.axis_size(axis))
     if batch is None:
         # Every device draws the whole batch and keeps its part: the run is the same on any number of devices.
-        batch, rows = problem.sample(sample_key, batch_size), batch_size // devices
+        batch, rows = problem.sample(sample_key, batch_size, state.step), batch_size // devices
         if devices > 1:
             batch = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, device * rows, rows), batch)
 
@@ -78,7 +79,7 @@ def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState
 
     grads, sums = jax.grad(loss, has_aux=True)(state.params)
     if devices > 1:  # XLA would keep even a mean over one device
-        grads, sums = jax.lax.pmean((grads, sums), AXIS)
+        grads, sums = jax.lax.pmean((grads, sums), axis)
     grads = jax.tree.map(lambda g: g / sums["weight"].astype(g.dtype), grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

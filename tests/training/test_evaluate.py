@@ -38,7 +38,7 @@ def test_formal_report(formal_run):
     assert report["in_range_accuracy"] == pytest.approx(np.mean([by_length[str(n)] for n in (1, 2, 3, 4)]))
     assert report["solved"] == (report["score"] >= 0.9)
     expected = {"task": "parity_check", "cell": "rnn", "seed": 0, "step": 2, "sequences_per_length": 8}
-    expected |= {"score_lengths": [7, 9], "train_lengths": [1, 4]}
+    expected |= {"score_lengths": [7, 9, 1], "train_lengths": [1, 4]}
     assert {key: report[key] for key in expected} == expected
     recurrent = 3 * 8 + 8 * 8 + 8  # three channels of the tape, eight units, one bias
     assert report["recurrent_parameters"] == recurrent
@@ -50,7 +50,7 @@ def test_formal_report(formal_run):
         file.write('{"step": 3, "spl')
     assert evaluate(formal_run) == report  # the same key, the same figures
     other = evaluate(formal_run, min_length=5, max_length=6, sequences=4)
-    assert (other["score_lengths"], other["sequences_per_length"]) == ([5, 6], 4)
+    assert (other["score_lengths"], other["sequences_per_length"]) == ([5, 6, 1], 4)
     assert list(other["accuracy_by_length"]) == ["1", "2", "3", "4", "5", "6"]
 
 
@@ -132,11 +132,31 @@ def test_parts_of_a_length_are_joined(tmp_path, monkeypatch):
 @pytest.mark.parametrize("task", TASKS)
 def test_samples_are_of_the_training_range(task, tmp_path):
     problem = FormalProblem(tiny(task, formal__min_length=2, formal__max_length=5), tmp_path)
-    batch = jax.jit(problem.sample, static_argnums=1)(jax.random.key(0), 64)
+    batch = jax.jit(problem.sample, static_argnums=1)(jax.random.key(0), 64, 0)
     allowed = {int(problem.task.input_length(n)) for n in range(2, 6)}
     assert set(np.asarray(batch.lengths).tolist()) == allowed
-    uniform = FormalProblem(tiny(task, formal__mixed_lengths=False), tmp_path).sample(jax.random.key(0), 16)
+    uniform = FormalProblem(tiny(task, formal__mixed_lengths=False), tmp_path).sample(jax.random.key(0), 16, 0)
     assert len(set(np.asarray(uniform.lengths).tolist())) == 1
+
+
+def test_a_curriculum_grows_to_the_whole_range(tmp_path):
+    config = tiny("even_pairs", formal__min_length=2, formal__max_length=10, formal__curriculum=0.5, train__steps=32)
+    sample = jax.jit(FormalProblem(config, tmp_path).sample, static_argnums=1)
+    longest = [int(sample(jax.random.key(0), 200, step).lengths.max()) for step in (0, 4, 8, 16, 31)]
+    assert longest == [2, 4, 6, 10, 10]
+
+
+def test_an_associativity_penalty_joins_the_loss(tmp_path):
+    problems = [
+        FormalProblem(tiny(model__cell="pr_lstm", formal__associativity=weight), tmp_path) for weight in (0.0, 2.0)
+    ]
+    model = problems[0].model(nnx.Rngs(params=jax.random.key(0)))
+    batch = jax.jit(problems[0].sample, static_argnums=1)(jax.random.key(1), 16, 0)
+    plain, both = (p.loss(model, batch, nnx.Rngs(dropout=3))["loss"] / 16 for p in problems)
+    xs, total = problems[0].task.frame(batch)
+    penalty = model.layer.associativity(xs, lengths=total, rngs=nnx.Rngs(dropout=3))
+    assert penalty > 1e-4
+    np.testing.assert_allclose(both - plain, 2 * penalty, rtol=1e-3)
 
 
 def test_recall_report(tmp_path):

@@ -20,8 +20,8 @@ class Problem(abc.ABC):
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A new model."""
 
-    def sample(self, key, batch_size: int):
-        """A batch drawn on the device: a pytree of (batch_size, ...). Only where `on_device`."""
+    def sample(self, key, batch_size: int, step):
+        """A batch for step `step`, drawn on the device: a pytree of (batch_size, ...). Only where `on_device`."""
         raise TypeError(f"{type(self).__name__} has no sampler; its batches come from stream()")
 
     def stream(self, start: int) -> Iterator:

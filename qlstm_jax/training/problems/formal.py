@@ -1,7 +1,5 @@
 """The formal languages: sampled on the device, read by a transducer, evaluated length by length."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +12,7 @@ from qlstm_jax.training import plots
 from qlstm_jax.training.problems.base import Problem
 
 POSITIONS = 2**16  # of the tapes that are evaluated at once
+SOLVED = 0.9  # of the score, the mean accuracy over the lengths beyond those of training
 
 
 class FormalProblem(Problem):
@@ -36,12 +35,16 @@ class FormalProblem(Problem):
             rngs=rngs,
         )
 
-    def sample(self, key, batch_size):
-        """Strings of lengths drawn uniformly from the training range."""
+    def sample(self, key, batch_size, step):
+        """Strings of lengths drawn uniformly from the training range, as far as the curriculum has reached."""
         lengths = self.config.formal
+        longest = lengths.max_length
+        if lengths.curriculum:
+            done = jnp.minimum(step / (lengths.curriculum * self.config.train.steps), 1)
+            longest = jnp.round(lengths.min_length + done * (longest - lengths.min_length)).astype(jnp.int32)
         k_length, k_string = jax.random.split(key)
         shape = (batch_size,) if lengths.mixed_lengths else ()
-        drawn = jax.random.randint(k_length, shape, lengths.min_length, lengths.max_length + 1)
+        drawn = jax.random.randint(k_length, shape, lengths.min_length, longest + 1)
         return self.task.sample(k_string, batch_size, drawn, max_length=lengths.max_length)
 
     def logits(self, model, batch, rngs=None):
@@ -52,12 +55,15 @@ class FormalProblem(Problem):
         return self.task.outputs(model(xs, lengths=total, rngs=rngs), batch)
 
     def loss(self, model, batch, rngs):
-        """Cross-entropy by sequence; accuracy by token."""
+        """Cross-entropy by sequence, and the associativity penalty if there is one; accuracy by token."""
         logits = self.logits(model, batch, rngs)
         correct, counted = self.task.correct(logits, batch)
-        rows = batch.lengths.shape[0]
+        rows, loss = batch.lengths.shape[0], self.task.loss(logits, batch)
+        if self.config.formal.associativity:
+            xs, total = self.task.frame(batch)
+            loss = loss + self.config.formal.associativity * model.layer.associativity(xs, lengths=total, rngs=rngs)
         return {
-            "loss": rows * self.task.loss(logits, batch),
+            "loss": rows * loss,
             "weight": jnp.float32(rows),
             "correct": jnp.sum(correct),
             "count": jnp.sum(counted),
@@ -71,8 +77,8 @@ class FormalProblem(Problem):
     def accuracy_by_length(self, model, key, lengths, sequences: int) -> np.ndarray:
         """The accuracy of each length, from `sequences` strings each.
 
-        Lengths share a few compiled programs: each is padded to the next power of two (of 64 or more, and no longer
-        than the longest), and rows of different lengths stand in one batch.
+        Lengths share 1 to 8 compiled programs, the more the more there is to evaluate: each is padded to the longest
+        of its group, and rows of different lengths stand in one batch.
 
         Args:
             model: in evaluation mode.
@@ -84,46 +90,58 @@ class FormalProblem(Problem):
             (len(lengths),) float64, sum of mask · correct by sum of mask.
         """
         graphdef, params = nnx.split(model, nnx.Param)
-        rows = np.repeat(np.asarray(lengths, np.int32), sequences)
-        width = np.minimum(2 ** np.ceil(np.log2(np.maximum(rows, 64))).astype(int), rows.max())
+        lengths = np.asarray(lengths, np.int32)
+        groups = np.array_split(lengths, min(max(int(lengths.sum()) * sequences // 2**19, 1), 8, len(lengths)))
         pending = []
-        for max_length in np.unique(width):
-            tape = int(max_length) + int(self.task.output_length(int(max_length)))
-            batch = max(1, POSITIONS // tape)
-            mine = rows[width == max_length]
+        for group in groups:
+            mine, max_length = np.repeat(group, sequences), int(group[-1])
+            tape = max_length + int(self.task.output_length(max_length))
+            batch = min(max(1, POSITIONS // tape), len(mine))
             for i, part in enumerate(np.split(mine, range(batch, len(mine), batch))):
-                part_key = jax.random.fold_in(jax.random.fold_in(key, int(max_length)), i)
+                part_key = jax.random.fold_in(jax.random.fold_in(key, max_length), i)
                 padded = np.concatenate([part, np.ones(batch - len(part), np.int32)])
-                counts = self._counts(graphdef, params, part_key, padded, max_length=int(max_length))
+                counts = self._counts(graphdef, params, part_key, padded, max_length=max_length)
                 pending.append((part, counts))
-        correct, counted = np.zeros(rows.max() + 1), np.zeros(rows.max() + 1)
+        correct, counted = np.zeros(lengths[-1] + 1), np.zeros(lengths[-1] + 1)
         for part, (row_correct, row_counted) in pending:
             np.add.at(correct, part, np.asarray(row_correct, np.float64)[: len(part)])
             np.add.at(counted, part, np.asarray(row_counted, np.float64)[: len(part)])
-        return correct[list(lengths)] / counted[list(lengths)]
+        return correct[lengths] / counted[lengths]
 
     def validate(self, model, key):
         """Mean accuracy over the training lengths, 32 strings each."""
         lengths = range(self.config.formal.min_length, self.config.formal.max_length + 1)
         return {"accuracy": float(np.mean(self.accuracy_by_length(model, key, lengths, 32)))}
 
-    def report(self, model, key, folder, options):
-        """`accuracy_by_length`, `score` (its mean over the lengths asked for), the same in range, and a picture."""
+    def measure(self, model, key, options) -> dict:
+        """`accuracy_by_length` in range and at the lengths asked for, whose mean is the score; solved from 0.9 on.
+
+        Args:
+            model: in evaluation mode.
+            key: randomness of the strings.
+            options: the `eval` section of the config.
+        """
         train = range(self.config.formal.min_length, self.config.formal.max_length + 1)
-        test = range(options.min_length, options.max_length + 1)
-        measure = partial(self.accuracy_by_length, model, sequences=options.sequences)
+        test = range(options.min_length, options.max_length + 1, options.stride)
         k_train, k_test = jax.random.split(key)
-        in_range, beyond = measure(k_train, train), measure(k_test, test)
+        in_range = self.accuracy_by_length(model, k_train, train, options.sequences)
+        beyond = self.accuracy_by_length(model, k_test, test, options.sequences)
         by_length = dict(zip(train, in_range, strict=True)) | dict(zip(test, beyond, strict=True))
-        chance = 1 / self.task.output_size
-        title = f"{self.config.task}, {self.config.model.cell}: score {beyond.mean():.3f}"
-        plots.accuracy_by_length(by_length, (train[0], train[-1]), chance, title, folder / "accuracy_by_length.png")
         return {
             "score": float(beyond.mean()),
-            "score_lengths": [options.min_length, options.max_length],
-            "solved": bool(beyond.mean() >= 0.9),
+            "score_lengths": [options.min_length, options.max_length, options.stride],
+            "solved": bool(beyond.mean() >= SOLVED),
             "in_range_accuracy": float(in_range.mean()),
             "train_lengths": [train[0], train[-1]],
             "sequences_per_length": options.sequences,
-            "accuracy_by_length": {str(length): float(a) for length, a in sorted(by_length.items())},
+            "accuracy_by_length": {str(length): round(float(a), 4) for length, a in sorted(by_length.items())},
         }
+
+    def report(self, model, key, folder, options):
+        """What `measure` gives, and a picture."""
+        report = self.measure(model, key, options)
+        by_length = {int(length): accuracy for length, accuracy in report["accuracy_by_length"].items()}
+        title = f"{self.config.task}, {self.config.model.cell}: score {report['score']:.3f}"
+        chance, path = 1 / self.task.output_size, folder / "accuracy_by_length.png"
+        plots.accuracy_by_length(by_length, tuple(report["train_lengths"]), chance, title, path)
+        return report

@@ -36,7 +36,7 @@ class RecallProblem(Problem):
             rngs=rngs,
         )
 
-    def sample(self, key, batch_size):
+    def sample(self, key, batch_size, step):
         """Sequences of one class symbol and `length` noise symbols."""
         return self.task.sample(key, batch_size, self.config.recall.length)
 
