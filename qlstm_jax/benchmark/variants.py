@@ -1,0 +1,95 @@
+"""A column of a results table in one word: a cell, and what is changed about its config."""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from qlstm_jax import registry
+from qlstm_jax.training import config as configs
+
+SECTIONS = ("model", "train", "formal")  # where a key without a dot is looked for, after the cell's own options
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A cell with settings that differ from the default config.
+
+    Attributes:
+        name: as given, "pr_lstm,refinements=2".
+        cell: "pr_lstm".
+        settings: dotted keys of the config to their values, {"model.pr_lstm.refinements": 2}.
+    """
+
+    name: str
+    cell: str
+    settings: dict
+
+
+def parse(text: str) -> Variant:
+    """The variant that "CELL,key=value,key=value" names.
+
+    A key is one of the cell's own options, of the config's sections model, train and formal, or dotted and whole.
+
+    Raises:
+        ConfigError: for a cell or key that does not exist, or a value of another type.
+    """
+    cell, *pairs = text.split(",")
+    if cell not in registry.CELLS:
+        raise configs.ConfigError(f"cell {cell!r} in {text!r}; {registry.nearest(cell, registry.CELLS)}")
+    return Variant(text, cell, parse_settings(pairs, cell))
+
+
+def parse_settings(pairs: list[str], cell: str | None = None) -> dict:
+    """["refinements=2", "train.batch_size=32"] as dotted keys and typed values; errors as for `parse`."""
+    plain, settings = configs.default(), {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise configs.ConfigError(f"{pair!r} has no '='; expected key=value")
+        key = _whole(plain, key, cell)
+        settings[key] = _typed(configs.get(plain, key), key, value)
+    return settings
+
+
+def build(task: str, variant: Variant, common: dict) -> ConfigDict:
+    """The checked config of a run: the default, changed by `common` (dotted keys), then by the variant.
+
+    Raises:
+        ConfigError: for settings that no run can have.
+    """
+    config = configs.default()
+    config.task, config.model.cell = task, variant.cell
+    config.update_from_flattened_dict(common | variant.settings)
+    configs.check(config)
+    return config
+
+
+def flat_keys(config, prefix: str = "") -> list[str]:
+    """The dotted keys of a config."""
+    keys = []
+    for name, value in config.items():
+        keys += flat_keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
+    return keys
+
+
+def _whole(plain, key: str, cell) -> str:
+    """The dotted key that a user's key means."""
+    keys = flat_keys(plain)
+    places = [""] if "." in key else [f"model.{cell}.", *(f"{section}." for section in SECTIONS)]
+    for place in places:
+        if place + key in keys:
+            return place + key
+    short = [k.removeprefix(p) for p in places for k in keys if k.startswith(p) and "." not in k.removeprefix(p)]
+    raise configs.ConfigError(f"there is no key {key!r}; {registry.nearest(key, keys if '.' in key else short)}")
+
+
+def _typed(old, key: str, value: str):
+    """`value` as the type of the default `old`."""
+    if isinstance(old, bool):
+        if value.lower() not in ("true", "false"):
+            raise configs.ConfigError(f"{key} is {value!r}; expected true or false")
+        return value.lower() == "true"
+    try:
+        return type(old)(value)
+    except ValueError:
+        raise configs.ConfigError(f"{key} is {value!r}; expected a value like {old!r}") from None
