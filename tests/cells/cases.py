@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qlstm_jax.cells import gru, lstm, pr_lstm, ql_lstm, rnn
+from qlstm_jax.cells import gru, lstm, pr_lstm, ql_lstm, rnn, slstm
 from tests.cells import oracles
 
 D, H = 3, 5
@@ -65,6 +65,9 @@ def _cases():
     for cell, refinements in [("lstm", 0), ("lstm", 1), ("lstm", 2), ("rnn", 0), ("rnn", 1)]:
         options = (("cell", cell), ("refinements", refinements))
         yield Case(f"pr_{cell}-{refinements}r", pr_lstm, oracles.pr_lstm, options, main=refinements == 1)
+    for heads, forget in [(1, "sigmoid"), (5, "exponential")]:
+        options = (("num_heads", heads), ("forget_gate", forget))
+        yield Case(f"slstm-{heads}-{forget}", slstm, oracles.slstm, options, main=forget == "sigmoid")
 
 
 CASES = list(_cases())

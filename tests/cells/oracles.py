@@ -115,3 +115,23 @@ def pr_state(p, x, *, cell="lstm"):
 
 def pr_lstm(p, x, *, cell="lstm"):
     return [pr_state(p, x[: t + 1], cell=cell)[0] for t in range(len(x))]
+
+
+def slstm(p, x, *, num_heads=1, forget_gate="sigmoid"):
+    hidden = p["bias"].shape[0] // 4
+    size = hidden // num_heads
+    y, c, n, m, ys = *np.zeros((4, hidden)), []
+    for x_t in x:
+        a = (x_t @ p["input_kernel"] + p["bias"]).reshape(4, num_heads, size)
+        for head in range(num_heads):
+            product = y[head * size :][:size] @ p["recurrent_kernel"][head]
+            for gate in range(4):
+                a[gate, head] += product[gate * size :][:size]
+        i, f, z, o = a.reshape(4, hidden)
+        log_f = m + (-np.logaddexp(0, -f) if forget_gate == "sigmoid" else f)
+        m = np.where(n == 0, i, np.maximum(i, log_f))
+        write, keep = np.exp(i - m), np.where(n == 0, 0, np.exp(log_f - m))
+        c, n = keep * c + write * np.tanh(z), keep * n + write
+        y = sigmoid(o) * c / n
+        ys.append(y)
+    return ys

@@ -1,0 +1,1 @@
+"""The fast paths, each beside the plain path that it must equal."""
