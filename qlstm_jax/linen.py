@@ -13,18 +13,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qlstm_jax.cells import base, gru, lstm, pr_lstm, pr_lstm_beyond, ql_lstm, rnn
+from qlstm_jax.cells import base, gru, lstm, mlstm, pr_lstm, pr_lstm_beyond, ql_lstm, rnn, slstm
 from qlstm_jax.stack import check_stack, initial_carry, refuse_carry, run, run_last, step
 
 __all__ = [
     "GRU",
     "LSTM",
+    "MLSTM",
     "PRLSTM",
     "QLSTM",
+    "SLSTM",
     "GRUCell",
     "LSTMCell",
+    "MLSTMCell",
     "PRLSTMCell",
     "QLSTMCell",
+    "SLSTMCell",
     "SimpleCell",
     "SimpleRNN",
 ]
@@ -117,7 +121,7 @@ class GRUCell(_Cell):
 
 
 class QLSTMCell(_Cell):
-    """The QL-LSTM cell of `qlstm_jax.cells.ql_lstm`; `init` there describes sharing, block_size, skip and epsilon.
+    """The QL-LSTM cell of `qlstm_jax.cells.ql_lstm`; `init` there describes sharing, block_size, skip and more.
 
     layer = nn.RNN(QLSTMCell(8, block_size=16))
     ys, variables = layer.init_with_output(key, xs)      # (B, T, D) to (B, T, 8)
@@ -127,9 +131,32 @@ class QLSTMCell(_Cell):
     block_size: int = 32
     skip: bool = True
     epsilon: float = 1.0
+    remat: bool = False
 
     functions = ql_lstm
-    option_names = ("sharing", "block_size", "skip", "epsilon")
+    option_names = ("sharing", "block_size", "skip", "epsilon", "remat")
+
+
+class SLSTMCell(_Cell):
+    """The sLSTM cell of `qlstm_jax.cells.slstm`; `init` there describes num_heads, forget_gate and more."""
+
+    num_heads: int = 1
+    forget_gate: str = "sigmoid"
+    block_position: float = 0.0
+
+    functions = slstm
+    option_names = ("num_heads", "forget_gate", "block_position")
+
+
+class MLSTMCell(_Cell):
+    """The mLSTM cell of `qlstm_jax.cells.mlstm`; `init` there describes num_heads, key_size and chunk_size."""
+
+    num_heads: int = 4
+    key_size: int | None = None
+    chunk_size: int = 64
+
+    functions = mlstm
+    option_names = ("num_heads", "key_size", "chunk_size")
 
 
 class PRLSTMCell(_Cell):
@@ -280,7 +307,7 @@ class GRU(_Layer):
 
 
 class QLSTM(_Layer):
-    """QL-LSTM layers of `qlstm_jax.cells.ql_lstm`; `init` there describes sharing, block_size, skip and epsilon.
+    """QL-LSTM layers of `qlstm_jax.cells.ql_lstm`; `init` there describes sharing, block_size, skip and more.
 
     layer = QLSTM(8, bidirectional=True)
     variables = layer.init(key, xs)
@@ -291,8 +318,29 @@ class QLSTM(_Layer):
     block_size: int = 32
     skip: bool = True
     epsilon: float = 1.0
+    remat: bool = False
 
     cell_class = QLSTMCell
+
+
+class SLSTM(_Layer):
+    """sLSTM layers of `qlstm_jax.cells.slstm`; `init` there describes num_heads, forget_gate and more."""
+
+    num_heads: int = 1
+    forget_gate: str = "sigmoid"
+    block_position: float = 0.0
+
+    cell_class = SLSTMCell
+
+
+class MLSTM(_Layer):
+    """mLSTM layers of `qlstm_jax.cells.mlstm`; `init` there describes num_heads, key_size and chunk_size."""
+
+    num_heads: int = 4
+    key_size: int | None = None
+    chunk_size: int = 64
+
+    cell_class = MLSTMCell
 
 
 class PRLSTM(_Layer):

@@ -1,31 +1,51 @@
 """Flax NNX modules over the cells: they own the parameters, the cells do the computing.
 
-A cell (`QLSTMCell`, `PRLSTMCell`, `LSTMCell`, `GRUCell`, `SimpleCell`) is one time step and works inside
-`flax.nnx.RNN`. A sequence layer (`QLSTM`, `PRLSTM`, `LSTM`, `GRU`, `SimpleRNN`) reads whole sequences by the cell's
-own `unroll`, the fast way, in one or more layers. Each parameter bears the name of its field in the cell's `Params`.
+A cell (`QLSTMCell`, `PRLSTMCell`, `SLSTMCell`, `MLSTMCell`, `LSTMCell`, `GRUCell`, `SimpleCell`) is one time step and
+works inside `flax.nnx.RNN`. A sequence layer (`QLSTM`, `PRLSTM`, `SLSTM`, `MLSTM`, `LSTM`, `GRU`, `SimpleRNN`) reads
+whole sequences by the cell's own `unroll`, the fast way, in one or more layers. Both take the options of the cell's
+`init` as keywords. Each parameter bears the name of its field in the cell's `Params`.
 """
 
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qlstm_jax.cells import base, gru, lstm, pr_lstm, pr_lstm_beyond, ql_lstm, rnn
+from qlstm_jax.cells import base, gru, lstm, mlstm, pr_lstm, pr_lstm_beyond, ql_lstm, rnn, slstm
 from qlstm_jax.stack import check_stack, initial_carry, refuse_carry, run, run_last, step
 
 __all__ = [
     "GRU",
     "LSTM",
+    "MLSTM",
     "PRLSTM",
     "QLSTM",
+    "SLSTM",
     "GRUCell",
     "LSTMCell",
+    "MLSTMCell",
     "PRLSTMCell",
     "QLSTMCell",
+    "SLSTMCell",
     "SimpleCell",
     "SimpleRNN",
 ]
+
+
+def cell_options(functions) -> dict:
+    """The options of the cell `functions` with their defaults: the keywords of its `init` but for the dtypes."""
+    keywords = inspect.signature(functions.init).parameters.values()
+    keywords = [p for p in keywords if p.kind is p.KEYWORD_ONLY and p.name not in ("dtype", "param_dtype")]
+    return {p.name: p.default for p in keywords}
+
+
+def _check_options(owner: str, functions, options: dict):
+    known = cell_options(functions)
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(f"{owner} has no option {', '.join(unknown)}; expected {', '.join(known) or 'none'}")
 
 
 class _Cell(nnx.RNNCellBase):
@@ -37,15 +57,27 @@ class _Cell(nnx.RNNCellBase):
         dtype: of activations; None for float32. Gates and sums are float32 whatever it is.
         param_dtype: of the parameters.
         rngs: for the initial parameters (stream "params").
+        options: those of `functions.init`.
+
+    Raises:
+        TypeError: for an option that the cell does not have.
+        ValueError: for a size or option out of range.
     """
 
     functions = None
     num_feature_axes = 1
 
-    def __init__(self, in_features: int, hidden_features: int, *, dtype=None, param_dtype=jnp.float32, rngs: nnx.Rngs):
-        self._draw(in_features, hidden_features, rngs, dtype, param_dtype)
-
-    def _draw(self, in_features, hidden_features, rngs, dtype, param_dtype, **options):
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        dtype=None,
+        param_dtype=jnp.float32,
+        rngs: nnx.Rngs,
+        **options,
+    ):
+        _check_options(type(self).__name__, self.functions, options)
         dtype = jnp.float32 if dtype is None else dtype
         params = self.functions.init(
             rngs.params(), in_features, hidden_features, dtype=dtype, param_dtype=param_dtype, **options
@@ -117,7 +149,7 @@ class GRUCell(_Cell):
 
 
 class QLSTMCell(_Cell):
-    """The QL-LSTM cell of `qlstm_jax.cells.ql_lstm`; `init` there describes sharing, block_size, skip and epsilon.
+    """The QL-LSTM cell of `qlstm_jax.cells.ql_lstm`; `init` there describes sharing, block_size, skip and more.
 
     cell = QLSTMCell(3, 8, block_size=16, rngs=nnx.Rngs(0))
     ys = nnx.RNN(cell)(xs)                        # (B, T, 3) to (B, T, 8)
@@ -125,52 +157,32 @@ class QLSTMCell(_Cell):
 
     functions = ql_lstm
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        sharing: str = "full",
-        block_size: int = 32,
-        skip: bool = True,
-        epsilon: float = 1.0,
-        dtype=None,
-        param_dtype=jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        options = {"sharing": sharing, "block_size": block_size, "skip": skip, "epsilon": epsilon}
-        self._draw(in_features, hidden_features, rngs, dtype, param_dtype, **options)
+
+class SLSTMCell(_Cell):
+    """The sLSTM cell of `qlstm_jax.cells.slstm`; `init` there describes num_heads, forget_gate and more."""
+
+    functions = slstm
+
+
+class MLSTMCell(_Cell):
+    """The mLSTM cell of `qlstm_jax.cells.mlstm`; `init` there describes num_heads, key_size and chunk_size."""
+
+    functions = mlstm
 
 
 class PRLSTMCell(_Cell):
-    """The PR-LSTM or PR-RNN cell of `qlstm_jax.cells.pr_lstm`, as a stream.
+    """The PR-LSTM or PR-RNN cell of `qlstm_jax.cells.pr_lstm`, as a stream; `init` there describes its options.
 
     Args:
-        refinements, cell, norm, value_init, forget_bias, remat: as for `init` there.
         max_length: tokens that the stream may grow to; fewer make a smaller carry, and beyond it outputs are NaN.
     """
 
     functions = pr_lstm
 
     def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        refinements: int = 1,
-        cell: str = "lstm",
-        norm: str = "none",
-        value_init: str = "paper",
-        forget_bias: float = 0.0,
-        remat: bool = False,
-        max_length: int = 2**pr_lstm.MAX_SLOTS - 1,
-        dtype=None,
-        param_dtype=jnp.float32,
-        rngs: nnx.Rngs,
+        self, in_features: int, hidden_features: int, *, max_length: int = 2**pr_lstm.MAX_SLOTS - 1, **options
     ):
-        options = {"refinements": refinements, "cell": cell, "norm": norm, "value_init": value_init}
-        options |= {"forget_bias": forget_bias, "remat": remat}
-        self._draw(in_features, hidden_features, rngs, dtype, param_dtype, **options)
+        super().__init__(in_features, hidden_features, **options)
         base.check_sizes(max_length=max_length)
         self.max_length = max_length
 
@@ -190,8 +202,10 @@ class _Layer(nnx.Module):
         dtype: of activations; None for float32. Gates and sums are float32 whatever it is.
         param_dtype: of the parameters.
         rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
+        options: those of the cell.
 
     Raises:
+        TypeError: for an option that the cell does not have.
         ValueError: for a size, rate or option out of range.
     """
 
@@ -208,10 +222,9 @@ class _Layer(nnx.Module):
         dtype=None,
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
+        **options,
     ):
-        self._build(in_features, hidden_size, num_layers, bidirectional, dropout, rngs, dtype, param_dtype)
-
-    def _build(self, in_features, hidden_size, num_layers, bidirectional, dropout, rngs, dtype, param_dtype, **options):
+        _check_options(type(self).__name__, self.cell_class.functions, options)
         check_stack(num_layers, dropout)
         self.in_features, self.hidden_size, self.bidirectional = in_features, hidden_size, bidirectional
         options = dict(options, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
@@ -220,7 +233,7 @@ class _Layer(nnx.Module):
         if bidirectional:
             self.backward_cells = nnx.List([self.cell_class(size, hidden_size, **options) for size in inputs])
         # Without a stream of its own the dropout takes its keys from each call, and the layer holds no state.
-        stream = options["rngs"] if {"dropout", "default"} & set(options["rngs"]) else None
+        stream = rngs if {"dropout", "default"} & set(rngs) else None
         self.dropout = nnx.Dropout(dropout, rngs=stream) if dropout and num_layers > 1 else None
 
     @property
@@ -315,7 +328,7 @@ class GRU(_Layer):
 
 
 class QLSTM(_Layer):
-    """QL-LSTM layers of `qlstm_jax.cells.ql_lstm`; `init` there describes sharing, block_size, skip and epsilon.
+    """QL-LSTM layers of `qlstm_jax.cells.ql_lstm`; `init` there describes sharing, block_size, skip and more.
 
     layer = QLSTM(3, 8, bidirectional=True, rngs=nnx.Rngs(0))
     ys = layer(xs, lengths=lengths)               # (B, T, 3) to (B, T, 16)
@@ -324,24 +337,17 @@ class QLSTM(_Layer):
 
     cell_class = QLSTMCell
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_size: int,
-        *,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        sharing: str = "full",
-        block_size: int = 32,
-        skip: bool = True,
-        epsilon: float = 1.0,
-        dtype=None,
-        param_dtype=jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        options = {"sharing": sharing, "block_size": block_size, "skip": skip, "epsilon": epsilon}
-        self._build(in_features, hidden_size, num_layers, bidirectional, dropout, rngs, dtype, param_dtype, **options)
+
+class SLSTM(_Layer):
+    """sLSTM layers of `qlstm_jax.cells.slstm`; `init` there describes num_heads, forget_gate and more."""
+
+    cell_class = SLSTMCell
+
+
+class MLSTM(_Layer):
+    """mLSTM layers of `qlstm_jax.cells.mlstm`; `init` there describes num_heads, key_size and chunk_size."""
+
+    cell_class = MLSTMCell
 
 
 class PRLSTM(_Layer):
@@ -354,30 +360,10 @@ class PRLSTM(_Layer):
 
     cell_class = PRLSTMCell
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_size: int,
-        *,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        refinements: int = 1,
-        cell: str = "lstm",
-        norm: str = "none",
-        value_init: str = "paper",
-        forget_bias: float = 0.0,
-        remat: bool = False,
-        max_offset: int = 0,
-        dtype=None,
-        param_dtype=jnp.float32,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, in_features: int, hidden_size: int, *, max_offset: int = 0, **options):
         if isinstance(max_offset, bool) or not isinstance(max_offset, int) or max_offset < 0:
             raise ValueError(f"max_offset is {max_offset!r}; expected an integer, 0 or more")
-        options = {"refinements": refinements, "cell": cell, "norm": norm, "value_init": value_init}
-        options |= {"forget_bias": forget_bias, "remat": remat}
-        self._build(in_features, hidden_size, num_layers, bidirectional, dropout, rngs, dtype, param_dtype, **options)
+        super().__init__(in_features, hidden_size, **options)
         self.max_offset = max_offset
         self.deterministic = False  # set by train() and eval()
 

@@ -1,8 +1,8 @@
 """Names to what they stand for, one table each for cells and tasks: what a config's words mean.
 
 To add a cell: write it in qlstm_jax/cells, its layer in qlstm_jax/nnx.py, and add one line to CELLS. Its options and
-their defaults are read from the layer's keywords. What is no cell but has the frame of a sequence layer may stand there
-too, as the Transformer does.
+their defaults are read from the keywords of the cell's `init` and of the layer. What is no cell but has the frame of
+a sequence layer may stand there too, as the Transformer does.
 """
 
 import difflib
@@ -20,17 +20,22 @@ CELLS = {
     "gru": layers.GRU,
     "ql_lstm": layers.QLSTM,
     "pr_lstm": layers.PRLSTM,
+    "slstm": layers.SLSTM,
+    "mlstm": layers.MLSTM,
     "transformer": Transformer,
 }
 COMMON = ("num_layers", "bidirectional", "dropout", "dtype", "param_dtype", "rngs")
 
 
 def cell_options() -> dict[str, ConfigDict]:
-    """For each cell that has options of its own, their defaults."""
+    """For each cell that has options of its own, their defaults; one whose default is None is not for configs."""
     result = {}
     for name, layer in CELLS.items():
         keywords = inspect.signature(layer.__init__).parameters.values()
         options = {p.name: p.default for p in keywords if p.kind is p.KEYWORD_ONLY and p.name not in COMMON}
+        if hasattr(layer, "cell_class"):
+            options = layers.cell_options(layer.cell_class.functions) | options
+        options = {option: default for option, default in options.items() if default is not None}
         if options:
             result[name] = ConfigDict(options)
     return result
@@ -55,11 +60,11 @@ def build_layer(model, in_features: int, *, rngs):
 
 def task_names() -> list[str]:
     """All tasks."""
-    return [*TASKS, "recall", "text"]
+    return [*TASKS, "recall", "mqar", "text"]
 
 
 def task_kind(name: str) -> str:
-    """The section of a config that describes a task: "formal", "recall" or "text"."""
+    """The section of a config that describes a task: "formal", "recall", "mqar" or "text"."""
     return "formal" if name in TASKS else name
 
 

@@ -20,6 +20,8 @@ CASES = {
     "gru": ("GRU", "GRUCell", {}),
     "ql_lstm": ("QLSTM", "QLSTMCell", {"block_size": 2}),
     "pr_lstm": ("PRLSTM", "PRLSTMCell", {}),
+    "slstm": ("SLSTM", "SLSTMCell", {"num_heads": 2, "forget_gate": "exponential"}),
+    "mlstm": ("MLSTM", "MLSTMCell", {"num_heads": 2, "chunk_size": 4}),
 }
 each_case = pytest.mark.parametrize("case", CASES)
 

@@ -19,6 +19,8 @@ CASES = {
     "gru": (layers.GRU, layers.GRUCell, {}),
     "ql_lstm": (layers.QLSTM, layers.QLSTMCell, {"block_size": 2}),
     "pr_lstm": (layers.PRLSTM, layers.PRLSTMCell, {}),
+    "slstm": (layers.SLSTM, layers.SLSTMCell, {"num_heads": 5}),
+    "mlstm": (layers.MLSTM, layers.MLSTMCell, {"num_heads": 1, "key_size": 2, "chunk_size": 4}),
 }
 each_case = pytest.mark.parametrize("case", CASES)
 each_stack = pytest.mark.parametrize(
@@ -335,8 +337,10 @@ def test_options_out_of_range(kwargs, message):
 
 
 def test_unknown_option():
-    with pytest.raises(TypeError, match="block_size"):
+    with pytest.raises(TypeError, match="LSTM has no option block_size; expected none"):
         layers.LSTM(D, H, block_size=3, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match="QLSTMCell has no option block; expected sharing, block_size"):
+        layers.QLSTMCell(D, H, block=3, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="max_length is 0"):
         layers.PRLSTMCell(D, H, max_length=0, rngs=nnx.Rngs(0))
 

@@ -10,16 +10,18 @@ from qlstm_jax.training import config as configs
 from tests.training.conftest import tiny
 
 
-def test_cell_options_are_the_layers_keywords():
-    options = registry.cell_options()
-    assert set(options) == {"ql_lstm", "pr_lstm", "transformer"}
-    for name, layer in registry.CELLS.items():
-        parameters = inspect.signature(layer.__init__).parameters
-        own = options[name].to_dict() if name in options else {}
-        assert set(own) == {p for p in parameters if p not in ("self", "in_features", "hidden_size", *registry.COMMON)}
+def test_cell_options_are_those_of_cells_and_layers():
+    options = {name: own.to_dict() for name, own in registry.cell_options().items()}
+    assert set(options) == {"ql_lstm", "pr_lstm", "slstm", "mlstm", "transformer"}
+    assert options["slstm"] == {"num_heads": 1, "forget_gate": "sigmoid", "block_position": 0.0}
+    assert options["mlstm"] == {"num_heads": 4, "chunk_size": 64}  # key_size is None: not for configs
+    for name, own in options.items():
+        layer = registry.CELLS[name]
+        parameters = dict(inspect.signature(layer.__init__).parameters)
+        if name != "transformer":
+            parameters |= inspect.signature(layer.cell_class.functions.init).parameters
         assert all(parameters[key].default == value for key, value in own.items())
-        if own:
-            assert configs.default().model[name].to_dict() == own
+        assert configs.default().model[name].to_dict() == own
 
 
 @pytest.mark.parametrize("cell", [name for name in registry.CELLS if name != "transformer"])
