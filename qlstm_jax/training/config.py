@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax import registry
+from qlstm_jax.cells import slstm
 from qlstm_jax.models import transformer
 
 CHOICES = {
@@ -23,6 +24,7 @@ CHOICES = {
     "text.on_bad_row": ("error", "skip"),
     "text.tokenizer": ("word", "bpe", "byte"),
     "model.ql_lstm.sharing": ("full", "gates", "none"),
+    "model.slstm.forget_gate": slstm.FORGET_GATES,
     "model.pr_lstm.cell": ("lstm", "rnn"),
     "model.pr_lstm.norm": ("none", "rms"),
     "model.pr_lstm.value_init": ("paper", "identity"),
@@ -44,12 +46,16 @@ POSITIVE = (
     "eval.stride",
     "formal.min_length",
     "recall.num_noise",
+    "mqar.num_pairs",
     "text.vocab_size",
     "text.min_frequency",
     "text.max_length",
     "text.num_buckets",
     "model.ql_lstm.block_size",
     "model.ql_lstm.epsilon",
+    "model.slstm.num_heads",
+    "model.mlstm.num_heads",
+    "model.mlstm.chunk_size",
     "model.transformer.num_heads",
     "model.transformer.feedforward",
 )
@@ -69,7 +75,7 @@ FRACTIONS = ("formal.curriculum", "model.dropout", "model.embedding_dropout", "t
 def default() -> ConfigDict:
     """Every key of a run with its default value, locked: keys can be changed but not added."""
     config = config_dict.create(
-        task="parity_check",  # a formal language, "recall" or "text"
+        task="parity_check",  # a formal language, "recall", "mqar" or "text"
         seed=0,
         formal=config_dict.create(
             min_length=1,  # training lengths, drawn uniformly
@@ -82,6 +88,12 @@ def default() -> ConfigDict:
             length=1024,  # tokens of noise
             num_classes=8,
             num_noise=8,
+        ),
+        mqar=config_dict.create(
+            length=64,  # tokens, pairs and questions together
+            num_pairs=4,
+            num_keys=64,
+            num_values=64,
         ),
         text=config_dict.create(
             path="",  # a csv, tsv or jsonl file, or a folder of class folders
@@ -105,7 +117,7 @@ def default() -> ConfigDict:
             num_layers=1,
             bidirectional=False,
             dropout=0.0,  # between layers, within a transformer's blocks, and before the readout
-            embedding_size=64,  # recall and text
+            embedding_size=64,  # recall, mqar and text
             embedding_dropout=0.0,
             pooling="last",  # recall and text: last, mean, max or mean_max
             readout="relu",  # formal languages: what acts on h before the last linear map
@@ -133,7 +145,7 @@ def default() -> ConfigDict:
             min_length=41,  # formal languages: lengths of the score
             max_length=500,
             stride=1,  # formal languages: every length, or every so many
-            sequences=64,  # formal languages: for each length; recall: in all
+            sequences=64,  # formal languages: for each length; recall and mqar: in all
         ),
     )
     config.lock()
@@ -176,6 +188,16 @@ def check(config) -> list[str]:
             raise ConfigError(f"{key} is {get(config, key)!r}; expected 0 or more")
     if config.recall.num_classes < 2:
         raise ConfigError(f"recall.num_classes is {config.recall.num_classes!r}; expected 2 or more")
+    if not (config.mqar.num_pairs <= config.mqar.num_keys and config.mqar.num_values >= 2):
+        raise ConfigError(
+            f"mqar.num_keys is {config.mqar.num_keys} and mqar.num_values {config.mqar.num_values}; expected at least "
+            f"mqar.num_pairs={config.mqar.num_pairs} keys, and 2 values"
+        )
+    if config.mqar.length < 3 * config.mqar.num_pairs:
+        raise ConfigError(
+            f"mqar.length is {config.mqar.length}; expected at least {3 * config.mqar.num_pairs}, room for "
+            f"{config.mqar.num_pairs} pairs and as many questions"
+        )
     for key in FRACTIONS:
         if not 0 <= get(config, key) < 1:
             raise ConfigError(f"{key} is {get(config, key)!r}; expected 0 or more and less than 1")
@@ -215,7 +237,7 @@ def _unused(config) -> list[str]:
     used_section = registry.task_kind(config.task)
     plain = default()
     notes = []
-    sections = [(s, config[s], plain[s], f"task is {config.task!r}") for s in ("formal", "recall", "text")]
+    sections = [(s, config[s], plain[s], f"task is {config.task!r}") for s in ("formal", "recall", "mqar", "text")]
     notes += [_note(*s) for s in sections if s[0] != used_section]
     cells = registry.cell_options()
     notes += [
