@@ -9,6 +9,7 @@ Level j holds the states of the aligned blocks of 2^j tokens. The way up compute
 the way down computes the prefixes that end at each block (about T more). States are pytrees of (B, M, ...).
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Merge(NamedTuple):
 
 def width(states) -> int:
     """M, the number of spans in a pytree of (B, M, ...)."""
-    return jax.tree.leaves(states)[0].shape[1]
+    return jax.tree.leaves(states)[-1].shape[1]
 
 
 def cut(states, start, stop=None, stride=1):
@@ -87,19 +88,30 @@ def reduce(merge: Merge, leaves, lengths=None):
 
     Rows of other lengths cost at most log2(T) more merges of one state a row. A row of length 0 gives zeros.
     """
-    steps = width(leaves)
-    if steps == 0:
+    if width(leaves) == 0:
         return jax.tree.map(lambda a: jnp.zeros((a.shape[0], *a.shape[2:]), a.dtype), leaves)
-    levels = blocks(merge, leaves)
+    return fold(merge, blocks(merge, leaves), lengths)
+
+
+def fold(merge: Merge, levels: list, lengths=None, pick=pick):
+    """The state of each row's first `lengths` tokens (default all), from the way up; zeros at length 0.
+
+    Args:
+        merge: as above.
+        levels: of at least one token.
+        lengths: None or (B,) int32.
+        pick: reads one block of each row from a level.
+    """
+    steps = width(levels[0])
     if lengths is None:
+        batch = jax.tree.leaves(levels[-1])[-1].shape[0]
         ones = [j for j in reversed(range(len(levels))) if steps >> j & 1]
-        state = cut(levels[ones[0]], (steps >> ones[0]) - 1)
-        for j in ones[1:]:
-            state = merge.two(state, cut(levels[j], (steps >> j) - 1))
-        return jax.tree.map(lambda a: a[:, 0], state)
-    state = jax.tree.map(lambda a: jnp.zeros_like(a[:, 0]), leaves)
+        parts = [pick(levels[j], jnp.full((batch,), (steps >> j) - 1, jnp.int32)) for j in ones]
+        return functools.reduce(merge.two, parts)
+    state = None
     for j in reversed(range(len(levels))):
         block = pick(levels[j], (lengths >> j) - 1)
+        state = jax.tree.map(jnp.zeros_like, block) if state is None else state
         joined = where((lengths >> (j + 1)) > 0, merge.two(state, block), block)
         state = where((lengths >> j & 1) == 1, joined, state)
     return state

@@ -152,19 +152,25 @@ class FormalTask(abc.ABC):
         ends = (targets == TERMINATOR).astype(jnp.int32)
         return (jnp.cumsum(ends, axis=1) - ends == 0).astype(jnp.float32)
 
-    def frame(self, batch: Batch):
-        """The tape that a model reads: a row's n symbols, then m(n) empty symbols, then nothing.
+    def tape(self, batch: Batch):
+        """The tape that a model reads: a row's n symbols, then m(n) empty symbols (input_size), then nothing (-1).
 
         Returns:
-            xs (B, N + M, input_size + 1) float32, one-hot with the empty symbol as the last channel, zeros in
-            the padding; total_lengths (B,) int32, n + m(n).
+            ids (B, N + M) int32; total_lengths (B,) int32, n + m(n).
         """
         total = batch.lengths + batch.target_lengths
         width = batch.ids.shape[1] + batch.targets.shape[1]
         ids = jnp.pad(batch.ids, ((0, 0), (0, batch.targets.shape[1])))
         ids = jnp.where(valid_mask(batch.lengths, width), ids, self.input_size)
+        return jnp.where(valid_mask(total, width), ids, -1), total
+
+    def frame(self, batch: Batch):
+        """`tape` as a model's input: xs (B, N + M, input_size + 1) float32, one-hot, zeros in the padding; lengths.
+
+        The empty symbol is the last channel.
+        """
+        ids, total = self.tape(batch)
         # one_hot gives zeros for a class outside its range, which is what the padding is to be.
-        ids = jnp.where(valid_mask(total, width), ids, -1)
         return jax.nn.one_hot(ids, self.input_size + 1, dtype=jnp.float32), total
 
     def outputs(self, ys, batch: Batch):

@@ -49,6 +49,10 @@ class FormalProblem(Problem):
 
     def logits(self, model, batch, rngs=None):
         """Logits (B, M, output_size) at the positions of the answer. A single answer takes the last state alone."""
+        if self.single and hasattr(model.layer, "last_of_tokens"):
+            ids, total = self.task.tape(batch)
+            symbols = jnp.eye(self.task.input_size + 1)
+            return model.last_of_tokens(symbols, ids, lengths=total, rngs=rngs)[:, None]
         xs, total = self.task.frame(batch)
         if self.single:
             return model.last(xs, lengths=total, rngs=rngs)[:, None]

@@ -1,0 +1,80 @@
+"""The PR-LSTM over a small vocabulary equals the PR-LSTM over the symbols' inputs, forward and gradient."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from qlstm_jax.cells import pr_lstm, pr_lstm_tokens
+from qlstm_jax.nnx import PRLSTM
+from qlstm_jax.unroll import tokens, tree
+from tests.cells import cases
+from tests.cells.test_pr_lstm_beyond import weights
+
+
+def draw(vocabulary, batch, steps):
+    rng = np.random.default_rng(0)
+    symbols = jnp.asarray(rng.normal(size=(vocabulary, cases.D)), jnp.float32)
+    return symbols, jnp.asarray(rng.integers(0, vocabulary, (batch, steps)), jnp.int32)
+
+
+# Of 3 symbols, 14 rows of 12: tables of 9 pairs (for 84) and none of 81 blocks of four (for 42); of 2: 4, 16 and none.
+@pytest.mark.parametrize(("vocabulary", "batch", "steps"), [(3, 14, 12), (2, 14, 13), (5, 2, 6)])
+@pytest.mark.parametrize("with_lengths", [True, False])
+def test_equals_the_plain_tree(vocabulary, batch, steps, with_lengths):
+    params, (symbols, ids) = weights(norm="rms"), draw(vocabulary, batch, steps)
+    lengths = (steps - np.arange(batch, dtype=np.int32)) % (steps + 1) if with_lengths else None
+    ids = ids if lengths is None else jnp.where(np.arange(steps)[None] < lengths[:, None], ids, -7)
+
+    def plain(params, symbols):
+        state = pr_lstm.reduce(params, symbols[ids], lengths=lengths)
+        return jnp.sum(state.h**2) + jnp.sum(jnp.sin(state.c)), state
+
+    def coded(params, symbols):
+        state = pr_lstm_tokens.reduce(params, symbols, ids, lengths=lengths)
+        return jnp.sum(state.h**2) + jnp.sum(jnp.sin(state.c)), state
+
+    results = [jax.jit(jax.grad(f, argnums=(0, 1), has_aux=True))(params, symbols) for f in (plain, coded)]
+    chex.assert_trees_all_close(*results, rtol=2e-5, atol=2e-6)
+    assert all(np.any(g) for g in jax.tree.leaves(results[0][0]))
+
+
+def test_which_levels_are_tables():
+    params, (symbols, ids) = weights(), draw(2, 14, 13)
+    levels = tokens.blocks(pr_lstm.merge(params), pr_lstm.leaf(params, symbols), ids)
+    assert [tree.width(level) for level in levels] == [13, 6, 3, 1]
+    sizes = [level.table.h.shape[0] if isinstance(level, tokens.Coded) else None for level in levels]
+    assert sizes == [2, 4, 16, None]
+    plain = tree.blocks(pr_lstm.merge(params), pr_lstm.leaf(params, symbols[ids]))
+    for level, expected in zip(levels, plain, strict=True):
+        level = tokens.read(*level) if isinstance(level, tokens.Coded) else level
+        chex.assert_trees_all_close(level, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_and_no_tokens():
+    params, (symbols, ids) = pr_lstm.init(jax.random.key(0), cases.D, 4, dtype="bfloat16"), draw(3, 8, 9)
+    coded, plain = pr_lstm_tokens.reduce(params, symbols, ids), pr_lstm.reduce(params, symbols[ids])
+    assert coded.h.dtype == jnp.bfloat16 and coded.c.dtype == jnp.float32
+    chex.assert_trees_all_close(coded, plain, rtol=0.02, atol=0.02)
+    empty = pr_lstm_tokens.reduce(params, symbols, ids[:, :0])
+    chex.assert_trees_all_equal(empty, jax.tree.map(jnp.zeros_like, plain))
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}])
+def test_layers_over_tokens(options):
+    layer, (symbols, ids) = PRLSTM(cases.D, 4, rngs=nnx.Rngs(0), **options), draw(3, 6, 7)
+    lengths = np.array([7, 3, 0, 1, 6, 7])
+    coded = layer.last_of_tokens(symbols, ids, lengths=lengths)
+    chex.assert_trees_all_close(coded, layer.last(symbols[ids], lengths=lengths), rtol=1e-5, atol=1e-6)
+
+
+def test_what_does_not_fit():
+    params, (symbols, ids) = weights(), draw(3, 2, 4)
+    with pytest.raises(ValueError, match=r"symbols has shape \(3, 2\); expected \(vocabulary, 3\)"):
+        pr_lstm_tokens.reduce(params, symbols[:, :2], ids)
+    with pytest.raises(ValueError, match="ids is float32"):
+        pr_lstm_tokens.reduce(params, symbols, ids.astype(jnp.float32))
+    with pytest.raises(ValueError, match=r"expected 0\.\.4"):
+        pr_lstm_tokens.reduce(params, symbols, ids, lengths=np.array([5, 1]))
