@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from qlstm_jax.cells import base
+from qlstm_jax.kernels import ql_lstm as kernel
 from qlstm_jax.unroll import blockwise, sequential
 
 SHARING = {
@@ -56,6 +57,7 @@ class Params:
     sharing: str = base.static(default="full")
     block_size: int = base.static(default=32)
     epsilon: float = base.static(default=1.0)
+    remat: bool = base.static(default=False)
     dtype: str = base.static(default="float32")
 
     @property
@@ -83,6 +85,7 @@ def init(
     block_size: int = 32,
     skip: bool = True,
     epsilon: float = 1.0,
+    remat: bool = False,
     dtype="float32",
     param_dtype="float32",
 ) -> Params:
@@ -98,6 +101,8 @@ def init(
         block_size: L, tokens a block.
         skip: whether there is a block memory.
         epsilon: ε of the memory's read.
+        remat: whether the gradient keeps only what passes between blocks and computes each block again: besides
+            inputs and outputs, memory for T/L + L tokens instead of T, and more time.
         dtype: of activations and products; gates, sums, c and the memory are float32 whatever it is.
         param_dtype: of the stored weights.
 
@@ -131,6 +136,7 @@ def init(
         sharing=sharing,
         block_size=block_size,
         epsilon=float(epsilon),
+        remat=bool(remat),
         dtype=jnp.dtype(dtype).name,
         **memory,
     )
@@ -144,10 +150,6 @@ def initial_carry(params: Params, batch_size: int) -> Carry:
         return carry
     position = jnp.zeros((batch_size,), jnp.int32)
     return carry._replace(memory=jnp.zeros(shape, wide), summary=jnp.zeros(shape, wide), position=position)
-
-
-def _project(params, x):
-    return base.matmul(x, params.input_kernel, params.dtype)
 
 
 def _read(params, memory):
@@ -165,47 +167,61 @@ def _write(params, memory, summary):
     return memory + jax.nn.sigmoid(z_i) * jnp.tanh(z_g)
 
 
-def _recur(params, s, c, h, projected):
-    """c and h after one token, from its x W and the read s (None without skip)."""
-    u = projected + base.matmul(h if s is None else h + s, params.recurrent_kernel, params.dtype)
-    maps = jnp.split(u, 1 + max(SHARING[params.sharing]), axis=-1)
-    z = [maps[m] for m in SHARING[params.sharing]]
-    if params.gate_scale is not None:
-        z = [base.row(params.gate_scale[j], 2) * z[j] for j in range(4)]
-    i, f, g, o = (z[j] + base.row(params.gate_bias[j], 2) for j in range(4))
+def _write_if(wanted, params, memory, summary):
+    """`_write` or, unless `wanted`, anything.
+
+    Computed again for a gradient: as residuals of a cond, P and Q would be kept once for each time it is run.
+    """
+
+    @jax.checkpoint
+    def run(params, memory, summary):
+        return jax.lax.cond(wanted, lambda: _write(params, memory, summary), lambda: memory)
+
+    return run(params, memory, summary)
+
+
+def _gates(sharing, weights, u, c):
+    """c and h after one token, from its u (B, G·H), the rows of α and those of β."""
+    scales, biases = weights
+    maps = jnp.split(u, 1 + max(SHARING[sharing]), axis=-1)
+    z = [maps[m] for m in SHARING[sharing]]
+    if scales:
+        z = [base.row(scale, 2) * z_j for scale, z_j in zip(scales, z, strict=True)]
+    i, f, g, o = (z_j + base.row(bias, 2) for z_j, bias in zip(z, biases, strict=True))
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return c, (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(params.dtype)
+    return c, jax.nn.sigmoid(o) * jnp.tanh(c)
 
 
-def _block(params, carry, projected, valid):
-    """Tokens (≤ L, B, G·H) that lie in one block of every row, s constant and the memory written at the end."""
-    s = _read(params, carry.memory)
+def _weights(params):
+    """The rows of α (none where there is no α) and of β: a gradient by row needs no room for the others."""
+    wide = base.accumulator(params.dtype)
+    return tuple(() if a is None else tuple(a.astype(wide)) for a in (params.gate_scale, params.gate_bias))
 
-    def token(state, projected):
-        c, h, summary = state
-        c, h = _recur(params, s, c, h, projected)
-        return (c, h, summary + h), (h + s).astype(params.dtype)
 
-    state = carry.c, carry.h, carry.summary
-    ys, (c, h, summary) = sequential.scan_time_major(token, state, projected, valid=valid)
-    steps = projected.shape[0] if valid is None else jnp.sum(valid, axis=0, dtype=jnp.int32)
+def _block(params, tokens, carry, xs, valid):
+    """Tokens (≤ L, B, D) that lie in one block of every row: `tokens` runs them, then the memory is written."""
+    s = _read(params, carry.memory) if params.skip else None
+    projected = base.matmul(xs, params.input_kernel, params.dtype)
+    gates, state = partial(_gates, params.sharing), (carry.c, carry.h)
+    hs, (c, h) = tokens(gates, params.recurrent_kernel, _weights(params), s, state, projected, valid)
+    if s is None:
+        return Carry(c=c, h=h), hs
+    ys, steps = (hs + s[None]).astype(params.dtype), len(xs)
+    if valid is not None:
+        ys = jnp.where(valid[:, :, None], ys, jnp.zeros((), ys.dtype))
+        steps = jnp.sum(valid, axis=0, dtype=jnp.int32)
+    summary = carry.summary + jnp.sum(hs, axis=0, dtype=carry.summary.dtype)
     position = carry.position + steps
     done = position == params.block_size
-    written = jax.lax.cond(jnp.any(done), lambda: _write(params, carry.memory, summary), lambda: carry.memory)
+    end = _write if len(xs) == params.block_size else partial(_write_if, jnp.any(done))
     carry = Carry(
         c=c,
         h=h,
-        memory=sequential.where(done, written, carry.memory),
+        memory=sequential.where(done, end(params, carry.memory, summary), carry.memory),
         summary=sequential.where(done, jnp.zeros_like(summary), summary),
         position=jnp.where(done, 0, position),
     )
     return carry, ys
-
-
-def _token(params, carry, projected):
-    """One token without skip."""
-    carry = Carry(*_recur(params, None, carry.c, carry.h, projected))
-    return carry, carry.h
 
 
 def step(params: Params, carry: Carry, x):
@@ -215,34 +231,32 @@ def step(params: Params, carry: Carry, x):
         ValueError: if x is not (B, D).
     """
     base.check_step(x, params.input_kernel.shape[0])
-    projected = _project(params, x)
-    if not params.skip:
-        return _token(params, carry, projected)
-    carry, ys = _block(params, carry, projected[None], None)
+    carry, ys = _block(params, kernel.plain, carry, x[None], None)
     return carry, ys[0]
 
 
-def unroll(params: Params, xs, *, lengths=None, carry: Carry | None = None):
+def unroll(params: Params, xs, *, lengths=None, carry: Carry | None = None, plain: bool = False):
     """A whole sequence: xs (B, T, D) to (ys (B, T, H), carry), equal to folding `step`.
 
-    The product with W is taken for all positions at once; a scan over blocks holds a scan over tokens, so that the
-    block memory costs one part in L.
+    A scan over blocks holds a scan over tokens. The product with W is taken for all positions of a block at once, and
+    the block memory costs one part in L.
 
     Args:
         params: from `init`.
         xs: (B, T, D).
         lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
         carry: where to continue from; default `initial_carry`. Its rows may stand at different places in their blocks.
+        plain: whether JAX itself differentiates the scan over tokens: slower, but in any mode. The fast path,
+            `qlstm_jax.kernels.ql_lstm`, is for first derivatives in reverse mode.
 
     Raises:
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
-    if not params.skip:
-        return base.unroll(params, xs, lengths, carry, initial_carry=initial_carry, project=_project, recur=_token)
     xs, lengths, valid = base.prepare(xs, lengths, params.input_kernel.shape[0])
+    block = partial(_block, params, kernel.plain if plain else kernel.fast)
     return blockwise.unroll(
-        partial(_block, params),
-        partial(_project, params),
+        jax.checkpoint(block) if params.remat else block,
+        lambda xs: xs,
         initial_carry(params, xs.shape[0]) if carry is None else carry,
         xs,
         lengths=lengths,
