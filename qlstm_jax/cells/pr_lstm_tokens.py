@@ -33,4 +33,4 @@ def reduce(params: pr_lstm.Params, symbols, ids, *, lengths=None) -> pr_lstm.Sta
     if ids.shape[1] == 0:
         return jax.tree.map(lambda a: jnp.zeros((ids.shape[0], *a.shape[1:]), a.dtype), leaves)
     ids = jnp.clip(ids, 0, symbols.shape[0] - 1).astype(jnp.int32)
-    return tree.fold(merge, tokens.blocks(merge, leaves, ids), lengths, tokens.pick)
+    return tree.fold(merge, tokens.blocks(merge, leaves, ids), ids.shape, lengths, tokens.pick)

@@ -36,9 +36,8 @@ def read(table, codes):
 def blocks(merge: tree.Merge, table, ids) -> list:
     """The way up of `tree.blocks`, from a table of leaves (V, ...) and ids (B, T): a level is `Coded`, or states."""
     levels = [Coded(table, ids)]
-    while tree.width(levels[-1]) > 1:
-        below = levels[-1]
-        pairs = tree.width(below) // 2
+    for j in range(1, ids.shape[1].bit_length()):
+        below, pairs = levels[-1], ids.shape[1] >> j
         if isinstance(below, Coded):
             size = jax.tree.leaves(below.table)[0].shape[0]
             if size**2 <= min(LARGEST, SHARE * ids.shape[0] * pairs):

@@ -28,7 +28,7 @@ class Merge(NamedTuple):
 
 def width(states) -> int:
     """M, the number of spans in a pytree of (B, M, ...)."""
-    return jax.tree.leaves(states)[-1].shape[1]
+    return jax.tree.leaves(states)[0].shape[1]
 
 
 def cut(states, start, stop=None, stride=1):
@@ -90,21 +90,21 @@ def reduce(merge: Merge, leaves, lengths=None):
     """
     if width(leaves) == 0:
         return jax.tree.map(lambda a: jnp.zeros((a.shape[0], *a.shape[2:]), a.dtype), leaves)
-    return fold(merge, blocks(merge, leaves), lengths)
+    return fold(merge, blocks(merge, leaves), jax.tree.leaves(leaves)[0].shape[:2], lengths)
 
 
-def fold(merge: Merge, levels: list, lengths=None, pick=pick):
+def fold(merge: Merge, levels: list, shape: tuple[int, int], lengths=None, pick=pick):
     """The state of each row's first `lengths` tokens (default all), from the way up; zeros at length 0.
 
     Args:
         merge: as above.
         levels: of at least one token.
+        shape: (B, T).
         lengths: None or (B,) int32.
         pick: reads one block of each row from a level.
     """
-    steps = width(levels[0])
+    batch, steps = shape
     if lengths is None:
-        batch = jax.tree.leaves(levels[-1])[-1].shape[0]
         ones = [j for j in reversed(range(len(levels))) if steps >> j & 1]
         parts = [pick(levels[j], jnp.full((batch,), (steps >> j) - 1, jnp.int32)) for j in ones]
         return functools.reduce(merge.two, parts)

@@ -210,17 +210,19 @@ def test_empty_counter_and_digits():
 def count_merges(run, steps):
     """The number of states that the merge computes in `run(merge, leaves)`, found without computing any."""
     sizes = []
+    leaves = jax.eval_shape(lambda: token(jnp.zeros((1, steps))))
+    axes = jax.tree.leaves(leaves)[0].ndim
 
     def two(left, right):
         assert jax.tree.map(jnp.shape, left) == jax.tree.map(jnp.shape, right)
-        sizes.append(tree.width(left))
+        # Single states, one a row, have no axis of spans.
+        sizes.append(tree.width(left) if jax.tree.leaves(left)[0].ndim == axes else 1)
         return join(left, right)
 
     def pairs(states):
         sizes.append(tree.width(states) // 2)
         return join_pairs(states)
 
-    leaves = jax.eval_shape(lambda: token(jnp.zeros((1, steps))))
     jax.eval_shape(partial(run, tree.Merge(two, pairs)), leaves)
     return sum(sizes)
 
