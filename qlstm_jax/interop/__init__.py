@@ -1,4 +1,4 @@
-"""Weights from other libraries and back, as mappings from name to array; none of those libraries is imported."""
+"""Weights from other libraries and back, as mappings from name to array; PyTorch and Haiku need not be there."""
 
 from qlstm_jax.interop.flax import (
     gru_from_flax,
@@ -10,6 +10,7 @@ from qlstm_jax.interop.flax import (
 )
 from qlstm_jax.interop.haiku import pr_lstm_from_haiku
 from qlstm_jax.interop.torch import lstm_from_torch, lstm_to_torch
+from qlstm_jax.interop.xlstm import slstm_from_torch, xlstm_block_from_torch, xlstm_from_torch
 
 __all__ = [
     "gru_from_flax",
@@ -21,4 +22,7 @@ __all__ = [
     "pr_lstm_from_haiku",
     "rnn_from_flax",
     "rnn_to_flax",
+    "slstm_from_torch",
+    "xlstm_block_from_torch",
+    "xlstm_from_torch",
 ]

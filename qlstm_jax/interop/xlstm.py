@@ -1,0 +1,207 @@
+"""xLSTM weights from the official PyTorch code (github.com/NX-AI/xlstm), which keeps kernels as (out, in).
+
+Two traps of its names: in the layer of an sLSTM block `fgate` feeds the input gate and `igate` the forget gate. And the
+sLSTM cell stores its recurrent kernel and bias in one of two layouts, by the backend that it was made with:
+
+    "vanilla"  kernel (N, 4K, K), transposed;  bias (4, N, K) in one row, gate by gate, as here
+    "cuda"     kernel (N, K, 4K), as here;     bias (N, 4, K) in one row, head by head
+
+Gates come in the order i, f, z, o in both, as here; N heads of K.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from qlstm_jax.cells import base, slstm
+from qlstm_jax.interop import checks
+from qlstm_jax.models.xlstm import MLSTMBlock, SLSTMBlock, XLSTMLanguageModel, XLSTMStack
+from qlstm_jax.models.xlstm_layers import XLSTMConfig
+
+BIAS_LAYOUTS = ("vanilla", "cuda")
+
+
+def slstm_from_torch(state_dict, *, num_heads: int, bias_layout: str, dtype="float32") -> slstm.Params:
+    """Parameters of `qlstm_jax.cells.slstm` from those of an official sLSTM cell.
+
+    That cell reads pre-activations, so the input kernel is the identity (4H, 4H): xs (B, T, 4H) holds the gates i, f, z
+    and o side by side, and in a gate the heads.
+
+    Args:
+        state_dict: mapping from name to array: _recurrent_kernel_ and _bias_.
+        num_heads: N.
+        bias_layout: "vanilla" or "cuda", the backend of the cell that was saved.
+        dtype: of the cell's activations and products.
+
+    Raises:
+        ValueError: that lists every name missing, unexpected or of another shape; for an unknown layout.
+    """
+    base.check_sizes(num_heads=num_heads)
+    base.check_choice("bias_layout", bias_layout, BIAS_LAYOUTS)
+    size = checks.size(state_dict, "_bias_", 0, 4 * num_heads)
+    expected = _cell_shapes(num_heads, size, bias_layout)
+    checks.check_arrays(f"an sLSTM cell of {num_heads} heads in the layout {bias_layout!r}", state_dict, expected)
+    kernel, bias = _cell(state_dict, "", num_heads, bias_layout)
+    return slstm.Params(
+        input_kernel=jnp.eye(bias.shape[0], dtype=bias.dtype),
+        recurrent_kernel=jnp.asarray(kernel),
+        bias=jnp.asarray(bias),
+        dtype=jnp.dtype(dtype).name,
+    )
+
+
+def xlstm_from_torch(state_dict, config: XLSTMConfig, *, bias_layout: str | None = None):
+    """A model with the weights of an official `xLSTMLMModel`, or of an `xLSTMBlockStack`.
+
+    Args:
+        state_dict: mapping from name to array.
+        config: sizes and options of the model; they give the expected names and shapes.
+        bias_layout: "vanilla" or "cuda", the backend of the sLSTM cells that were saved; without sLSTM blocks not read.
+
+    Returns:
+        An `XLSTMLanguageModel`, or if the config has no vocab_size an `XLSTMStack`.
+
+    Raises:
+        ValueError: that lists every name missing, unexpected or of another shape; if bias_layout is none of the two.
+    """
+    is_model = config.vocab_size is not None
+    start = "xlstm_block_stack." if is_model else ""
+    starts = [f"{start}blocks.{n}." for n in range(config.num_blocks)]
+    expected = {f"{start}post_blocks_norm.weight": (config.embedding_size,)}
+    if is_model:
+        expected |= dict.fromkeys(
+            ["token_embedding.weight", "lm_head.weight"], (config.vocab_size, config.embedding_size)
+        )
+    for index, prefix in enumerate(starts):
+        expected |= {prefix + name: shape for name, shape in _block_shapes(config, index, bias_layout).items()}
+    checks.check_arrays("the xLSTM of this config", state_dict, expected)
+
+    w = {name: np.asarray(array) for name, array in state_dict.items()}
+    tree = {
+        "blocks": {n: _block_tree(w, prefix, config, n, bias_layout) for n, prefix in enumerate(starts)},
+        "norm": {"scale": w[f"{start}post_blocks_norm.weight"]},
+    }
+    if not is_model:
+        return _made(XLSTMStack, config, tree)
+    tree = {
+        "embed": {"embedding": w["token_embedding.weight"]},
+        "stack": tree,
+        "head": _transposed(w["lm_head.weight"]),
+    }
+    return _made(XLSTMLanguageModel, config, tree)
+
+
+def xlstm_block_from_torch(state_dict, config: XLSTMConfig, *, index: int = 0, bias_layout: str | None = None):
+    """An `MLSTMBlock` or `SLSTMBlock` with the weights of an official block.
+
+    Args:
+        state_dict: mapping from name to array, of the block alone: xlstm_norm.weight, xlstm.proj_up.weight and so on.
+        config: sizes and options of the stack.
+        index: the block's place in it, which says which kind it is.
+        bias_layout: as of `xlstm_from_torch`.
+
+    Raises:
+        ValueError: as `xlstm_from_torch`; if there is no such block.
+    """
+    if not 0 <= index < config.num_blocks:
+        raise ValueError(f"index is {index}; expected 0..{config.num_blocks - 1}, as the config has that many blocks")
+    kind = SLSTMBlock if index in config.slstm_at else MLSTMBlock
+    source = f"an xLSTM's {'sLSTM' if kind is SLSTMBlock else 'mLSTM'} block of this config"
+    checks.check_arrays(source, state_dict, _block_shapes(config, index, bias_layout))
+    w = {name: np.asarray(array) for name, array in state_dict.items()}
+    return _made(kind, config, _block_tree(w, "", config, index, bias_layout), index=index)
+
+
+def _made(kind, config, tree, **options):
+    """A module whose parameters are those of `tree`: drawn nowhere, so that nothing is held twice."""
+    module = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(params=0), **options))
+    nnx.update(module, jax.tree.map(lambda a: jnp.asarray(a, config.param_dtype), tree))
+    return module
+
+
+def _transposed(weight):
+    return {"kernel": weight.T}
+
+
+def _maps(*weights):
+    """Head-wise maps (N, out, in) as the kernel of a `HeadwiseLinear`."""
+    return {"kernel": np.stack(weights).swapaxes(2, 3)}
+
+
+def _convolution(w, start):
+    return {"kernel": w[f"{start}conv1d.conv.weight"][:, 0].T, "bias": w[f"{start}conv1d.conv.bias"]}
+
+
+def _block_shapes(config, index, bias_layout) -> dict:
+    """The names of a block and their shapes."""
+    size, inner, heads, width = config.embedding_size, config.inner_size, config.num_heads, config.conv_size
+    if index not in config.slstm_at:
+        maps = (inner // config.projection_block, config.projection_block, config.projection_block)
+        gates = {f"xlstm.mlstm_cell.{g}gate.weight": (heads, 3 * inner) for g in "if"}
+        gates |= {f"xlstm.mlstm_cell.{g}gate.bias": (heads,) for g in "if"}
+        return gates | {
+            "xlstm_norm.weight": (size,),
+            "xlstm.proj_up.weight": (2 * inner, size),
+            "xlstm.conv1d.conv.weight": (inner, 1, width),
+            "xlstm.conv1d.conv.bias": (inner,),
+            **{f"xlstm.{name}_proj.weight": maps for name in "qkv"},
+            "xlstm.mlstm_cell.outnorm.weight": (inner,),
+            "xlstm.learnable_skip": (inner,),
+            "xlstm.proj_down.weight": (size, inner),
+        }
+    base.check_choice("bias_layout", bias_layout, BIAS_LAYOUTS)
+    cell = _cell_shapes(heads, size // heads, bias_layout)
+    return {f"xlstm.slstm_cell.{name}": shape for name, shape in cell.items()} | {
+        "xlstm_norm.weight": (size,),
+        "xlstm.conv1d.conv.weight": (size, 1, width),
+        "xlstm.conv1d.conv.bias": (size,),
+        **{f"xlstm.{gate}gate.weight": (heads, size // heads, size // heads) for gate in "ifzo"},
+        "xlstm.group_norm.weight": (size,),
+        "ffn_norm.weight": (size,),
+        "ffn.proj_up.weight": (2 * config.feedforward_size, size),
+        "ffn.proj_down.weight": (size, config.feedforward_size),
+    }
+
+
+def _block_tree(w, start, config, index, bias_layout) -> dict:
+    """The parameters of a block, whose names begin with `start`, as the tree of our module."""
+    tree, layer = {"norm": {"scale": w[f"{start}xlstm_norm.weight"]}}, f"{start}xlstm."
+    tree["conv"] = _convolution(w, layer)
+    if index in config.slstm_at:
+        kernel, bias = _cell(w, f"{layer}slstm_cell.", config.num_heads, bias_layout)
+        return tree | {
+            "input_forget": _maps(w[f"{layer}fgate.weight"], w[f"{layer}igate.weight"]),  # swapped, as it stands there
+            "cell_output": _maps(w[f"{layer}zgate.weight"], w[f"{layer}ogate.weight"]),
+            "recurrent_kernel": kernel,
+            "bias": bias,
+            "head_norm": {"scale": w[f"{layer}group_norm.weight"]},
+            "feedforward_norm": {"scale": w[f"{start}ffn_norm.weight"]},
+            "feedforward_in": _transposed(w[f"{start}ffn.proj_up.weight"]),
+            "feedforward_out": _transposed(w[f"{start}ffn.proj_down.weight"]),
+        }
+    kernels, biases = ([w[f"{layer}mlstm_cell.{g}gate.{kind}"] for g in "if"] for kind in ("weight", "bias"))
+    return tree | {
+        "up": _transposed(w[f"{layer}proj_up.weight"]),
+        "query_key": _maps(w[f"{layer}q_proj.weight"], w[f"{layer}k_proj.weight"]),
+        "value": _maps(w[f"{layer}v_proj.weight"]),
+        "gate_kernel": np.concatenate(kernels).T,
+        "gate_bias": np.concatenate(biases),
+        "head_norm": {"scale": w[f"{layer}mlstm_cell.outnorm.weight"]},
+        "skip": w[f"{layer}learnable_skip"],
+        "down": _transposed(w[f"{layer}proj_down.weight"]),
+    }
+
+
+def _cell_shapes(heads, size, bias_layout) -> dict:
+    gates = checks.times(4, size)
+    kernel = (heads, gates, size) if bias_layout == "vanilla" else (heads, size, gates)
+    return {"_recurrent_kernel_": kernel, "_bias_": (checks.times(4 * heads, size),)}
+
+
+def _cell(w, start, heads, bias_layout):
+    """The recurrent kernel (N, K, 4K) and the bias (4H,) gate by gate."""
+    kernel, bias = np.asarray(w[f"{start}_recurrent_kernel_"]), np.asarray(w[f"{start}_bias_"])
+    if bias_layout == "vanilla":
+        return kernel.swapaxes(1, 2), bias
+    return kernel, bias.reshape(heads, 4, -1).swapaxes(0, 1).reshape(-1)

@@ -1,0 +1,247 @@
+"""xLSTM (arXiv 2405.04517): a stack of mLSTM and sLSTM blocks, alone, as a language model, as a sequence layer.
+
+    x = block(x) for each block of `qlstm_jax.models.xlstm_blocks`;  ys = LN(x)
+    logits = LN(...Embed(tokens)...) W_head                 no bias, not tied to the embedding
+
+Each reads a whole sequence at once, or a token at a time by `step`, to the same result.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from qlstm_jax.cells import base
+from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
+from qlstm_jax.models.xlstm_layers import HeadNorm, XLSTMConfig, linear, slstm_positions, small_init
+from qlstm_jax.unroll import matrix_memory, tree
+
+__all__ = [
+    "XLSTM",
+    "MLSTMBlock",
+    "SLSTMBlock",
+    "XLSTMConfig",
+    "XLSTMLanguageModel",
+    "XLSTMStack",
+    "slstm_positions",
+]
+
+
+class XLSTMStack(nnx.Module):
+    """Blocks on blocks and a final LayerNorm: xs (B, T, H) to (B, T, H).
+
+    config = XLSTMConfig(embedding_size=64, num_blocks=8, slstm_at="7:1")
+    stack = XLSTMStack(config, rngs=nnx.Rngs(0))
+    ys, carry = stack(xs, return_carry=True)
+    carry, y = stack.step(carry, x)                         # one more token, x (B, 64)
+
+    Args:
+        config: sizes and options.
+        rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
+    """
+
+    def __init__(self, config: XLSTMConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        kinds = [SLSTMBlock if n in config.slstm_at else MLSTMBlock for n in range(config.num_blocks)]
+        self.blocks = nnx.List([kind(config, index=n, rngs=rngs) for n, kind in enumerate(kinds)])
+        self.norm = HeadNorm(config.embedding_size, param_dtype=config.param_dtype)
+
+    def initialize_carry(self, batch_size: int) -> tuple:
+        """The carry before the first token, a tuple with one for each block."""
+        return tuple(block.initialize_carry(batch_size) for block in self.blocks)
+
+    def __call__(self, xs, *, lengths=None, carry=None, return_carry=False, deterministic=None, rngs=None):
+        """The outputs at every position, equal to folding `step`.
+
+        Args:
+            xs: (B, T, H).
+            lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
+            carry: where to continue from; default `initialize_carry`.
+            return_carry: whether to return the carry after each row's last valid position too.
+            deterministic: whether dropout is off; default as set by `train()` and `eval()`.
+            rngs: for dropout, an `nnx.Rngs` or a key; default those of the constructor.
+
+        Returns:
+            ys (B, T, H), 0 beyond `lengths`; with return_carry (ys, carry).
+
+        Raises:
+            ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
+        """
+        xs, lengths, valid = base.prepare(xs, lengths, self.config.embedding_size)
+        # One key would give every block the same masks.
+        rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
+        options, ends = {"return_carry": True, "deterministic": deterministic, "rngs": rngs}, []
+        for block, start in zip(self.blocks, self._starts(carry), strict=True):
+            xs, end = block(xs, lengths=lengths, carry=start, **options)
+            ends.append(end)
+        ys = matrix_memory.cleared(self.norm(xs).astype(self.config.dtype), valid)
+        return (ys, tuple(ends)) if return_carry else ys
+
+    def step(self, carry, x):
+        """One token, x (B, H) to (carry, y (B, H)), without dropout.
+
+        Raises:
+            ValueError: if x or the carry does not fit.
+        """
+        ends = []
+        for block, start in zip(self.blocks, self._starts(carry), strict=True):
+            end, x = block.step(start, x)
+            ends.append(end)
+        return tuple(ends), self.norm(x).astype(self.config.dtype)
+
+    def _starts(self, carry):
+        if carry is None:
+            return (None,) * len(self.blocks)
+        if not isinstance(carry, tuple) or hasattr(carry, "_fields") or len(carry) != len(self.blocks):
+            raise ValueError(
+                f"the carry is {carry!r:.80}; expected a tuple of {len(self.blocks)}, one carry for each block"
+            )
+        return carry
+
+
+class XLSTMLanguageModel(nnx.Module):
+    """Tokens in, the logits of the next token out.
+
+    config = XLSTMConfig(vocab_size=256, embedding_size=64, num_blocks=8, slstm_at="7:1")
+    model = XLSTMLanguageModel(config, rngs=nnx.Rngs(0))
+    logits, carry = model(tokens, return_carry=True)        # (B, T) to (B, T, 256)
+    carry, logits = model.step(carry, token)                # one more token, (B,) to (B, 256)
+
+    Args:
+        config: sizes and options, vocab_size among them.
+        rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
+
+    Raises:
+        ValueError: if the config has no vocab_size.
+    """
+
+    def __init__(self, config: XLSTMConfig, *, rngs: nnx.Rngs):
+        if config.vocab_size is None:
+            raise ValueError("vocab_size is None; expected the number of tokens of the language model")
+        size, options = config.embedding_size, config.layer_options(rngs)
+        self.config = config
+        self.embed = nnx.Embed(config.vocab_size, size, embedding_init=small_init(size), **options)
+        self.stack = XLSTMStack(config, rngs=rngs)
+        self.head = linear(size, config.vocab_size, small_init(size), **options)
+
+    def initialize_carry(self, batch_size: int) -> tuple:
+        """The carry before the first token, a tuple with one for each block."""
+        return self.stack.initialize_carry(batch_size)
+
+    def __call__(self, tokens, *, lengths=None, carry=None, return_carry=False, deterministic=None, rngs=None):
+        """The logits at every position, equal to folding `step`.
+
+        Args:
+            tokens: (B, T) integers in 0..V−1, beyond lengths any.
+            lengths, carry, return_carry, deterministic, rngs: as of `XLSTMStack`.
+
+        Returns:
+            logits (B, T, V), float32, 0 beyond `lengths`; with return_carry (logits, carry).
+
+        Raises:
+            ValueError: if tokens are not (B, T) integers, or for what `XLSTMStack` refuses.
+        """
+        self._check(tokens, 2, "(batch, time)")
+        options = {"lengths": lengths, "carry": carry, "deterministic": deterministic, "rngs": rngs}
+        ys, carry = self.stack(self.embed(tokens), return_carry=True, **options)
+        return (self.head(ys), carry) if return_carry else self.head(ys)
+
+    def step(self, carry, tokens):
+        """One token a row, (B,) integers to (carry, logits (B, V)), without dropout.
+
+        Raises:
+            ValueError: if tokens are not (B,) integers, or the carry does not fit.
+        """
+        self._check(tokens, 1, "(batch,)")
+        carry, y = self.stack.step(carry, self.embed(tokens))
+        return carry, self.head(y)
+
+    def _check(self, tokens, ndim, axes):
+        if tokens.ndim != ndim or not jnp.issubdtype(tokens.dtype, jnp.integer):
+            raise ValueError(f"tokens is {tokens.dtype} of shape {tokens.shape}; expected integers of shape {axes}")
+
+
+class XLSTM(nnx.Module):
+    """Sequences in, sequences out, in the frame of the layers of `qlstm_jax.nnx`: a linear map and an `XLSTMStack`.
+
+    layer = XLSTM(3, 64, num_layers=2, slstm_at="1", rngs=nnx.Rngs(0))
+    ys, carry = layer(xs, return_carry=True)                # (B, T, 3) to (B, T, 64)
+    y = layer.last(xs, lengths=lengths)                     # (B, 64)
+
+    Args:
+        in_features: D.
+        hidden_size: H; with sLSTM blocks a multiple of num_heads.
+        num_layers: blocks.
+        bidirectional: must be False.
+        dropout: rate on all that is added to the residual sum: on after `train()`, off after `eval()`.
+        slstm_at: which blocks are sLSTM blocks: "" for none, "all", "0,2", or a ratio "7:1"; see `slstm_positions`.
+        num_heads: N.
+        chunk_size: tokens that an mLSTM takes at once; it changes the speed, not the result.
+        dtype: of activations; None for float32.
+        param_dtype: of the parameters.
+        rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
+
+    Raises:
+        ValueError: for a size, rate or option out of range, or if bidirectional.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_size: int,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        slstm_at: str = "",
+        num_heads: int = 4,
+        chunk_size: int = 64,
+        dtype=None,
+        param_dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        base.check_sizes(in_features=in_features, hidden_size=hidden_size, num_layers=num_layers)
+        if bidirectional:
+            raise ValueError("bidirectional is True; expected False: an xLSTM reads forward, and its carry goes on")
+        config = XLSTMConfig(
+            embedding_size=hidden_size,
+            num_blocks=num_layers,
+            slstm_at=slstm_at,
+            num_heads=num_heads,
+            dropout=dropout,
+            chunk_size=chunk_size,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.in_features, self.hidden_size, self.output_size = in_features, hidden_size, hidden_size
+        self.bidirectional = False
+        self.embed = nnx.Linear(in_features, hidden_size, **config.layer_options(rngs))
+        self.stack = XLSTMStack(config, rngs=rngs)
+
+    def initialize_carry(self, batch_size: int) -> tuple:
+        """The carry before the first token, a tuple with one for each block."""
+        return self.stack.initialize_carry(batch_size)
+
+    def __call__(self, xs, *, lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
+        """The outputs at every position.
+
+        Args:
+            xs: (B, T, D).
+            lengths, return_carry, deterministic, rngs: as of `XLSTMStack`.
+            initial_carry: where to continue from, a tuple with one carry for each block.
+
+        Returns:
+            ys (B, T, H), 0 beyond `lengths`; with return_carry (ys, carry).
+
+        Raises:
+            ValueError: if a shape or carry does not fit, or a length lies outside 0..T.
+        """
+        xs, lengths, _ = base.prepare(xs, lengths, self.in_features)
+        options = {"return_carry": return_carry, "deterministic": deterministic, "rngs": rngs}
+        return self.stack(self.embed(xs), lengths=lengths, carry=initial_carry, **options)
+
+    def last(self, xs, *, lengths=None, deterministic=None, rngs=None):
+        """The output at each row's last valid position, (B, H); zeros at length 0. Arguments are those of a call."""
+        ys = self(xs, lengths=lengths, deterministic=deterministic, rngs=rngs)
+        if ys.shape[1] == 0:
+            return jnp.zeros((ys.shape[0], ys.shape[2]), ys.dtype)
+        return ys[:, -1] if lengths is None else tree.pick(ys, jnp.asarray(lengths) - 1)

@@ -1,0 +1,123 @@
+"""The block of xLSTM 7B (arXiv 2503.13427, section 3): an mLSTM without convolution, then a feed-forward.
+
+    u = RMS(x);  q, k = u W_q, u W_k;  v = u W_v           heads of K = H / 2N and V = H / N
+    ĩ, f̃ = cap(u W_g + b_g),  cap(a) = 15 tanh(a / 15)      a number for each head
+    x = x + (σ(u W_o) ⊙ HeadNorm(memory(q, k, v, ĩ, f̃))) W_down
+    [g, p] = RMS(x) W_in;  x + (swish(g) ⊙ p) W_out
+
+with `memory` of `qlstm_jax.unroll.matrix_memory`, run in chunks by `qlstm_jax.kernels.mlstm`. The scales of RMS and
+HeadNorm are stored as 1 + w. Norms, gates, states and the residual sum are float32 (or wider).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from qlstm_jax.cells import base
+from qlstm_jax.kernels import mlstm as kernels
+from qlstm_jax.models.xlstm_blocks import ResidualBlock
+from qlstm_jax.models.xlstm_layers import HeadNorm, linear, rounded_up, small_init, wang_init
+from qlstm_jax.unroll import matrix_memory
+
+EPSILON = 1e-6
+INPUT_GATE_BIAS = -10.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MLSTM7BConfig:
+    """The sizes and options of the blocks; the model of the paper has H = 4096, N = 8 and 32 blocks.
+
+    Raises:
+        ValueError: for a size, rate or option out of range, or sizes that do not divide each other.
+    """
+
+    embedding_size: int  # H
+    num_blocks: int  # for the initial values
+    num_heads: int = 8  # N
+    key_factor: float = 0.5  # channels of all queries, as a multiple of H
+    feedforward_factor: float = 8 / 3  # channels of the feed-forward are this times H, rounded up
+    feedforward_multiple: int = 64
+    gate_cap: float = 15.0
+    dropout: float = 0.0  # rate on all that is added to the residual sum
+    chunk_size: int = 64  # tokens taken at once; it changes the speed, not the result
+    dtype: str = "float32"  # of activations
+    param_dtype: str = "float32"
+
+    def __post_init__(self):
+        sizes = ("embedding_size", "num_blocks", "num_heads", "feedforward_multiple", "chunk_size")
+        base.check_sizes(**{name: getattr(self, name) for name in sizes})
+        for name in ("key_factor", "feedforward_factor", "gate_cap"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number above 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout!r}; expected a rate from 0 to below 1")
+        for name in ("dtype", "param_dtype"):
+            object.__setattr__(self, name, jnp.dtype(getattr(self, name) or jnp.float32).name)
+        for name, size in (("embedding_size", self.embedding_size), ("key_factor * embedding_size", self.key_size)):
+            if size % self.num_heads or size == 0:
+                raise ValueError(f"{name} is {size}; expected a multiple of num_heads, which is {self.num_heads}")
+
+    @property
+    def key_size(self) -> int:
+        """Channels of the queries of all heads."""
+        return int(self.key_factor * self.embedding_size)
+
+    @property
+    def feedforward_size(self) -> int:
+        """Channels inside the feed-forward."""
+        return rounded_up(self.feedforward_factor * self.embedding_size, self.feedforward_multiple)
+
+
+def capped(x, cap: float):
+    """cap · tanh(x / cap): x where it is small, never beyond ±cap."""
+    return cap * jnp.tanh(x / cap)
+
+
+class MLSTM7BBlock(ResidualBlock):
+    """The block of this module; the carry is a `matrix_memory.State`.
+
+    block = MLSTM7BBlock(MLSTM7BConfig(embedding_size=64, num_blocks=1, num_heads=4), rngs=nnx.Rngs(0))
+    ys, carry = block(xs, return_carry=True)                # (B, T, 64) to (B, T, 64)
+    carry, y = block.step(carry, x)                         # one more token, x (B, 64)
+    """
+
+    def _build(self, config, index, rngs):
+        size, wide, dtype = config.embedding_size, config.feedforward_size, jnp.dtype(config.dtype)
+        small, wang = small_init(size), wang_init(size, config.num_blocks)
+        options = {"dtype": dtype, "param_dtype": jnp.dtype(config.param_dtype), "rngs": rngs}
+        rms = {"centred": False, "epsilon": EPSILON, "param_dtype": config.param_dtype}
+        self.norm = HeadNorm(size, **rms)
+        # W_q, W_k, W_v and W_o side by side: one product of one input.
+        self.inputs = linear(size, 2 * config.key_size + 2 * size, small, **options)
+        forget = jnp.linspace(3.0, 6.0, config.num_heads)
+        self.gate_kernel = nnx.Param(jnp.zeros((size, 2 * config.num_heads), config.param_dtype))
+        bias = jnp.concatenate([jnp.full_like(forget, INPUT_GATE_BIAS), forget])
+        self.gate_bias = nnx.Param(bias.astype(config.param_dtype))
+        self.head_norm = HeadNorm(size, config.num_heads, epsilon=EPSILON, param_dtype=config.param_dtype)
+        self.down = linear(size, size, wang, **options)
+        self.feedforward_norm = HeadNorm(size, **rms)
+        self.feedforward_in = linear(size, 2 * wide, small, **options)
+        self.feedforward_out = linear(wide, size, wang, **options)
+
+    def initialize_carry(self, batch_size: int) -> matrix_memory.State:
+        """The carry before the first token: all zero."""
+        config = self.config
+        keys, values = config.key_size // config.num_heads, config.embedding_size // config.num_heads
+        return matrix_memory.empty(batch_size, config.num_heads, keys, values, config.dtype)
+
+    def _read(self, x, carry, lengths, dropout, *, one_token=False):
+        config, keys = self.config, self.config.key_size
+        u = self.norm(x)
+        *qkv, o = jnp.split(self.inputs(u), [keys, 2 * keys, 2 * keys + config.embedding_size], axis=-1)
+        gates = capped(base.affine(u, self.gate_kernel[...], self.gate_bias[...], config.dtype), config.gate_cap)
+        inputs = [a.reshape(*a.shape[:2], config.num_heads, a.shape[2] // config.num_heads) for a in qkv]
+        inputs = [a.astype(config.dtype) for a in inputs] + jnp.split(gates, 2, axis=-1)
+        if one_token:
+            h, carry = matrix_memory.step(*(a[:, 0] for a in inputs), carry)
+        else:
+            h, carry = kernels.chunkwise(*inputs, carry, lengths=lengths, chunk_size=config.chunk_size)
+        x = x + dropout(self.down(jax.nn.sigmoid(o) * self.head_norm(h.reshape(x.shape))))
+        g, p = jnp.split(self.feedforward_in(self.feedforward_norm(x)), 2, axis=-1)
+        return x + dropout(self.feedforward_out(jax.nn.silu(g) * p)), carry
