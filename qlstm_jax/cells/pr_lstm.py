@@ -17,6 +17,7 @@ the state of tokens 0..t. `step` streams in log2(t) states (`qlstm_jax.unroll.co
 prefixes in log2(T) parallel levels; `reduce` computes the last one alone, in half the work.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from qlstm_jax.unroll.sequential import where
 Carry = counter.Counter
 MAX_SLOTS = 31  # the count of tokens is an int32
 NORM_EPS = 1e-6
+GROUP = 2**10  # merges that are computed at once with remat, at least
 
 
 @base.params_dataclass
@@ -206,8 +208,24 @@ def combine_pairs(params: Params, states: State) -> State:
 
 def merge(params: Params) -> tree.Merge:
     """`combine` and `combine_pairs`, as the functions of `qlstm_jax.unroll.tree` take them."""
-    two, pairs = partial(combine, params), partial(combine_pairs, params)
-    return tree.Merge(jax.checkpoint(two), jax.checkpoint(pairs)) if params.remat else tree.Merge(two, pairs)
+    if not params.remat:
+        return tree.Merge(partial(combine, params), partial(combine_pairs, params))
+    return tree.Merge(
+        lambda left, right: _in_groups(partial(combine, params), 1, left, right),
+        lambda states: _in_groups(partial(combine_pairs, params), 2, states),
+    )
+
+
+def _in_groups(function, spans: int, *states):
+    """`function` of states (B, spans·M, H), some rows after the others; a gradient computes each group anew."""
+    rows = math.prod(states[0].h.shape[:-1]) // spans
+    groups = math.gcd(rows, 2 ** max(0, (rows // GROUP).bit_length() - 1))
+    if groups == 1:
+        return jax.checkpoint(function)(*states)
+    parts = jax.tree.map(lambda a: a.reshape(groups, rows // groups, spans, a.shape[-1]), states)
+    merged = jax.lax.map(lambda part: jax.checkpoint(function)(*part), parts)
+    shape = *states[0].h.shape[:-2], states[0].h.shape[-2] // spans
+    return jax.tree.map(lambda a: a.reshape(*shape, a.shape[-1]), merged)
 
 
 def step(params: Params, carry: Carry, x):
