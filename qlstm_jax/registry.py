@@ -2,7 +2,7 @@
 
 To add a cell: write it in qlstm_jax/cells, its layer in qlstm_jax/nnx.py, and add one line to CELLS. Its options and
 their defaults are read from the keywords of the cell's `init` and of the layer. What is no cell but has the frame of
-a sequence layer may stand there too, as the Transformer does.
+a sequence layer may stand there too, as the Transformer and xLSTM's stack of blocks do.
 """
 
 import difflib
@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from qlstm_jax import nnx as layers
 from qlstm_jax.data.formal import TASKS
 from qlstm_jax.models.transformer import Transformer
+from qlstm_jax.models.xlstm import XLSTM
 
 CELLS = {
     "rnn": layers.SimpleRNN,
@@ -22,6 +23,7 @@ CELLS = {
     "pr_lstm": layers.PRLSTM,
     "slstm": layers.SLSTM,
     "mlstm": layers.MLSTM,
+    "xlstm": XLSTM,
     "transformer": Transformer,
 }
 COMMON = ("num_layers", "bidirectional", "dropout", "dtype", "param_dtype", "rngs")
@@ -60,11 +62,11 @@ def build_layer(model, in_features: int, *, rngs):
 
 def task_names() -> list[str]:
     """All tasks."""
-    return [*TASKS, "recall", "mqar", "text"]
+    return [*TASKS, "recall", "mqar", "text", "lm"]
 
 
 def task_kind(name: str) -> str:
-    """The section of a config that describes a task: "formal", "recall", "mqar" or "text"."""
+    """The section of a config that describes a task: "formal", "recall", "mqar", "text" or "lm"."""
     return "formal" if name in TASKS else name
 
 

@@ -27,5 +27,5 @@ def test_links_and_pictures_exist():
 
 
 def test_every_cell_has_a_functional_module():
-    recurrent = set(registry.CELLS) - {"transformer"}
+    recurrent = set(registry.CELLS) - {"transformer", "xlstm"}
     assert {f"{name}.py" for name in recurrent} <= {p.name for p in (ROOT / "qlstm_jax" / "cells").glob("*.py")}

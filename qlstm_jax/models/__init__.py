@@ -1,12 +1,14 @@
 """What is trained: `Classifier` (tokens in, one label out), `TokenModel` (an output at each token) and `Transducer` (a
 tape in, a tape out).
 
-`Transformer` is a baseline that stands where a recurrent layer of `qlstm_jax.nnx` does.
+`Transformer` and `XLSTM` stand where a recurrent layer of `qlstm_jax.nnx` does; `XLSTMLanguageModel` is the official
+language model, whose weights `qlstm_jax.interop` reads.
 """
 
 from qlstm_jax.models.classifier import Classifier
 from qlstm_jax.models.token_model import TokenModel
 from qlstm_jax.models.transducer import Transducer
 from qlstm_jax.models.transformer import Transformer
+from qlstm_jax.models.xlstm import XLSTM, XLSTMLanguageModel, XLSTMStack
 
-__all__ = ["Classifier", "TokenModel", "Transducer", "Transformer"]
+__all__ = ["XLSTM", "Classifier", "TokenModel", "Transducer", "Transformer", "XLSTMLanguageModel", "XLSTMStack"]

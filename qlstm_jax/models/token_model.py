@@ -33,7 +33,33 @@ class TokenModel(nnx.Module):
         self.dropout = nnx.Dropout(dropout)
         self.head = nnx.Linear(layer.output_size, output_size, rngs=rngs)
 
-    def __call__(self, ids, *, lengths=None, rngs=None):
-        """ids (B, T) to logits (B, T, K)."""
-        ys = self.layer(self.embedding_dropout(self.embed(ids), rngs=rngs), lengths=lengths, rngs=rngs)
-        return self.head(self.dropout(ys.astype(self.head.kernel.dtype), rngs=rngs))
+    @property
+    def has_carry(self) -> bool:
+        """Whether the layer can be continued: a recurrent one can, a Transformer cannot."""
+        return hasattr(self.layer, "initialize_carry")
+
+    def initialize_carry(self, batch_size: int):
+        """The layer's carry before the first token; only where `has_carry`."""
+        return self.layer.initialize_carry(batch_size)
+
+    def __call__(self, ids, *, lengths=None, initial_carry=None, return_carry=False, rngs=None):
+        """The logits at every position.
+
+        Args:
+            ids: (B, T).
+            lengths: optional (B,) number of valid positions; logits beyond mean nothing.
+            initial_carry: where to continue from; default `initialize_carry`.
+            return_carry: whether to return the carry after each row's last valid position too.
+            rngs: for dropout.
+
+        Returns:
+            logits (B, T, K); with return_carry (logits, carry).
+
+        Raises:
+            ValueError: as the layer does, for a carry that does not fit or of a layer that has none.
+        """
+        xs = self.embedding_dropout(self.embed(ids), rngs=rngs)
+        ys = self.layer(xs, lengths=lengths, initial_carry=initial_carry, return_carry=return_carry, rngs=rngs)
+        ys, carry = ys if return_carry else (ys, None)
+        logits = self.head(self.dropout(ys.astype(self.head.kernel.dtype), rngs=rngs))
+        return (logits, carry) if return_carry else logits

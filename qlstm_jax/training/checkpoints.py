@@ -11,22 +11,23 @@ from qlstm_jax.training.step import TrainState
 class Checkpoints:
     """The checkpoints of a run: `checkpoints/` holds the latest few, `best/` the best on validation.
 
-    A checkpoint is a whole `TrainState`: parameters, optimiser, step and PRNG key. A position in the data is the step,
-    as every step reads one batch. Writing is atomic and goes on in the background: a run that is killed while it
-    writes goes on from the checkpoint before.
+    A checkpoint is a whole `TrainState`: parameters, optimiser, step, PRNG key and any carry. A position in the data is
+    the step, as every step reads one batch. Writing is atomic and goes on in the background: a run that is killed while
+    it writes goes on from the checkpoint before.
 
     Args:
         workdir: the run's folder.
         keep: how many of the latest are kept.
-        select: the validation metric that says what is best, the higher the better.
+        select: the validation metric that says what is best.
+        mode: "max" if the higher is the better, or "min".
     """
 
-    def __init__(self, workdir: Path, *, keep: int = 2, select: str = "accuracy"):
+    def __init__(self, workdir: Path, *, keep: int = 2, select: str = "accuracy", mode: str = "max"):
         root = Path(workdir).absolute()
-        self.select = select
+        self.select, self.sign = select, {"max": 1, "min": -1}[mode]
         options = ocp.CheckpointManagerOptions
         self.latest = ocp.CheckpointManager(root / "checkpoints", options=options(max_to_keep=keep))
-        best = options(max_to_keep=1, best_fn=lambda values: values[select], best_mode="max")
+        best = options(max_to_keep=1, best_fn=lambda values: values[select], best_mode=mode)
         self.best = ocp.CheckpointManager(root / "best", options=best)
 
     def save(self, state: TrainState):
@@ -39,8 +40,11 @@ class Checkpoints:
         """Saves the state as the best if its validation figures are better than any so far."""
         self.best.wait_until_finished()  # the figures of a checkpoint can be read once it is written
         step, held = int(state.step), self.best.best_step()
-        if held is None or (step > held and values[self.select] > self.best.metrics(held)[self.select]):
+        if held is None or (step > held and self._better(values, self.best.metrics(held))):
             self.best.save(step, args=ocp.args.StandardSave(_storable(state)), metrics=values)
+
+    def _better(self, values, held) -> bool:
+        return self.sign * values[self.select] > self.sign * held[self.select]
 
     def restore(self, like: TrainState, *, best: bool = False) -> TrainState | None:
         """The latest state, or the best; None if there is none.
@@ -69,4 +73,5 @@ class Checkpoints:
 
 
 def _storable(state: TrainState) -> dict:
-    return state._replace(key=jax.random.key_data(state.key))._asdict()
+    stored = state._replace(key=jax.random.key_data(state.key))._asdict()
+    return {name: value for name, value in stored.items() if value is not None}

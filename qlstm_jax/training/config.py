@@ -23,6 +23,7 @@ CHOICES = {
     "model.readout": ("relu", "none"),
     "text.on_bad_row": ("error", "skip"),
     "text.tokenizer": ("word", "bpe", "byte"),
+    "lm.tokenizer": ("byte", "bpe"),
     "model.ql_lstm.sharing": ("full", "gates", "none"),
     "model.slstm.forget_gate": slstm.FORGET_GATES,
     "model.pr_lstm.cell": ("lstm", "rnn"),
@@ -44,6 +45,7 @@ POSITIVE = (
     "model.embedding_size",
     "eval.sequences",
     "eval.stride",
+    "eval.tokens",
     "formal.min_length",
     "recall.num_noise",
     "mqar.num_pairs",
@@ -51,6 +53,9 @@ POSITIVE = (
     "text.min_frequency",
     "text.max_length",
     "text.num_buckets",
+    "lm.vocab_size",
+    "lm.length",
+    "lm.validation_tokens",
     "model.ql_lstm.block_size",
     "model.ql_lstm.epsilon",
     "model.slstm.num_heads",
@@ -65,17 +70,22 @@ NOT_NEGATIVE = (
     "train.weight_decay",
     "train.num_devices",
     "recall.length",
+    "lm.max_bytes",
     "model.pr_lstm.refinements",
     "model.pr_lstm.max_offset",
     "formal.associativity",
 )
 FRACTIONS = ("formal.curriculum", "model.dropout", "model.embedding_dropout", "text.validation", "text.test")
+FRACTIONS += ("lm.validation", "lm.test")
+
+
+TASK_SECTIONS = ("formal", "recall", "mqar", "text", "lm")
 
 
 def default() -> ConfigDict:
     """Every key of a run with its default value, locked: keys can be changed but not added."""
     config = config_dict.create(
-        task="parity_check",  # a formal language, "recall", "mqar" or "text"
+        task="parity_check",  # a formal language, "recall", "mqar", "text" or "lm"
         seed=0,
         formal=config_dict.create(
             min_length=1,  # training lengths, drawn uniformly
@@ -111,13 +121,25 @@ def default() -> ConfigDict:
             max_length=256,  # tokens; longer texts are cut
             num_buckets=4,  # lengths that are compiled for
         ),
+        lm=config_dict.create(
+            path="",  # a file or a folder of text files; "" is the sources of Python's own standard library
+            pattern="*.txt",  # a folder: names of its files, at any depth
+            max_bytes=0,  # cut after so many bytes; 0: all
+            validation=0.05,  # shares of the bytes
+            test=0.05,
+            split_seed=0,
+            tokenizer="byte",  # byte or bpe
+            vocab_size=4096,  # bpe
+            length=128,  # tokens of a window, through which gradients go back
+            validation_tokens=65536,  # at most, of the validation part
+        ),
         model=config_dict.create(
             cell="pr_lstm",
             hidden_size=64,
             num_layers=1,
             bidirectional=False,
             dropout=0.0,  # between layers, within a transformer's blocks, and before the readout
-            embedding_size=64,  # recall, mqar and text
+            embedding_size=64,  # recall, mqar, text and lm
             embedding_dropout=0.0,
             pooling="last",  # recall and text: last, mean, max or mean_max
             readout="relu",  # formal languages: what acts on h before the last linear map
@@ -146,6 +168,7 @@ def default() -> ConfigDict:
             max_length=500,
             stride=1,  # formal languages: every length, or every so many
             sequences=64,  # formal languages: for each length; recall and mqar: in all
+            tokens=262144,  # lm: at most, of the test part
         ),
     )
     config.lock()
@@ -217,6 +240,8 @@ def check(config) -> list[str]:
             "text.path is '' and text.dataset is ''; expected --config.text.path=FILE for a file or folder of your "
             "own, --config.text.dataset=imdb_reviews, or both for a local copy of that dataset"
         )
+    if config.task == "lm":
+        _check_lm(config)
     if config.train.weight_decay and config.train.optimizer != "adamw":
         raise ConfigError(
             f"train.weight_decay is {config.train.weight_decay} and train.optimizer is {config.train.optimizer!r}; "
@@ -233,11 +258,31 @@ def _check_transformer(model):
         raise ConfigError(f"model.{error}") from error
 
 
+def _check_lm(config):
+    model, lm = config.model, config.lm
+    if model.bidirectional:
+        raise ConfigError("model.bidirectional is True; expected False: a language model must not see what it predicts")
+    if model.cell == "transformer" and not model.transformer.causal:
+        raise ConfigError(
+            "model.transformer.causal is False; expected True: a language model must not see what it predicts "
+            "(--config.model.transformer.causal=True)"
+        )
+    if model.cell == "pr_lstm" and model.pr_lstm.max_offset:
+        raise ConfigError(
+            f"model.pr_lstm.max_offset is {model.pr_lstm.max_offset}; expected 0: a tree that began before its first "
+            "token has no carry for the next window"
+        )
+    if not (lm.validation > 0 and lm.test > 0 and lm.validation + lm.test < 1):
+        raise ConfigError(
+            f"lm.validation is {lm.validation} and lm.test {lm.test}; expected both more than 0, and their sum below 1"
+        )
+
+
 def _unused(config) -> list[str]:
     used_section = registry.task_kind(config.task)
     plain = default()
     notes = []
-    sections = [(s, config[s], plain[s], f"task is {config.task!r}") for s in ("formal", "recall", "mqar", "text")]
+    sections = [(s, config[s], plain[s], f"task is {config.task!r}") for s in TASK_SECTIONS]
     notes += [_note(*s) for s in sections if s[0] != used_section]
     cells = registry.cell_options()
     notes += [

@@ -31,9 +31,10 @@ def restore(workdir, *, checkpoint: str | None = None):
     problem = problems.make(config, workdir)
     init_key, train_key, _ = run_keys(config.seed)
     model = problem.model(nnx.Rngs(params=init_key))
-    checkpoints = Checkpoints(workdir, select=problem.select)
+    checkpoints = Checkpoints(workdir, select=problem.select, mode=problem.select_mode)
     wanted = checkpoint or config.train.select
-    like = initial_state(model, make_optimizer(config.train), train_key)
+    carry = problem.initial_carry(model, config.train.batch_size)
+    like = initial_state(model, make_optimizer(config.train), train_key, carry)
     state = checkpoints.restore(like, best=wanted == "best")
     checkpoints.close()
     if state is None:

@@ -98,8 +98,10 @@ def train(config, workdir) -> dict[str, float]:
     init_key, train_key, eval_key = run_keys(config.seed)
     model = _build(problem, init_key)
     optimizer = make_optimizer(config.train)
-    checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, select=problem.select)
-    state = initial_state(model, optimizer, train_key)
+    best = {"select": problem.select, "mode": problem.select_mode}
+    checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, **best)
+    carry = problem.initial_carry(model, config.train.batch_size)
+    state = initial_state(model, optimizer, train_key, carry)
     state = checkpoints.restore(state) or state
     start = int(state.step)
     progress = Progress(start, config.train.steps)

@@ -18,12 +18,13 @@ AXIS = "data"
 
 
 class TrainState(NamedTuple):
-    """All that a run needs to go on, the same on every device."""
+    """All that a run needs to go on; but for the carry, the same on every device."""
 
     step: jax.Array  # () int32, steps done
     params: dict
     opt_state: optax.OptState
     key: jax.Array  # of the run; step t uses fold_in(key, t)
+    carry: object = None  # from batch to batch, (B, ...) in every leaf, rows split over the devices; None without one
 
 
 def make_optimizer(train) -> optax.GradientTransformation:
@@ -40,29 +41,33 @@ def make_optimizer(train) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(train.clip_norm), adam)
 
 
-def initial_state(model, optimizer, key) -> TrainState:
-    """The state before the first step, of a new model."""
+def initial_state(model, optimizer, key, carry=None) -> TrainState:
+    """The state before the first step, of a new model; `carry` is the problem's `initial_carry`."""
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
+    # A carry may hold one array of zeros in several places, and a step that uses up its state takes each but once.
+    carry = jax.tree.map(jnp.copy, carry)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key, carry)
 
 
 def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState, batch, axis: str | None = AXIS):
     """One step on one device, inside a mapped axis `axis`; None for a step that is all of it.
 
     The gradient is that of the mean over the whole batch: sums of loss and weight are averaged over the devices before
-    one is divided by the other, so that devices with different numbers of valid rows count rightly.
+    one is divided by the other, so that devices with different numbers of valid rows count rightly. The state's carry
+    is where this batch continues from, not what it is differentiated by: back-propagation ends at the batch's start.
 
     Args:
-        problem: gives `sample` and `loss`.
+        problem: gives `sample` and `loss`, with a carry `continued_loss`.
         graphdef: the static part of the model, in training mode.
         optimizer: from `make_optimizer`.
         batch_size: of all devices together.
-        state: the same on every device.
+        state: the same on every device, but for its carry: that of this device's rows.
         batch: this device's rows; None where the problem draws its own.
         axis: over which gradients are averaged.
 
     Returns:
-        (state, metrics), the same on every device; metrics hold the scalars loss, accuracy, grad_norm and tokens.
+        (state, metrics), the same on every device but for the carry; metrics hold the scalars loss, accuracy,
+        grad_norm and tokens.
     """
     sample_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     device, devices = (0, 1) if axis is None else (jax.lax.axis_index(axis), jax.lax.axis_size(axis))
@@ -73,11 +78,14 @@ def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState
             batch = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, device * rows, rows), batch)
 
     def loss(params):
-        rngs = nnx.Rngs(dropout=jax.random.fold_in(model_key, device))
-        sums = problem.loss(nnx.merge(graphdef, params), batch, rngs)
-        return sums["loss"], sums
+        model, rngs = nnx.merge(graphdef, params), nnx.Rngs(dropout=jax.random.fold_in(model_key, device))
+        if state.carry is None:
+            sums, carry = problem.loss(model, batch, rngs), None
+        else:
+            sums, carry = problem.continued_loss(model, batch, rngs, state.carry)
+        return sums["loss"], (sums, carry)
 
-    grads, sums = jax.grad(loss, has_aux=True)(state.params)
+    grads, (sums, carry) = jax.grad(loss, has_aux=True)(state.params)
     if devices > 1:  # XLA would keep even a mean over one device
         grads, sums = jax.lax.pmean((grads, sums), axis)
     grads = jax.tree.map(lambda g: g / sums["weight"].astype(g.dtype), grads)
@@ -89,7 +97,7 @@ def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState
         "grad_norm": optax.global_norm(grads),
         "tokens": sums["tokens"] * devices,
     }
-    return TrainState(state.step + 1, params, opt_state, state.key), metrics
+    return TrainState(state.step + 1, params, opt_state, state.key, carry), metrics
 
 
 def choose_devices(num_devices: int, batch_size: int) -> list:
@@ -123,25 +131,40 @@ def map_step(step: Callable, mapping: str, devices: list) -> Callable:
         the metrics, both as plain arrays. The state that it is given is used up under "shard_map".
     """
     if mapping == "pmap":
-        # pmap wants an array to map over even where the batch is None: the third argument, which has no elements.
-        mapped = jax.pmap(
-            lambda state, rows, _: step(state, rows),
-            axis_name=AXIS,
-            in_axes=(None, 0, 0),
-            out_axes=None,
-            devices=devices,
-        )
-
-        def run(state, batch):
-            parts = jax.tree.map(lambda a: a.reshape(len(devices), -1, *a.shape[1:]), batch)
-            return mapped(state, parts, np.empty((len(devices), 0)))
-
-        return run
+        return _pmap_step(step, devices)
     mesh = Mesh(np.asarray(devices), (AXIS,))
-    mapped = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False)
+    specs = _by_part(P(), P(AXIS))
+    mapped = jax.shard_map(step, mesh=mesh, in_specs=(specs, P(AXIS)), out_specs=(specs, P()), check_vma=False)
     compiled = jax.jit(mapped, donate_argnums=0)
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
-    return lambda state, batch: compiled(jax.device_put(state, everywhere), jax.device_put(batch, split))
+    places = _by_part(everywhere, split)
+    return lambda state, batch: compiled(jax.device_put(state, places), jax.device_put(batch, split))
+
+
+def _by_part(same, split) -> TrainState:
+    """`same` for what is the same on every device, `split` for what each has its rows of."""
+    return TrainState(step=same, params=same, opt_state=same, key=same, carry=split)
+
+
+def _pmap_step(step, devices):
+    # pmap wants an array to map over even where the batch is None: the third argument, which has no elements.
+    mapped = jax.pmap(
+        lambda state, rows, _: step(state, rows),
+        axis_name=AXIS,
+        in_axes=(_by_part(None, 0), 0, 0),
+        out_axes=(_by_part(None, 0), None),
+        devices=devices,
+    )
+
+    def parts(rows):
+        return jax.tree.map(lambda a: a.reshape(len(devices), -1, *a.shape[1:]), rows)
+
+    def run(state, batch):
+        state = state._replace(carry=parts(state.carry))
+        state, metrics = mapped(state, parts(batch), np.empty((len(devices), 0)))
+        return state._replace(carry=jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), state.carry)), metrics
+
+    return run
 
 
 def make_step(problem, graphdef, optimizer, train) -> Callable:

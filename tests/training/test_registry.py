@@ -12,19 +12,19 @@ from tests.training.conftest import tiny
 
 def test_cell_options_are_those_of_cells_and_layers():
     options = {name: own.to_dict() for name, own in registry.cell_options().items()}
-    assert set(options) == {"ql_lstm", "pr_lstm", "slstm", "mlstm", "transformer"}
+    assert set(options) == {"ql_lstm", "pr_lstm", "slstm", "mlstm", "xlstm", "transformer"}
     assert options["slstm"] == {"num_heads": 1, "forget_gate": "sigmoid", "block_position": 0.0}
     assert options["mlstm"] == {"num_heads": 4, "chunk_size": 64}  # key_size is None: not for configs
     for name, own in options.items():
         layer = registry.CELLS[name]
         parameters = dict(inspect.signature(layer.__init__).parameters)
-        if name != "transformer":
+        if name not in ("transformer", "xlstm"):
             parameters |= inspect.signature(layer.cell_class.functions.init).parameters
         assert all(parameters[key].default == value for key, value in own.items())
         assert configs.default().model[name].to_dict() == own
 
 
-@pytest.mark.parametrize("cell", [name for name in registry.CELLS if name != "transformer"])
+@pytest.mark.parametrize("cell", [name for name in registry.CELLS if name not in ("transformer", "xlstm")])
 def test_build_layer_passes_every_option_on(cell):
     changes = {"model__num_layers": 2, "model__bidirectional": True, "model__ql_lstm__sharing": "none"}
     config = tiny(model__cell=cell, model__pr_lstm__refinements=2, **changes)
@@ -48,6 +48,15 @@ def test_dropout_of_one_layer_is_not_the_layers_own(recwarn):
     assert not [w for w in recwarn if "dropout" in str(w.message)]
 
 
+def test_build_xlstm_passes_every_option_on():
+    options = {"slstm_at": "1", "num_heads": 2, "chunk_size": 4}
+    config = tiny(model__cell="xlstm", model__num_layers=2, **{f"model__xlstm__{k}": v for k, v in options.items()})
+    layer = registry.build_layer(config.model, 3, rngs=nnx.Rngs(0))
+    assert type(layer) is registry.CELLS["xlstm"]
+    assert (layer.in_features, layer.hidden_size, layer.output_size) == (3, 8, 8)
+    assert layer(np.zeros((2, 3, 3), np.float32)).shape == (2, 3, 8)
+
+
 def test_build_transformer_passes_every_option_on():
     options = {"num_heads": 2, "feedforward": 3, "positions": "alibi", "causal": True}
     changes = {f"model__transformer__{name}": value for name, value in options.items()}
@@ -68,8 +77,8 @@ def test_dropout_of_a_transformer_acts_within_its_one_layer():
 
 def test_tasks():
     names = registry.task_names()
-    assert names == [*TASKS, "recall", "text"]
-    assert [registry.task_kind(n) for n in ("bucket_sort", "recall", "text")] == ["formal", "recall", "text"]
+    assert names == [*TASKS, "recall", "mqar", "text", "lm"]
+    assert [registry.task_kind(n) for n in ("bucket_sort", "recall", "lm")] == ["formal", "recall", "lm"]
 
 
 def test_nearest():

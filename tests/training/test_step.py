@@ -16,6 +16,7 @@ RUNS = {
     "formal": {"task": "parity_check", "model__cell": "pr_lstm"},
     "recall": {"task": "recall", "model__cell": "ql_lstm"},
     "text": {"task": "text", "model__cell": "rnn", "model__pooling": "mean"},
+    "lm": {"task": "lm", "model__cell": "lstm", "lm__length": 4, "lm__validation": 0.1, "lm__test": 0.1},
 }
 # Clipping must bite, or a gradient that is wrong by a factor would pass unseen: Adam does not see the scale.
 CLIP = 0.05
@@ -38,6 +39,10 @@ class Setup:
     def __init__(self, kind, folder, **changes):
         if kind == "text":
             changes["text__path"] = str(write_reviews(folder / "reviews.tsv"))
+        if kind == "lm":
+            # 16 streams of 13 tokens: the third of three windows is followed by the first, without the carry.
+            changes["lm__path"] = str(folder / "text.txt")
+            (folder / "text.txt").write_bytes(np.random.default_rng(0).integers(97, 123, 260).astype(np.uint8))
         self.config = tiny(**RUNS[kind] | {"train__clip_norm": CLIP} | changes)
         self.problem = problems.make(self.config, folder / "run")
         init_key, self.key, _ = run_keys(0)
@@ -46,6 +51,8 @@ class Setup:
         self.optimizer = make_optimizer(self.config.train)
 
     def batch(self, number):
+        if self.config.task == "lm":
+            return self.problem.windows("train").batch(number)
         return None if self.problem.on_device else text_batch(number, self.problem.tokenizer.vocab_size)
 
     def steps(self, mapping, devices, count):
@@ -54,11 +61,13 @@ class Setup:
         train.mapping, train.num_devices = mapping, devices
         step = make_step(self.problem, nnx.graphdef(self.model), self.optimizer, train)
         # Copies: the step uses up the state that it is given.
-        state = jax.tree.map(jnp.copy, initial_state(self.model, self.optimizer, self.key))
-        results = []
+        carry = self.problem.initial_carry(self.model, 16)
+        state = jax.tree.map(jnp.copy, initial_state(self.model, self.optimizer, self.key, carry))
+        results, self.carries = [], []
         for number in range(count):
             state, metrics = step(state, self.batch(number))
             results.append(jax.device_get((state.params, metrics)))
+            self.carries.append(jax.device_get(state.carry))
         assert int(state.step) == count
         return results
 
@@ -67,10 +76,12 @@ class Setup:
 def test_any_mapping_and_number_of_devices_trains_alike(kind, tmp_path):
     setup = Setup(kind, tmp_path)
     one = setup.steps("shard_map", 1, 5)
+    carries = setup.carries
     for mapping in ("shard_map", "pmap"):
         many = setup.steps(mapping, 8, 5)
         assert_same(many[0], one[0], 1e-5)
         assert_same(many[4], one[4], 3e-5)
+        assert_same(setup.carries, carries, 3e-5)
     start = jax.device_get(initial_state(setup.model, setup.optimizer, setup.key).params)
     moved = jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), one[4][0], start))
     assert max(moved) > 1e-3

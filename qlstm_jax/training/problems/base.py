@@ -15,6 +15,7 @@ class Problem(abc.ABC):
 
     on_device = True  # whether `sample` draws the batches, or `stream` brings them from the host
     select = "accuracy"  # the validation metric that names the best checkpoint
+    select_mode = "max"  # whether a higher one is better, or "min": a lower one
 
     @abc.abstractmethod
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -36,6 +37,17 @@ class Problem(abc.ABC):
         the valid positions, for the speed.
         """
 
+    def initial_carry(self, model, batch_size: int):
+        """What each row of a batch hands on to the same row of the next: a pytree of (batch_size, ...), before step 0.
+
+        None where batches have nothing to do with each other.
+        """
+        return None
+
+    def continued_loss(self, model, batch, rngs, carry) -> tuple[dict, object]:
+        """`loss` from the carry of the batch before, and the carry for the next. Only where there is one."""
+        raise TypeError(f"{type(self).__name__} has no carry from batch to batch; its loss is loss()")
+
     @abc.abstractmethod
     def validate(self, model, key) -> dict[str, float]:
         """Metrics of the training distribution that are cheap enough to take now and then."""
@@ -54,6 +66,10 @@ class Problem(abc.ABC):
     def predict(self, model, lines: list[str]) -> list[dict]:
         """One record for each line of text."""
         raise ConfigError(f"{type(self).__name__} has no predictions for lines of text; train on task='text' for those")
+
+    def generate(self, model, prompts: list[str], steps: int, key, **options) -> list[str]:
+        """Each prompt continued by `steps` tokens; options as for `qlstm_jax.models.generate.generate`."""
+        raise ConfigError(f"{type(self).__name__} generates no text; train on task='lm' for that (configs/lm.py)")
 
     def notes(self) -> list[str]:
         """What is worth a line in the log before training: rows skipped, texts cut, padding."""

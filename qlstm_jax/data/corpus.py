@@ -1,0 +1,236 @@
+"""Text for language modelling: files to parts, parts to an array of tokens each, arrays to windows of parallel streams.
+
+Loss in nats a token becomes comparable between tokenizers as bits per byte:
+
+    bits per byte = loss / ln 2 · tokens / bytes
+"""
+
+import dataclasses
+import hashlib
+import math
+import platform
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from qlstm_jax.data.rows import DataError
+from qlstm_jax.data.tokenizer import Tokenizer
+
+MANY = 20  # files, from which on a split is by whole files
+NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idlelib"}  # folders
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+    """The contents of some files, in the order of their names.
+
+    Attributes:
+      source: what was read, in words.
+      contents: the bytes of each file.
+    """
+
+    source: str
+    contents: tuple[bytes, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all files together."""
+        return sum(map(len, self.contents))
+
+    def record(self) -> dict:
+        """What tells this corpus from another: source, files, bytes and a SHA-256 digest of the contents."""
+        digest = hashlib.sha256()
+        for content in self.contents:
+            digest.update(len(content).to_bytes(8, "little") + content)
+        sizes = {"files": len(self.contents), "bytes": self.num_bytes}
+        return {"source": self.source, **sizes, "sha256": digest.hexdigest()}
+
+    def summary(self) -> str:
+        """One line for a log."""
+        return f"{self.source}: {len(self.contents)} files, {self.num_bytes} bytes"
+
+
+def load(path="", *, pattern: str = "*.txt", max_bytes: int = 0) -> Corpus:
+    """Reads a corpus.
+
+    Args:
+      path: a file, or a folder whose files named like `pattern` are read at any depth. "" is the standard library of
+        the running Python: all its *.py but those in folders of installed packages and of tests, and idlelib.
+      pattern: a shell pattern.
+      max_bytes: cut after so many bytes, the last letter being left whole; 0 for all.
+
+    Raises:
+      DataError: if the path does not exist, or there is nothing to read.
+    """
+    root = Path(path).expanduser() if path else Path(sysconfig.get_paths()["stdlib"])
+    if not root.exists():
+        raise DataError(f"{root} does not exist; give a text file, a folder of such, or '' for the standard library")
+    if path:
+        source = str(root)
+        files = [root] if root.is_file() else sorted(p for p in root.rglob(pattern) if p.is_file())
+    else:
+        source = f"the standard library of Python {platform.python_version()}"
+        found = sorted(p for p in root.rglob("*.py") if p.is_file())
+        files = [p for p in found if not NOT_LIBRARY & set(p.relative_to(root).parts[:-1])]
+    if not files:
+        raise DataError(f"{root} has no file named like {pattern!r}; give the pattern of its texts (lm.pattern)")
+    contents = _cut([p.read_bytes() for p in files], max_bytes)
+    if not contents:
+        raise DataError(f"{source}: its {len(files)} files hold no text; give others")
+    return Corpus(source, tuple(contents))
+
+
+def _cut(contents, max_bytes):
+    left, kept = max_bytes or sum(map(len, contents)), []
+    for content in contents:
+        kept.append(content[: _letter_start(content, left)])
+        left -= len(content)
+        if left <= 0:
+            break
+    return [content for content in kept if content]
+
+
+def _letter_start(content: bytes, place: int) -> int:
+    """The nearest place at or before `place` where no UTF-8 letter is cut in two."""
+    if place >= len(content):
+        return len(content)
+    while place > 0 and content[place] & 0xC0 == 0x80:
+        place -= 1
+    return place
+
+
+def split(corpus: Corpus, *, validation: float, test: float, seed: int) -> dict[str, list[bytes]]:
+    """Three parts without a byte in common: "train", "validation" and "test".
+
+    From 20 files on, whole files are dealt out in an order drawn by `seed`, to each part until it has its share of the
+    bytes; within a part they stand in the order of their names. Fewer are read as one text, the end of which is tested
+    on and what comes before that end validated on.
+
+    Args:
+      corpus: from `load`.
+      validation, test: shares of the bytes, each more than 0, together less than 1.
+      seed: of the order.
+
+    Raises:
+      DataError: for shares out of range, or if a part gets nothing.
+    """
+    if not (validation > 0 and test > 0 and validation + test < 1):
+        raise DataError(f"validation={validation}, test={test}; give shares above 0 that together are below 1")
+    if len(corpus.contents) < MANY:
+        text = b"".join(corpus.contents)
+        ends = [_letter_start(text, int(len(text) * share)) for share in (1 - validation - test, 1 - test)]
+        parts = {"train": [text[: ends[0]]], "validation": [text[ends[0] : ends[1]]], "test": [text[ends[1] :]]}
+    else:
+        dealt, ahead = {"test": [], "validation": [], "train": []}, 0
+        for number in np.random.default_rng(seed).permutation(len(corpus.contents)):
+            share = ahead / corpus.num_bytes
+            part = "test" if share < test else "validation" if share < test + validation else "train"
+            dealt[part].append(number)
+            ahead += len(corpus.contents[number])
+        parts = {part: [corpus.contents[n] for n in sorted(dealt[part])] for part in ("train", "validation", "test")}
+    for part, texts in parts.items():
+        if not sum(map(len, texts)):
+            raise DataError(f"{corpus.summary()}: nothing is left for the {part} part; give more text or other shares")
+    return parts
+
+
+class Bytes:
+    """The tokenizer of bytes: the 256 values are the ids, any content can be encoded, and nothing is learnt."""
+
+    vocab_size = 256
+
+    def encode(self, text: str) -> np.ndarray:
+        """The UTF-8 bytes of a text, (n,) int32."""
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def decode(self, ids) -> str:
+        """The text of ids (n,); what is no UTF-8 reads U+FFFD."""
+        return bytes(np.asarray(ids, np.uint8)).decode(errors="replace")
+
+
+def as_texts(contents: list[bytes], source: str) -> list[str]:
+    """Contents as text, for a tokenizer that reads text.
+
+    Raises:
+      DataError: if one is not UTF-8.
+    """
+    try:
+        return [content.decode() for content in contents]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{source} is not all UTF-8 ({error.reason}: {error.object[error.start : error.end]!r}); "
+            "convert it, or read bytes (lm.tokenizer=byte)"
+        ) from error
+
+
+def encode(contents: list[bytes], tokenizer: Tokenizer | Bytes, source: str) -> np.ndarray:
+    """All contents, end to end, as one array of ids (n,), of the smallest unsigned type that holds the vocabulary.
+
+    Raises:
+      DataError: if they are not UTF-8 and the tokenizer reads text.
+    """
+    if isinstance(tokenizer, Bytes):
+        return np.frombuffer(b"".join(contents), np.uint8)
+    ids = tokenizer.encode_batch(as_texts(contents, source))
+    return np.concatenate(ids).astype(np.min_scalar_type(tokenizer.vocab_size - 1))
+
+
+def bits_per_byte(nats: float, tokens: int, num_bytes: int) -> float:
+    """A mean loss in nats a token as bits a byte, for a text of so many tokens and bytes."""
+    return nats / math.log(2) * tokens / num_bytes
+
+
+class Window(NamedTuple):
+    """T + 1 consecutive tokens of each of B streams: T inputs, and from the second on the T targets."""
+
+    tokens: np.ndarray  # (B, T + 1) int32
+    starts: np.ndarray  # (B,) booleans, whether a stream begins here, so that nothing goes before its first token
+
+
+class Windows:
+    """Consecutive windows of B streams that lie side by side in an array of tokens.
+
+    With S = floor(N / B) tokens a stream and W = floor((S - 1) / T) windows a pass, window number n holds for row b
+
+        tokens[b·S + (n mod W)·T + i],  i = 0 .. T
+
+    so that it is a function of its number alone, and window n + 1 goes on exactly where n ends until a new pass begins.
+
+    Args:
+      tokens: (N,) ids.
+      batch_size: B.
+      length: T.
+      name: of the tokens, for the error.
+
+    Raises:
+      DataError: if there are not T + 1 tokens for each stream.
+    """
+
+    def __init__(self, tokens, batch_size: int, length: int, *, name: str = "the text"):
+        self.tokens, self.batch_size, self.length = tokens, batch_size, length
+        self.stream_size = len(tokens) // batch_size
+        self.per_pass = (self.stream_size - 1) // length
+        if self.per_pass < 1:
+            raise DataError(
+                f"{name} has {len(tokens)} tokens; expected at least {batch_size * (length + 1)}, so that "
+                f"{batch_size} streams have a window of {length} and its last target each. Give more text, or a "
+                "smaller lm.length or train.batch_size"
+            )
+
+    def batch(self, number: int) -> Window:
+        """Window number `number` ≥ 0, passes being joined end to end."""
+        place = number % self.per_pass
+        rows = np.arange(self.batch_size)[:, None] * self.stream_size + place * self.length
+        tokens = self.tokens[rows + np.arange(self.length + 1)[None, :]].astype(np.int32)
+        return Window(tokens, np.full(self.batch_size, place == 0))
+
+
+def windows(tokens, batch_size: int, length: int, *, name: str = "the text") -> Windows:
+    """`Windows` in up to `batch_size` streams: fewer where the text has not a window for each, as in evaluation.
+
+    Raises:
+      DataError: if there is not one window.
+    """
+    return Windows(tokens, max(1, min(batch_size, len(tokens) // (length + 1))), length, name=name)

@@ -1,0 +1,156 @@
+"""Text from a language model: one call over the prompts, then one token at a time at constant memory."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from qlstm_jax.unroll import tree
+
+
+def check_options(steps: int, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0):
+    """Raises ValueError for options of `generate` that are out of range."""
+    if steps < 1:
+        raise ValueError(f"tokens is {steps}; expected 1 or more")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature is {temperature}; expected 0 (the likeliest token) or more")
+    if top_k < 0:
+        raise ValueError(f"top_k is {top_k}; expected 0 (all) or more")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}; expected more than 0, up to 1 (all)")
+
+
+def filter_logits(logits, *, top_k: int = 0, top_p: float = 1.0):
+    """Logits (..., V) with -inf in place of what is not to be drawn.
+
+    Args:
+        logits: float (..., V), divided by the temperature already.
+        top_k: keep the k largest, of equals those with the lower index; 0 keeps all.
+        top_p: of those, keep the fewest largest whose probabilities sum to top_p or more (nucleus sampling,
+            arXiv 1904.09751, section 3.1); 1 keeps all.
+    """
+    vocab = logits.shape[-1]
+    top_k = min(top_k or vocab, vocab)
+    if top_k == vocab and top_p == 1:
+        return logits
+    order = jnp.argsort(-logits, axis=-1, stable=True)
+    kept = jnp.broadcast_to(jnp.arange(vocab) < top_k, logits.shape)
+    if top_p < 1:
+        ranked = jnp.where(kept, jnp.take_along_axis(logits, order, axis=-1), -jnp.inf)
+        chances = jax.nn.softmax(ranked, axis=-1)
+        before = jnp.cumsum(chances, axis=-1) - chances  # of all that are likelier
+        kept &= before < top_p
+    kept = jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1)
+    return jnp.where(kept, logits, -jnp.inf)
+
+
+def generate(
+    model,
+    prompts,
+    lengths,
+    steps: int,
+    key,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    window: int | None = None,
+):
+    """Draws tokens from a model, each given all before it; each setting and shape is compiled once.
+
+        p_t = softmax(filter(logits_t / temperature))
+
+    A model with a carry reads the prompts in one call and then one token a step. One without, such as a Transformer,
+    reads the last `window` tokens anew in each step.
+
+    Args:
+        model: a `TokenModel`; dropout is off, whatever mode it is in.
+        prompts: (B, P) integers, right padded.
+        lengths: (B,) number of valid positions, 1 to P.
+        steps: tokens to draw.
+        key: a PRNG key.
+        temperature: 0 takes the likeliest token, of equals the first.
+        top_k, top_p: as for `filter_logits`; at temperature 0 they change nothing.
+        window: tokens that a model without a carry sees; default P + steps, all of them.
+
+    Returns:
+        (B, steps) int32.
+
+    Raises:
+        ValueError: for an option out of range, prompts that do not fit the lengths, or an empty prompt.
+    """
+    check_options(steps, temperature=temperature, top_k=top_k, top_p=top_p)
+    prompts, lengths = jnp.asarray(prompts), np.asarray(lengths)
+    if prompts.ndim != 2 or lengths.shape != prompts.shape[:1]:
+        raise ValueError(f"prompts is {prompts.shape} and lengths {lengths.shape}; expected (batch, P) and (batch,)")
+    if lengths.size and not (lengths.min() >= 1 and lengths.max() <= prompts.shape[1]):
+        raise ValueError(f"lengths run from {lengths.min()} to {lengths.max()}; expected 1..{prompts.shape[1]}")
+    window = prompts.shape[1] + steps if window is None else window
+    if window < 1:
+        raise ValueError(f"window is {window}; expected 1 or more")
+    draw = _Draw(float(temperature), int(top_k), float(top_p))
+    graphdef, state = nnx.split(model)
+    keys = jax.random.split(key, steps)
+    if model.has_carry:
+        return _continue(graphdef, state, prompts, lengths, keys, draw=draw)
+    return _reread(graphdef, state, prompts, lengths, keys, draw=draw, window=window)
+
+
+class _Draw(NamedTuple):
+    """How a token is drawn; hashable, so that it is part of what jit specialises on."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+    def __call__(self, key, logits):
+        """One token (B,) from logits (B, V)."""
+        logits = logits.astype(jnp.float32)
+        if self.temperature == 0:
+            return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        logits = filter_logits(logits / self.temperature, top_k=self.top_k, top_p=self.top_p)
+        return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
+
+
+def _model(graphdef, state):
+    model = nnx.merge(graphdef, state)
+    model.eval()
+    return model
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="draw")
+def _continue(graphdef, state, prompts, lengths, keys, *, draw):
+    logits, carry = _model(graphdef, state)(prompts, lengths=lengths, return_carry=True)
+    first = draw(keys[0], tree.pick(logits, lengths - 1))
+
+    def step(carry_and_token, key):
+        carry, token = carry_and_token
+        logits, carry = _model(graphdef, state)(token[:, None], initial_carry=carry, return_carry=True)
+        token = draw(key, logits[:, 0])
+        return (carry, token), token
+
+    _, rest = jax.lax.scan(step, (carry, first), keys[1:])
+    return jnp.concatenate([first[:, None], rest.T], axis=1)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames=("draw", "window"))
+def _reread(graphdef, state, prompts, lengths, keys, *, draw, window):
+    places = jnp.arange(window, dtype=jnp.int32)[None, :]
+    count = jnp.minimum(lengths, window).astype(jnp.int32)
+    seen = jnp.minimum((lengths - count)[:, None] + places, prompts.shape[1] - 1)
+    last = jnp.take_along_axis(prompts.astype(jnp.int32), seen, axis=1)  # the last tokens of each prompt, left aligned
+
+    def step(last_and_count, key):
+        last, count = last_and_count
+        token = draw(key, tree.pick(_model(graphdef, state)(last, lengths=count), count - 1))
+        full = count == window
+        last = jnp.where(full[:, None], jnp.roll(last, -1, axis=1), last)
+        place = jnp.where(full, window - 1, count)
+        last = jnp.where(places == place[:, None], token[:, None], last)
+        return (last, place + 1), token
+
+    _, tokens = jax.lax.scan(step, (last, count), keys)
+    return tokens.T
