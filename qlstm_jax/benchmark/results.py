@@ -68,10 +68,11 @@ def table(records: list[dict]) -> str:
     Bold where the mean over seeds is solved, a star where only the best seed is. The last rows count them.
     """
     runs, variants = by_run(records), list(dict.fromkeys(r["variant"] for r in records))
+    seeds = max(map(len, runs.values()))
     tasks = [name for name in TASKS if any((name, v) in runs for v in variants)]
     lines = ["| level | task | " + " | ".join(variants) + " |", "|---|---|" + "---|" * len(variants)]
     for name in tasks:
-        cells = [_cell(runs.get((name, variant))) for variant in variants]
+        cells = [_cell(runs.get((name, variant)), seeds) for variant in variants]
         lines.append(f"| {TASKS[name].level} | {name} | " + " | ".join(cells) + " |")
     for title, value in (("mean", statistics.mean), ("best seed", max)):
         counts = []
@@ -82,7 +83,7 @@ def table(records: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _cell(records) -> str:
+def _cell(records, seeds: int) -> str:
     if not records:
         return ""
     scores = [r["score"] for r in records]
@@ -92,6 +93,8 @@ def _cell(records) -> str:
         text = f"**{text}**"
     elif best >= SOLVED:
         text += " *"
+    if len(records) < seeds:
+        text += f", {len(records)} of {seeds} seeds"
     diverged = sum(r["diverged"] for r in records)
     return text + (f", {diverged} diverged" if diverged else "")
 

@@ -43,7 +43,7 @@ def accuracy_of_many(series: dict, train: tuple[int, int], chance: float, title:
         path: of the PNG.
     """
     figure, axes = plt.subplots(figsize=SIZE)
-    axes.axvspan(*train, color=SHADE, label=f"trained at {train[0]}..{train[1]}")
+    axes.axvspan(*train, color="#ececec", label=f"trained at {train[0]}..{train[1]}")
     for name, runs in series.items():
         lengths = sorted(int(n) for n in runs[0])
         values = [[run[str(n)] for run in runs] for n in lengths]

@@ -165,7 +165,7 @@ def test_the_table():
         "| level | task | lstm | gru |",
         "|---|---|---|---|",
         "| regular | even_pairs | **91.0 (97.0)** | 74.5 (99.0) *, 1 diverged |",
-        "| dcf | reverse_string | 60.0 (60.0) |  |",
+        "| dcf | reverse_string | 60.0 (60.0), 1 of 2 seeds |  |",
         "| | solved, mean | 1 of 2 | 0 of 1 |",
         "| | solved, best seed | 1 of 2 | 1 of 1 |",
     ]
