@@ -52,7 +52,7 @@ def test_train_then_evaluate(tmp_path):
     done = run("eval.py", "--workdir=run", "--max_length=6", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())
-    assert report["score_lengths"] == [4, 6]
+    assert report["score_lengths"] == [4, 6, 1]
     assert f'"score": {report["score"]}' in done.stdout
     assert "accuracy_by_length.png" in done.stdout
 
