@@ -386,18 +386,26 @@ class PRLSTM(_Layer):
         options = {"lengths": lengths, "initial_carry": initial_carry, "return_carry": return_carry}
         return super().__call__(xs, **options, deterministic=deterministic, rngs=rngs)
 
-    def last_of_tokens(self, symbols, ids, *, lengths=None, deterministic=None, rngs=None):
-        """`last` of the inputs symbols[ids]: in far fewer merges where one layer reads forward and V is small.
+    def of_tokens(self, symbols, ids, *, lengths=None, deterministic=None, rngs=None):
+        """A call on the inputs symbols[ids]: in fewer products where one layer reads forward and V is small.
 
         Args:
             symbols: (V, D), the input of each symbol.
             ids: (B, T) integers in 0..V-1; what stands beyond `lengths` is not read.
-            lengths, deterministic, rngs: as for `last`.
+            lengths, deterministic, rngs: as for a call.
         """
-        if len(self.cells) > 1 or self.bidirectional or self._moves(deterministic):
-            xs = tokens.read(symbols, ids)
-            return self.last(xs, lengths=lengths, deterministic=deterministic, rngs=rngs)
-        return pr_lstm_tokens.reduce(self.cells[0].params, symbols, ids, lengths=lengths).h
+        if self._reads_tokens_alone(deterministic):
+            return pr_lstm_tokens.unroll(self.cells[0].params, symbols, ids, lengths=lengths)
+        return self(tokens.read(symbols, ids), lengths=lengths, deterministic=deterministic, rngs=rngs)
+
+    def last_of_tokens(self, symbols, ids, *, lengths=None, deterministic=None, rngs=None):
+        """`last` of the inputs symbols[ids], in far fewer merges; see `of_tokens`."""
+        if self._reads_tokens_alone(deterministic):
+            return pr_lstm_tokens.reduce(self.cells[0].params, symbols, ids, lengths=lengths).h
+        return self.last(tokens.read(symbols, ids), lengths=lengths, deterministic=deterministic, rngs=rngs)
+
+    def _reads_tokens_alone(self, deterministic) -> bool:
+        return len(self.cells) == 1 and not self.bidirectional and not self._moves(deterministic)
 
     def associativity(self, xs, *, lengths=None, rngs):
         """The penalty of `qlstm_jax.cells.pr_lstm_beyond.associativity`, mean over the layers; `rngs` draws triples.

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from qlstm_jax.cells import base
-from qlstm_jax.unroll import counter, extension, tree
+from qlstm_jax.unroll import counter, extension, tokens, tree
 from qlstm_jax.unroll.sequential import where
 
 Carry = counter.Counter
@@ -192,6 +192,14 @@ def combine(params: Params, left: State, right: State) -> State:
     z = base.affine(left.h, w_left, params.merge_bias, params.dtype)
     z = z + base.matmul(right.h, w_right, params.dtype)
     return _refine(params, _cell(params, 0, z, (left.c, right.c)))
+
+
+def combine_coded(params: Params, left: State, table: State, codes) -> State:
+    """`combine` of left (B, M, H) with the rows `codes` (B, M) of a table (R, H), which meets the kernel but once."""
+    w_left, w_right = jnp.split(params.merge_kernel, 2)
+    z = base.affine(left.h, w_left, params.merge_bias, params.dtype)
+    z = z + tokens.read(base.matmul(table.h, w_right, params.dtype), codes)
+    return _refine(params, _cell(params, 0, z, (left.c, tokens.read(table.c, codes))))
 
 
 def combine_pairs(params: Params, states: State) -> State:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from qlstm_jax.cells import base, pr_lstm
 from qlstm_jax.unroll import tokens, tree
+from qlstm_jax.unroll.sequential import where
 
 
 def reduce(params: pr_lstm.Params, symbols, ids, *, lengths=None) -> pr_lstm.State:
@@ -23,14 +24,39 @@ def reduce(params: pr_lstm.Params, symbols, ids, *, lengths=None) -> pr_lstm.Sta
     Raises:
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
+    merge, leaves, ids, lengths, _ = _prepare(params, symbols, ids, lengths)
+    if ids.shape[1] == 0:
+        return jax.tree.map(lambda a: jnp.zeros((ids.shape[0], *a.shape[1:]), a.dtype), leaves)
+    return tree.fold(merge, tokens.blocks(merge, leaves, ids), ids.shape, lengths, tokens.pick)
+
+
+def unroll(params: pr_lstm.Params, symbols, ids, *, lengths=None):
+    """Every prefix: the outputs (B, T, H) of `pr_lstm.unroll` of the inputs symbols[ids], 0 beyond `lengths`.
+
+    On the way down a right child that is read from a small table has met the kernel there already. Arguments and
+    errors are those of `reduce`.
+    """
+    merge, leaves, ids, lengths, valid = _prepare(params, symbols, ids, lengths)
+    if ids.shape[1] == 0:
+        return jnp.zeros((*ids.shape, params.hidden_size), leaves.h.dtype)
+
+    def merge_coded(left, table, codes):
+        # A product with one-hot codes of R rows is cheaper than one with H rows only if R is well below H.
+        if params.remat or table.h.shape[0] > params.hidden_size // 2:
+            return merge.two(left, tokens.read(table, codes))
+        return pr_lstm.combine_coded(params, left, table, codes)
+
+    ys = tokens.prefixes(merge, merge_coded, tokens.blocks(merge, leaves, ids)).h
+    return ys if valid is None else where(valid, ys, jnp.zeros_like(ys))
+
+
+def _prepare(params, symbols, ids, lengths):
+    """(merge, leaves of the symbols, ids, lengths, valid), checked."""
     size = params.leaf_kernel.shape[0]
     if symbols.ndim != 2 or symbols.shape[1] != size:
         raise ValueError(f"symbols has shape {symbols.shape}; expected (vocabulary, {size}), the input of each symbol")
     if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"ids is {ids.dtype} of shape {ids.shape}; expected integers of shape (batch, time)")
-    _, lengths, _ = base.prepare(jnp.zeros((*ids.shape, size)), lengths, size)
-    merge, leaves = pr_lstm.merge(params), pr_lstm.leaf(params, symbols)
-    if ids.shape[1] == 0:
-        return jax.tree.map(lambda a: jnp.zeros((ids.shape[0], *a.shape[1:]), a.dtype), leaves)
+    _, lengths, valid = base.prepare(jnp.zeros((*ids.shape, size)), lengths, size)
     ids = jnp.clip(ids, 0, symbols.shape[0] - 1).astype(jnp.int32)
-    return tree.fold(merge, tokens.blocks(merge, leaves, ids), ids.shape, lengths, tokens.pick)
+    return pr_lstm.merge(params), pr_lstm.leaf(params, symbols), ids, lengths, valid

@@ -31,6 +31,10 @@ class Transducer(nnx.Module):
         """xs (B, T, C) to the logits (B, output_size) of each row's last valid position."""
         return self._read(self.layer.last(xs, lengths=lengths, rngs=rngs), rngs)
 
+    def of_tokens(self, symbols, ids, *, lengths=None, rngs=None):
+        """A call on the inputs symbols[ids], for a layer that has `of_tokens`: symbols (V, C), ids (B, T)."""
+        return self._read(self.layer.of_tokens(symbols, ids, lengths=lengths, rngs=rngs), rngs)
+
     def last_of_tokens(self, symbols, ids, *, lengths=None, rngs=None):
         """`last` of the inputs symbols[ids], for a layer that has `last_of_tokens`: symbols (V, C), ids (B, T)."""
         return self._read(self.layer.last_of_tokens(symbols, ids, lengths=lengths, rngs=rngs), rngs)

@@ -60,3 +60,29 @@ def pick(level, index):
     if isinstance(level, Coded):
         return read(level.table, tree.pick(level.codes, index))
     return tree.pick(level, index)
+
+
+def prefixes(merge: tree.Merge, merge_coded, levels: list):
+    """Level 0 of `tree.prefixes`: the states of the first t + 1 tokens for each t, (B, T, ...).
+
+    Args:
+        merge: as for `blocks`.
+        merge_coded: (left, table, codes), states (B, M, ...) and right spans by code -> the states of their unions.
+        levels: from `blocks`, of at least one token.
+    """
+    above = None
+    for level in reversed(levels):
+        coded = isinstance(level, Coded)
+        first = read(level.table, level.codes[:, :1]) if coded else tree.cut(level, 0, 1)
+        if above is None:
+            above = first
+            continue
+        evens = (level.codes.shape[1] if coded else tree.width(level)) - 1
+        left = tree.cut(above, 0, evens // 2)
+        if coded:
+            even = merge_coded(left, level.table, level.codes[:, 2::2])
+        else:
+            even = merge.two(left, tree.cut(level, 2, None, 2))
+        even = jax.tree.map(lambda f, e: jnp.concatenate([f, e], axis=1), first, even)
+        above = tree.interleave(even, above)
+    return above

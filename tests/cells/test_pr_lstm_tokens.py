@@ -28,13 +28,16 @@ def test_equals_the_plain_tree(vocabulary, batch, steps, with_lengths):
     lengths = (steps - np.arange(batch, dtype=np.int32)) % (steps + 1) if with_lengths else None
     ids = ids if lengths is None else jnp.where(np.arange(steps)[None] < lengths[:, None], ids, -7)
 
+    def loss(state, ys):
+        return jnp.sum(state.h**2) + jnp.sum(jnp.sin(state.c)) + jnp.sum(jnp.cos(ys[..., 0])), (state, ys)
+
     def plain(params, symbols):
-        state = pr_lstm.reduce(params, symbols[ids], lengths=lengths)
-        return jnp.sum(state.h**2) + jnp.sum(jnp.sin(state.c)), state
+        ys, _ = pr_lstm.unroll(params, symbols[ids], lengths=lengths)
+        return loss(pr_lstm.reduce(params, symbols[ids], lengths=lengths), ys)
 
     def coded(params, symbols):
-        state = pr_lstm_tokens.reduce(params, symbols, ids, lengths=lengths)
-        return jnp.sum(state.h**2) + jnp.sum(jnp.sin(state.c)), state
+        ys = pr_lstm_tokens.unroll(params, symbols, ids, lengths=lengths)
+        return loss(pr_lstm_tokens.reduce(params, symbols, ids, lengths=lengths), ys)
 
     results = [jax.jit(jax.grad(f, argnums=(0, 1), has_aux=True))(params, symbols) for f in (plain, coded)]
     chex.assert_trees_all_close(*results, rtol=2e-5, atol=2e-6)
@@ -59,12 +62,15 @@ def test_bfloat16_and_no_tokens():
     chex.assert_trees_all_close(coded, plain, rtol=0.02, atol=0.02)
     empty = pr_lstm_tokens.reduce(params, symbols, ids[:, :0])
     chex.assert_trees_all_equal(empty, jax.tree.map(jnp.zeros_like, plain))
+    assert pr_lstm_tokens.unroll(params, symbols, ids[:, :0]).shape == (8, 0, 4)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}])
 def test_layers_over_tokens(options):
     layer, (symbols, ids) = PRLSTM(cases.D, 4, rngs=nnx.Rngs(0), **options), draw(3, 6, 7)
     lengths = np.array([7, 3, 0, 1, 6, 7])
+    ys = layer.of_tokens(symbols, ids, lengths=lengths)
+    chex.assert_trees_all_close(ys, layer(symbols[ids], lengths=lengths), rtol=1e-5, atol=1e-6)
     coded = layer.last_of_tokens(symbols, ids, lengths=lengths)
     chex.assert_trees_all_close(coded, layer.last(symbols[ids], lengths=lengths), rtol=1e-5, atol=1e-6)
 

@@ -49,14 +49,16 @@ class FormalProblem(Problem):
 
     def logits(self, model, batch, rngs=None):
         """Logits (B, M, output_size) at the positions of the answer. A single answer takes the last state alone."""
-        if self.single and hasattr(model.layer, "last_of_tokens"):
+        if hasattr(model.layer, "of_tokens"):
             ids, total = self.task.tape(batch)
-            symbols = jnp.eye(self.task.input_size + 1)
-            return model.last_of_tokens(symbols, ids, lengths=total, rngs=rngs)[:, None]
-        xs, total = self.task.frame(batch)
+            inputs = jnp.eye(self.task.input_size + 1), ids
+            run, last = model.of_tokens, model.last_of_tokens
+        else:
+            xs, total = self.task.frame(batch)
+            inputs, run, last = (xs,), model, model.last
         if self.single:
-            return model.last(xs, lengths=total, rngs=rngs)[:, None]
-        return self.task.outputs(model(xs, lengths=total, rngs=rngs), batch)
+            return last(*inputs, lengths=total, rngs=rngs)[:, None]
+        return self.task.outputs(run(*inputs, lengths=total, rngs=rngs), batch)
 
     def loss(self, model, batch, rngs):
         """Cross-entropy by sequence, and the associativity penalty if there is one; accuracy by token."""
