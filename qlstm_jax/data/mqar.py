@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from qlstm_jax.data.checks import at_least
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +47,9 @@ class MQAR:
     num_values: int = 64
 
     def __post_init__(self):
-        _check("num_pairs", self.num_pairs, 1)
-        _check("num_keys", self.num_keys, self.num_pairs)
-        _check("num_values", self.num_values, 2)
+        at_least("num_pairs", self.num_pairs, 1)
+        at_least("num_keys", self.num_keys, self.num_pairs)
+        at_least("num_values", self.num_values, 2)
 
     @property
     def vocab_size(self) -> int:
@@ -68,8 +70,8 @@ class MQAR:
         Raises:
             ValueError: if a size is no integer or too small.
         """
-        _check("batch_size", batch_size, 1)
-        _check("length", length, 3 * self.num_pairs)
+        at_least("batch_size", batch_size, 1)
+        at_least("length", length, 3 * self.num_pairs)
         pairs, rest = self.num_pairs, length - 2 * self.num_pairs
         k_keys, k_values, k_places = jax.random.split(key, 3)
         keys = _distinct(k_keys, batch_size, self.num_keys, pairs)
@@ -88,8 +90,3 @@ class MQAR:
 def _distinct(key, batch_size: int, choices: int, count: int):
     """(B, count) int32, distinct numbers of 0 .. choices - 1 in each row, every choice and order alike likely."""
     return jnp.argsort(jax.random.uniform(key, (batch_size, choices)), axis=1)[:, :count].astype(jnp.int32)
-
-
-def _check(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}; expected a Python int of at least {least}")

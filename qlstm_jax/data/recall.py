@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from qlstm_jax.data.checks import at_least
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Recall:
     num_noise: int = 8
 
     def __post_init__(self):
-        _check("num_classes", self.num_classes, 2)
-        _check("num_noise", self.num_noise, 1)
+        at_least("num_classes", self.num_classes, 2)
+        at_least("num_noise", self.num_noise, 1)
 
     @property
     def vocab_size(self) -> int:
@@ -63,15 +65,10 @@ class Recall:
         Raises:
             ValueError: if a size is no integer or too small.
         """
-        _check("batch_size", batch_size, 1)
-        _check("length", length, 0)
+        at_least("batch_size", batch_size, 1)
+        at_least("length", length, 0)
         class_key, noise_key = jax.random.split(key)
         labels = jax.random.randint(class_key, (batch_size,), 0, self.num_classes, jnp.int32)
         noise = jax.random.randint(noise_key, (batch_size, length), self.num_classes, self.vocab_size, jnp.int32)
         ids = jnp.concatenate([labels[:, None], noise], axis=1)
         return RecallBatch(ids, jnp.full(batch_size, length + 1, jnp.int32), labels)
-
-
-def _check(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}; expected a Python int of at least {least}")
