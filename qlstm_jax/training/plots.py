@@ -57,6 +57,17 @@ def accuracy_of_many(series: dict, train: tuple[int, int], chance: float, title:
     _save(figure, path)
 
 
+def bits_per_byte_by_position(curve, trained: int, title: str, path):
+    """Bits per byte (C,) against the number of tokens read, on a logarithmic axis, a window of training shaded."""
+    figure, axes = plt.subplots(figsize=SIZE)
+    axes.axvspan(1, trained, color=SHADE, label=f"a window of training, {trained}")
+    axes.plot(range(1, len(curve) + 1), curve, color=LINE, linewidth=1.2)
+    axes.set(xlabel="position in the context (tokens)", ylabel="bits per byte", title=title, xscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
 def confusion_matrix(confusion, names, title: str, path):
     """Counts by true and predicted label, shaded by their share of the true label."""
     side = max(4.0, 0.6 * len(names) + 2)

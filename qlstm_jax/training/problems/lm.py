@@ -196,7 +196,7 @@ class LMProblem(Problem):
         figures = self.figures(model, "test", options.tokens)
         curve, trained = self.by_position(model, "test", options.tokens), self.config.lm.length
         title = f"{self.config.model.cell}, test: {figures['bits_per_byte']:.3f} bits per byte"
-        _picture(curve, trained, title, folder / "bits_per_byte_by_position.png")
+        plots.bits_per_byte_by_position(curve, trained, title, folder / "bits_per_byte_by_position.png")
         prompt = self.tokenizer.decode(self.tokens["test"][:64])
         (text,) = self.generate(model, [prompt], key=key, **SAMPLE)
         (folder / "sample.txt").write_text(text + "\n", encoding="utf-8")
@@ -249,16 +249,3 @@ def _sums(logits, targets):
     losses, right = _by_token(logits, targets)
     count = jnp.float32(targets.size)
     return {"loss": jnp.sum(losses), "weight": count, "correct": jnp.sum(right), "count": count, "tokens": count}
-
-
-def _picture(curve, trained, title, path):
-    """Bits per byte against the number of tokens read, on a logarithmic axis."""
-    figure, axes = plots.plt.subplots(figsize=plots.SIZE)
-    axes.axvspan(1, trained, color=plots.SHADE, label=f"a window of training, {trained}")
-    axes.plot(np.arange(1, len(curve) + 1), curve, color=plots.LINE, linewidth=1.2)
-    axes.set(xlabel="position in the context (tokens)", ylabel="bits per byte", title=title, xscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=140)
-    plots.plt.close(figure)
