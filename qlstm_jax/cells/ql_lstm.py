@@ -256,7 +256,6 @@ def unroll(params: Params, xs, *, lengths=None, carry: Carry | None = None, plai
     block = partial(_block, params, kernel.plain if plain else kernel.fast)
     return blockwise.unroll(
         jax.checkpoint(block) if params.remat else block,
-        lambda xs: xs,
         initial_carry(params, xs.shape[0]) if carry is None else carry,
         xs,
         lengths=lengths,

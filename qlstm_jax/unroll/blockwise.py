@@ -8,12 +8,11 @@ import jax.numpy as jnp
 from qlstm_jax.unroll.sequential import time_major
 
 
-def unroll(block: Callable, project: Callable, carry, xs, *, lengths, valid, block_size: int, position=None):
+def unroll(block: Callable, carry, xs, *, lengths, valid, block_size: int, position=None):
     """A whole sequence, block by block, from the start of a stream or from anywhere in it.
 
     Args:
         block: as for `scan_time_major`.
-        project: what is taken for all positions at once: (T, B, D) to the inputs of `block`, (T, B, ...).
         carry: where to begin, a pytree of (B, ...) arrays.
         xs: (B, T, D).
         lengths, valid: as `cells.base.prepare` returns them.
@@ -31,7 +30,7 @@ def unroll(block: Callable, project: Callable, carry, xs, *, lengths, valid, blo
     elif position is not None:
         block_size = 1
     valid = None if valid is None else valid.T
-    ys, carry = scan_time_major(block, carry, project(time_major(xs)), valid=valid, block_size=block_size)
+    ys, carry = scan_time_major(block, carry, time_major(xs), valid=valid, block_size=block_size)
     ys = time_major(ys)
     return undelay(ys, position, steps) if moved else ys, carry
 
