@@ -29,8 +29,8 @@ import jax.numpy as jnp
 from qlstm_jax.unroll import matrix_memory
 from qlstm_jax.unroll.matrix_memory import EPSILON, NEVER, Inputs, State
 
-# Numbers in the L x L blocks of one group: 1 MiB in float32, so that several such arrays stay in a CPU's cache.
-GROUP = 2**18
+# Numbers in the L x L blocks of one group: half a MiB in float32, so that several such arrays stay in a CPU's cache.
+GROUP = 2**17
 
 
 def chunkwise(q, k, v, i, f, state: State | None = None, *, lengths=None, resets=None, chunk_size: int = 64):
@@ -81,10 +81,16 @@ def _take(sizes, tree, number):
     return jax.tree.map(take, tree)
 
 
-def _in_time(a):
-    """(G, c, B, N, L, ...) to (B, T, N, ...)."""
-    a = jnp.moveaxis(a, (2, 3), (0, 4))
-    return a.reshape(a.shape[0], a.shape[1] * a.shape[2] * a.shape[3], *a.shape[4:])
+def _put(sizes, whole, parts, number):
+    """Arrays (B, T, N, ...) with group `number` replaced by `parts` (c, B, N, L, ...)."""
+    steps = sizes[1] * sizes[2]
+
+    def put(all_, part):
+        part = jnp.moveaxis(part, (1, 3), (0, 2))
+        part = part.reshape(part.shape[0], steps, *part.shape[3:])
+        return jax.lax.dynamic_update_slice_in_dim(all_, part, number * steps, axis=1)
+
+    return jax.tree.map(put, whole, parts)
 
 
 class Ends(NamedTuple):
@@ -163,7 +169,7 @@ def _running_sum(a):
 
 
 class Scale(NamedTuple):
-    """What the gradient of pass 3 needs of its outcome, (c, B, N, L) each."""
+    """What the gradient of pass 3 needs of its outcome, (c, B, N, L) each; of all positions, (B, T, N)."""
 
     m: jax.Array
     u: jax.Array  # h = u times the numerator
@@ -195,15 +201,17 @@ def _run(sizes, x: Inputs, resets, state: State):
 
 
 def _forward(sizes, whole, resets_of_all, state):
-    def group(state, number):
+    def group(carry, number):
+        state, outputs = carry
         x, resets = _group(sizes, whole, resets_of_all, number)
         ends = _ends(x.i, x.log_f, resets)
         state, before = _boundaries(state, ends.keep, _add(x, ends))
-        h, scale = _output(x, _within(x.i, x.log_f, resets, before.m), before)
-        return state, (h, before, scale)
+        outputs = _put(sizes, outputs, _output(x, _within(x.i, x.log_f, resets, before.m), before), number)
+        return (state, outputs), before
 
-    last, (h, before, scale) = jax.lax.scan(group, state, jnp.arange(sizes[0]))
-    return (_in_time(h), last), (whole, resets_of_all, before, last, scale)
+    outputs = jnp.zeros_like(whole.v), Scale(*(jnp.zeros_like(whole.i) for _ in Scale._fields))
+    (last, (h, scale)), before = jax.lax.scan(group, (state, outputs), jnp.arange(sizes[0]))
+    return (h, last), (whole, resets_of_all, before, last, scale)
 
 
 def _backward(sizes, saved, cotangents):
@@ -211,23 +219,24 @@ def _backward(sizes, saved, cotangents):
     d_h, d_last = cotangents
 
     def group(carry, inputs):
-        d_state, after_m = carry
-        number, before, scale = inputs
+        d_state, after_m, outputs = carry
+        number, before = inputs
         x, resets = _group(sizes, whole, resets_of_all, number)
         within = _within(x.i, x.log_f, resets, before.m)
-        d_x, d_before, d_m = _output_backward(x, within, before, scale, _take(sizes, d_h, number))
+        d_x, d_before, d_m = _output_backward(x, within, before, *_take(sizes, (scale, d_h), number))
         after_m = jnp.concatenate([before.m[1:], after_m[None]])
         ends = _ends(x.i, x.log_f, resets)
         old, new = jnp.exp(ends.keep + before.m - after_m), jnp.exp(ends.write - after_m[..., None])
         d_state, d_after = _boundaries_backward(d_state, old, d_before)
         d_x = _add_backward(x, d_x, before, d_after, old, new)
-        return (d_state, before.m[0]), (d_x._replace(k=d_x.k * x.k.shape[-1] ** -0.5), d_m)
+        outputs = _put(sizes, outputs, (d_x._replace(k=d_x.k * x.k.shape[-1] ** -0.5), d_m), number)
+        return (d_state, before.m[0], outputs), None
 
-    inputs = jnp.arange(sizes[0]), before, scale
-    (d_state, _), outputs = jax.lax.scan(group, ((d_last.C, d_last.n), last.m), inputs, reverse=True)
-    d_x, d_m, m = jax.tree.map(_in_time, (*outputs, scale.m))
+    carry = (d_last.C, d_last.n), last.m, jax.tree.map(jnp.zeros_like, (whole, scale.m))
+    (d_state, _, (d_x, d_m)), _ = jax.lax.scan(group, carry, (jnp.arange(sizes[0]), before), reverse=True)
     first = jax.tree.map(lambda a: a[0, 0], before)
-    d_i, d_log_f, d_first = _through_maximum(whole, resets_of_all, m, first.m, d_m, d_last.m - _inner(last, d_last))
+    d_scale = d_last.m - _inner(last, d_last)
+    d_i, d_log_f, d_first = _through_maximum(whole, resets_of_all, scale.m, first.m, d_m, d_scale)
     d_state = State(*d_state, m=d_first + _inner(first, d_state))
     return d_x._replace(i=d_x.i + d_i, log_f=d_x.log_f + d_log_f), None, d_state
 
