@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qlstm_jax.unroll import sequential
+from qlstm_jax.unroll import products, sequential
 
 
 def static(**kwargs):
@@ -31,7 +31,7 @@ def accumulator(dtype):
 
 def matmul(x, kernel, dtype):
     """`x @ kernel` with both operands in `dtype`, accumulated and returned in float32 or wider."""
-    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=accumulator(dtype))
+    return products.matmul(x.astype(dtype), kernel.astype(dtype), accumulator(dtype))
 
 
 def row(vector, ndim: int):

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from qlstm_jax.cells import base
-from qlstm_jax.unroll import sequential
+from qlstm_jax.unroll import products, sequential
 
 
 def plain(gates: Callable, kernel, weights, s, carry, z, valid=None):
@@ -114,7 +114,7 @@ def _scan_backward(gates, residuals, cotangents):
     if valid is not None:  # before its first valid position, a row keeps the h that it began with
         hs = jnp.where(valid[:, :, None], hs, first[None])
     before = jnp.concatenate([first[None], hs])[: len(hs)].astype(wide)
-    dkernel = jnp.einsum("tbh,tbg->hg", before, dz)
+    dkernel = products.kernel_gradient(before, dz)
     return dkernel.astype(kernel.dtype), sums, (dc, dh.astype(dtype)), dz, None
 
 
