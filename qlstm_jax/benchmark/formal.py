@@ -9,8 +9,6 @@ each budget the accuracy-against-length pictures.
 """
 
 import argparse
-import hashlib
-import json
 import sys
 import time
 from pathlib import Path
@@ -89,23 +87,9 @@ def budget(common: dict) -> str:
     )
 
 
-def identity(config) -> dict:
-    """The keys in which a run differs from the default, but for its seed and how often it reports."""
-    aside = ("seed", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep_checkpoints")
-    keys = variants.flat_keys(config)
-    plain = configs.default()
-    changed = {k: configs.get(config, k) for k in sorted(keys) if configs.get(config, k) != configs.get(plain, k)}
-    return {k: v for k, v in changed.items() if k not in aside} | {"task": config.task}
-
-
-def fingerprint(settings: dict) -> str:
-    """Eight letters that differ where the settings do, for the name of a folder."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-
-
 def run_job(task, variant, config, args, results: Results, stop) -> int:
     """Trains and evaluates the seeds of one cell on one task that have no result yet, and returns how many."""
-    mine = identity(config)
+    mine = variants.identity(config)
     missing = [seed for seed in range(args.seeds) if not results.has(mine, seed)]
     if not missing:
         return 0
@@ -113,7 +97,7 @@ def run_job(task, variant, config, args, results: Results, stop) -> int:
     trainer = Trainer(problems.make(config, None), config)
     for first in range(0, len(missing), together):
         seeds = missing[first : first + together]
-        folder = args.workdir / variant.name / task / f"seeds_{'_'.join(map(str, seeds))}_{fingerprint(mine)}"
+        folder = args.workdir / variant.name / task / f"seeds_{'_'.join(map(str, seeds))}_{variants.fingerprint(mine)}"
         progress, start = Progress(0, config.train.steps), time.perf_counter()
         state = trainer.run(seeds, folder, progress, stop, checkpoint_seconds=args.checkpoint_seconds)
         progress.close()

@@ -1,6 +1,8 @@
 """A column of a results table in one word: a cell, and what is changed about its config."""
 
 import dataclasses
+import hashlib
+import json
 
 from ml_collections import ConfigDict
 
@@ -58,10 +60,32 @@ def build(task: str, variant: Variant, common: dict) -> ConfigDict:
         ConfigError: for settings that no run can have.
     """
     config = configs.default()
-    config.task, config.model.cell = task, variant.cell
+    config.task = task
+    return apply(config, variant, common)
+
+
+def apply(base: ConfigDict, variant: Variant, common: dict) -> ConfigDict:
+    """`build` on another config than the default, which stays as it is."""
+    config = base.copy_and_resolve_references()
+    config.model.cell = variant.cell
     config.update_from_flattened_dict(common | variant.settings)
     configs.check(config)
     return config
+
+
+def identity(config) -> dict:
+    """The keys in which a run differs from the default, but for its seed and how often it reports."""
+    aside = ["seed", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints"]
+    if config.train.select == "last":  # else it is among these that the best is looked for
+        aside.append("train.eval_every")
+    plain = configs.default()
+    changed = {k: configs.get(config, k) for k in sorted(flat_keys(config)) if k not in aside}
+    return {k: v for k, v in changed.items() if v != configs.get(plain, k)} | {"task": config.task}
+
+
+def fingerprint(settings: dict) -> str:
+    """Eight letters that differ where the settings do, for the name of a folder."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def flat_keys(config, prefix: str = "") -> list[str]:

@@ -86,9 +86,10 @@ def confusion_matrix(confusion, names, title: str, path):
 
 
 def learning_curves(records: list[dict], title: str, path):
-    """Loss and accuracy against the step, of training and validation."""
-    figure, panels = plt.subplots(1, 2, figsize=(2 * SIZE[0] * 0.75, SIZE[1]))
-    for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
+    """Loss and, where there is one, accuracy against the step, of training and validation."""
+    names = [name for name in ("loss", "accuracy") if any(name in r for r in records)] or ["loss"]
+    figure, panels = plt.subplots(1, len(names), figsize=(len(names) * SIZE[0] * 0.75, SIZE[1]), squeeze=False)
+    for axes, name in zip(panels[0], names, strict=True):
         for split, color in (("train", LINE), ("validation", "#d9762b")):
             points = [(r["step"], r[name]) for r in records if r["split"] == split and name in r]
             if points:
@@ -98,6 +99,70 @@ def learning_curves(records: list[dict], title: str, path):
         axes.set(xlabel="step", ylabel=name)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    panels[1].set_ylim(0, 1.03)
+        if name == "accuracy":
+            axes.set_ylim(0, 1.03)
     figure.suptitle(title)
     _save(figure, path)
+
+
+def forecasts(panels: dict, origin: int, title: str, path):
+    """What was seen, what followed and what was forecast, a panel for each series.
+
+    Args:
+        panels: name to (values (L + H,), forecast (H,), half the 90 % interval (H,) or None).
+        origin: row of the first value that is forecast.
+        title: of the picture.
+        path: of the PNG.
+    """
+    figure, rows = plt.subplots(len(panels), 1, figsize=(SIZE[0], 1 + 2.4 * len(panels)), sharex=True, squeeze=False)
+    for axes, (name, (values, centre, half)) in zip(rows[:, 0], panels.items(), strict=True):
+        ahead = range(origin, origin + len(centre))
+        axes.plot(range(ahead.stop - len(values), ahead.stop), values, color="grey", linewidth=1, label="measured")
+        axes.plot(ahead, centre, color=LINE, linewidth=1.5, label="forecast")
+        if half is not None:
+            axes.fill_between(ahead, centre - half, centre + half, color=SHADE, label="90 % interval")
+        axes.set(ylabel=name)
+        axes.grid(alpha=0.3)
+    rows[0, 0].set_title(title)
+    rows[0, 0].legend(frameon=False, loc="upper left", fontsize=8)
+    rows[-1, 0].set_xlabel("row")
+    _save(figure, path)
+
+
+def study(points: dict, columns: list[str], metric: str, title: str, path):
+    """A line for each model over the columns of a study, or a bar for each where there is one column.
+
+    Args:
+        points: model to a (mean, half the confidence interval) for each column, or None where there is none.
+        columns: their names.
+        metric: name of the figure.
+        title: of the picture.
+        path: of the PNG.
+    """
+    figure, axes = plt.subplots(figsize=SIZE)
+    if len(columns) == 1:
+        names = list(points)
+        means, halves = zip(*(points[name][0] for name in names), strict=True)
+        axes.barh(range(len(names)), means, xerr=halves, color=SHADE, edgecolor=LINE, capsize=3)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set(xlabel=metric, title=title, xlim=_around(means, halves))
+    else:
+        for name, values in points.items():
+            places = [i for i, value in enumerate(values) if value is not None]
+            means, halves = zip(*(values[i] for i in places), strict=True)
+            axes.errorbar(places, means, yerr=halves, marker="o", markersize=4, linewidth=1.2, capsize=3, label=name)
+        axes.set_xticks(range(len(columns)), [c.replace(",", "\n") for c in columns])
+        axes.set(xlabel="setting of the task", ylabel=metric, title=title)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _around(means, halves):
+    """An axis that shows the intervals, and not the empty way from 0 to them."""
+    halves = [h if h == h else 0.0 for h in halves]
+    low = min(m - h for m, h in zip(means, halves, strict=True))
+    high = max(m + h for m, h in zip(means, halves, strict=True))
+    margin = 0.15 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
