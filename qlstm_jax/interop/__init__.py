@@ -11,6 +11,7 @@ from qlstm_jax.interop.flax import (
 from qlstm_jax.interop.haiku import pr_lstm_from_haiku
 from qlstm_jax.interop.torch import lstm_from_torch, lstm_to_torch
 from qlstm_jax.interop.xlstm import slstm_from_torch, xlstm_block_from_torch, xlstm_from_torch
+from qlstm_jax.interop.xlstm_7b import xlstm_7b_from_torch
 
 __all__ = [
     "gru_from_flax",
@@ -23,6 +24,7 @@ __all__ = [
     "rnn_from_flax",
     "rnn_to_flax",
     "slstm_from_torch",
+    "xlstm_7b_from_torch",
     "xlstm_block_from_torch",
     "xlstm_from_torch",
 ]

@@ -9,6 +9,9 @@ sLSTM cell stores its recurrent kernel and bias in one of two layouts, by the ba
 Gates come in the order i, f, z, o in both, as here; N heads of K.
 """
 
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +19,7 @@ from flax import nnx
 
 from qlstm_jax.cells import base, slstm
 from qlstm_jax.interop import checks
-from qlstm_jax.models.xlstm import MLSTMBlock, SLSTMBlock, XLSTMLanguageModel, XLSTMStack
+from qlstm_jax.models.xlstm import SLSTMBlock, XLSTMLanguageModel, XLSTMStack, block_kind
 from qlstm_jax.models.xlstm_layers import XLSTMConfig
 
 BIAS_LAYOUTS = ("vanilla", "cuda")
@@ -63,33 +66,14 @@ def xlstm_from_torch(state_dict, config: XLSTMConfig, *, bias_layout: str | None
         An `XLSTMLanguageModel`, or if the config has no vocab_size an `XLSTMStack`.
 
     Raises:
-        ValueError: that lists every name missing, unexpected or of another shape; if bias_layout is none of the two.
+        ValueError: that lists every name missing, unexpected or of another shape; if bias_layout is none of the two;
+            for a config of another kind.
     """
-    is_model = config.vocab_size is not None
-    start = "xlstm_block_stack." if is_model else ""
-    starts = [f"{start}blocks.{n}." for n in range(config.num_blocks)]
-    expected = {f"{start}post_blocks_norm.weight": (config.embedding_size,)}
-    if is_model:
-        expected |= dict.fromkeys(
-            ["token_embedding.weight", "lm_head.weight"], (config.vocab_size, config.embedding_size)
-        )
-    for index, prefix in enumerate(starts):
-        expected |= {prefix + name: shape for name, shape in _block_shapes(config, index, bias_layout).items()}
-    checks.check_arrays("the xLSTM of this config", state_dict, expected)
-
-    w = {name: np.asarray(array) for name, array in state_dict.items()}
-    tree = {
-        "blocks": {n: _block_tree(w, prefix, config, n, bias_layout) for n, prefix in enumerate(starts)},
-        "norm": {"scale": w[f"{start}post_blocks_norm.weight"]},
-    }
-    if not is_model:
-        return _made(XLSTMStack, config, tree)
-    tree = {
-        "embed": {"embedding": w["token_embedding.weight"]},
-        "stack": tree,
-        "head": _transposed(w["lm_head.weight"]),
-    }
-    return _made(XLSTMLanguageModel, config, tree)
+    check_config(config, XLSTMConfig, "xlstm_7b_from_torch")
+    outer = Outer("token_embedding.weight", "xlstm_block_stack.", "post_blocks_norm.weight")
+    shapes = partial(_block_shapes, config, bias_layout=bias_layout)
+    tree = partial(_block_tree, config=config, bias_layout=bias_layout)
+    return whole("the xLSTM of this config", state_dict, config, outer, shapes, tree)
 
 
 def xlstm_block_from_torch(state_dict, config: XLSTMConfig, *, index: int = 0, bias_layout: str | None = None):
@@ -104,23 +88,69 @@ def xlstm_block_from_torch(state_dict, config: XLSTMConfig, *, index: int = 0, b
     Raises:
         ValueError: as `xlstm_from_torch`; if there is no such block.
     """
+    check_config(config, XLSTMConfig, "xlstm_7b_from_torch")
     if not 0 <= index < config.num_blocks:
         raise ValueError(f"index is {index}; expected 0..{config.num_blocks - 1}, as the config has that many blocks")
-    kind = SLSTMBlock if index in config.slstm_at else MLSTMBlock
+    kind = block_kind(config, index)
     source = f"an xLSTM's {'sLSTM' if kind is SLSTMBlock else 'mLSTM'} block of this config"
     checks.check_arrays(source, state_dict, _block_shapes(config, index, bias_layout))
     w = {name: np.asarray(array) for name, array in state_dict.items()}
-    return _made(kind, config, _block_tree(w, "", config, index, bias_layout), index=index)
+    return made(kind, config, _block_tree(w, "", index, config, bias_layout), index=index)
 
 
-def _made(kind, config, tree, **options):
+def check_config(config, kind, other: str):
+    """Raises ValueError unless the config is of this kind; the weights of another kind are read by `other`."""
+    if not isinstance(config, kind):
+        raise ValueError(f"config is a {type(config).__name__}; expected a {kind.__name__}; see also {other}")
+
+
+class Outer(NamedTuple):
+    """What the official code calls that which is not of a block."""
+
+    embedding: str
+    stack: str  # what the names of the stack begin with in a language model
+    norm: str
+
+
+def whole(source, state_dict, config, outer, shapes, tree):
+    """A language model, or if the config has no vocab_size a stack, its names and shapes checked.
+
+    Args:
+        source: what the weights should be, for the message.
+        state_dict: mapping from name to array.
+        config: sizes and options.
+        outer: names.
+        shapes: from a block's index to its names and their shapes.
+        tree: from (arrays by name, what the block's names begin with, its index) to the parameters of our block.
+    """
+    is_model = config.vocab_size is not None
+    start = outer.stack if is_model else ""
+    starts = [f"{start}blocks.{n}." for n in range(config.num_blocks)]
+    expected = {start + outer.norm: (config.embedding_size,)}
+    if is_model:
+        expected |= dict.fromkeys([outer.embedding, "lm_head.weight"], (config.vocab_size, config.embedding_size))
+    for index, prefix in enumerate(starts):
+        expected |= {prefix + name: shape for name, shape in shapes(index).items()}
+    checks.check_arrays(source, state_dict, expected)
+
+    w = {name: np.asarray(array) for name, array in state_dict.items()}
+    blocks = {index: tree(w, prefix, index=index) for index, prefix in enumerate(starts)}
+    stack = {"blocks": blocks, "norm": {"scale": w[start + outer.norm]}}
+    if not is_model:
+        return made(XLSTMStack, config, stack)
+    embed, head = {"embedding": w[outer.embedding]}, transposed(w["lm_head.weight"])
+    return made(XLSTMLanguageModel, config, {"embed": embed, "stack": stack, "head": head})
+
+
+def made(kind, config, tree, **options):
     """A module whose parameters are those of `tree`: drawn nowhere, so that nothing is held twice."""
     module = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(params=0), **options))
     nnx.update(module, jax.tree.map(lambda a: jnp.asarray(a, config.param_dtype), tree))
     return module
 
 
-def _transposed(weight):
+def transposed(weight) -> dict:
+    """A map (out, in) as the kernel of a linear layer."""
     return {"kernel": weight.T}
 
 
@@ -164,7 +194,7 @@ def _block_shapes(config, index, bias_layout) -> dict:
     }
 
 
-def _block_tree(w, start, config, index, bias_layout) -> dict:
+def _block_tree(w, start, index, config, bias_layout) -> dict:
     """The parameters of a block, whose names begin with `start`, as the tree of our module."""
     tree, layer = {"norm": {"scale": w[f"{start}xlstm_norm.weight"]}}, f"{start}xlstm."
     tree["conv"] = _convolution(w, layer)
@@ -177,19 +207,19 @@ def _block_tree(w, start, config, index, bias_layout) -> dict:
             "bias": bias,
             "head_norm": {"scale": w[f"{layer}group_norm.weight"]},
             "feedforward_norm": {"scale": w[f"{start}ffn_norm.weight"]},
-            "feedforward_in": _transposed(w[f"{start}ffn.proj_up.weight"]),
-            "feedforward_out": _transposed(w[f"{start}ffn.proj_down.weight"]),
+            "feedforward_in": transposed(w[f"{start}ffn.proj_up.weight"]),
+            "feedforward_out": transposed(w[f"{start}ffn.proj_down.weight"]),
         }
     kernels, biases = ([w[f"{layer}mlstm_cell.{g}gate.{kind}"] for g in "if"] for kind in ("weight", "bias"))
     return tree | {
-        "up": _transposed(w[f"{layer}proj_up.weight"]),
+        "up": transposed(w[f"{layer}proj_up.weight"]),
         "query_key": _maps(w[f"{layer}q_proj.weight"], w[f"{layer}k_proj.weight"]),
         "value": _maps(w[f"{layer}v_proj.weight"]),
         "gate_kernel": np.concatenate(kernels).T,
         "gate_bias": np.concatenate(biases),
         "head_norm": {"scale": w[f"{layer}mlstm_cell.outnorm.weight"]},
         "skip": w[f"{layer}learnable_skip"],
-        "down": _transposed(w[f"{layer}proj_down.weight"]),
+        "down": transposed(w[f"{layer}proj_down.weight"]),
     }
 
 

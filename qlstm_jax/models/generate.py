@@ -67,7 +67,7 @@ def generate(
     reads the last `window` tokens anew in each step.
 
     Args:
-        model: a `TokenModel`; dropout is off, whatever mode it is in.
+        model: a `TokenModel` or `XLSTMLanguageModel`; dropout is off, whatever mode it is in.
         prompts: (B, P) integers, right padded.
         lengths: (B,) number of valid positions, 1 to P.
         steps: tokens to draw.

@@ -1,9 +1,11 @@
-"""xLSTM (arXiv 2405.04517): a stack of mLSTM and sLSTM blocks, alone, as a language model, as a sequence layer.
+"""xLSTM (arXiv 2405.04517) and xLSTM 7B (2503.13427): a stack, alone, as a language model, as a sequence layer.
 
-    x = block(x) for each block of `qlstm_jax.models.xlstm_blocks`;  ys = LN(x)
-    logits = LN(...Embed(tokens)...) W_head                 no bias, not tied to the embedding
+    x = block(x) for each block;  ys = norm(x)
+    logits = cap(norm(...Embed(tokens)...) W_head)          no bias, not tied to the embedding
 
-Each reads a whole sequence at once, or a token at a time by `step`, to the same result.
+An `XLSTMConfig` gives blocks of `qlstm_jax.models.xlstm_blocks`, LN and no cap, an `MLSTM7BConfig` the block of
+`qlstm_jax.models.xlstm_7b`, RMS and 30 tanh(logits / 30). Each model reads a whole sequence at once, or a token at a
+time by `step`, to the same result.
 """
 
 import jax
@@ -11,23 +13,34 @@ import jax.numpy as jnp
 from flax import nnx
 
 from qlstm_jax.cells import base
+from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig, capped
 from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
-from qlstm_jax.models.xlstm_layers import HeadNorm, XLSTMConfig, linear, slstm_positions, small_init
+from qlstm_jax.models.xlstm_layers import XLSTMConfig, linear, slstm_positions, small_init
 from qlstm_jax.unroll import matrix_memory, tree
 
 __all__ = [
     "XLSTM",
+    "MLSTM7BBlock",
+    "MLSTM7BConfig",
     "MLSTMBlock",
     "SLSTMBlock",
     "XLSTMConfig",
     "XLSTMLanguageModel",
     "XLSTMStack",
+    "block_kind",
     "slstm_positions",
 ]
 
 
+def block_kind(config: XLSTMConfig | MLSTM7BConfig, index: int):
+    """The class of the block at a place in the stack, counted from 0."""
+    if isinstance(config, MLSTM7BConfig):
+        return MLSTM7BBlock
+    return SLSTMBlock if index in config.slstm_at else MLSTMBlock
+
+
 class XLSTMStack(nnx.Module):
-    """Blocks on blocks and a final LayerNorm: xs (B, T, H) to (B, T, H).
+    """Blocks on blocks and a final norm: xs (B, T, H) to (B, T, H).
 
     config = XLSTMConfig(embedding_size=64, num_blocks=8, slstm_at="7:1")
     stack = XLSTMStack(config, rngs=nnx.Rngs(0))
@@ -35,15 +48,15 @@ class XLSTMStack(nnx.Module):
     carry, y = stack.step(carry, x)                         # one more token, x (B, 64)
 
     Args:
-        config: sizes and options.
+        config: sizes and options; its class says which blocks and which norm.
         rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
     """
 
-    def __init__(self, config: XLSTMConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs):
         self.config = config
-        kinds = [SLSTMBlock if n in config.slstm_at else MLSTMBlock for n in range(config.num_blocks)]
-        self.blocks = nnx.List([kind(config, index=n, rngs=rngs) for n, kind in enumerate(kinds)])
-        self.norm = HeadNorm(config.embedding_size, param_dtype=config.param_dtype)
+        places = range(config.num_blocks)
+        self.blocks = nnx.List([block_kind(config, n)(config, index=n, rngs=rngs) for n in places])
+        self.norm = config.norm()
 
     def initialize_carry(self, batch_size: int) -> tuple:
         """The carry before the first token, a tuple with one for each block."""
@@ -99,7 +112,7 @@ class XLSTMStack(nnx.Module):
 
 
 class XLSTMLanguageModel(nnx.Module):
-    """Tokens in, the logits of the next token out.
+    """Tokens in, the logits of the next token out; `qlstm_jax.models.generate` writes with it.
 
     config = XLSTMConfig(vocab_size=256, embedding_size=64, num_blocks=8, slstm_at="7:1")
     model = XLSTMLanguageModel(config, rngs=nnx.Rngs(0))
@@ -107,14 +120,16 @@ class XLSTMLanguageModel(nnx.Module):
     carry, logits = model.step(carry, token)                # one more token, (B,) to (B, 256)
 
     Args:
-        config: sizes and options, vocab_size among them.
+        config: sizes and options, vocab_size among them; its class says which blocks, norm and cap.
         rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
 
     Raises:
         ValueError: if the config has no vocab_size.
     """
 
-    def __init__(self, config: XLSTMConfig, *, rngs: nnx.Rngs):
+    has_carry = True
+
+    def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs):
         if config.vocab_size is None:
             raise ValueError("vocab_size is None; expected the number of tokens of the language model")
         size, options = config.embedding_size, config.layer_options(rngs)
@@ -127,12 +142,13 @@ class XLSTMLanguageModel(nnx.Module):
         """The carry before the first token, a tuple with one for each block."""
         return self.stack.initialize_carry(batch_size)
 
-    def __call__(self, tokens, *, lengths=None, carry=None, return_carry=False, deterministic=None, rngs=None):
+    def __call__(self, tokens, *, lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
         """The logits at every position, equal to folding `step`.
 
         Args:
             tokens: (B, T) integers in 0..V−1, beyond lengths any.
-            lengths, carry, return_carry, deterministic, rngs: as of `XLSTMStack`.
+            lengths, return_carry, deterministic, rngs: as of `XLSTMStack`.
+            initial_carry: where to continue from; default `initialize_carry`.
 
         Returns:
             logits (B, T, V), float32, 0 beyond `lengths`; with return_carry (logits, carry).
@@ -141,9 +157,9 @@ class XLSTMLanguageModel(nnx.Module):
             ValueError: if tokens are not (B, T) integers, or for what `XLSTMStack` refuses.
         """
         self._check(tokens, 2, "(batch, time)")
-        options = {"lengths": lengths, "carry": carry, "deterministic": deterministic, "rngs": rngs}
+        options = {"lengths": lengths, "carry": initial_carry, "deterministic": deterministic, "rngs": rngs}
         ys, carry = self.stack(self.embed(tokens), return_carry=True, **options)
-        return (self.head(ys), carry) if return_carry else self.head(ys)
+        return (self._logits(ys), carry) if return_carry else self._logits(ys)
 
     def step(self, carry, tokens):
         """One token a row, (B,) integers to (carry, logits (B, V)), without dropout.
@@ -153,7 +169,10 @@ class XLSTMLanguageModel(nnx.Module):
         """
         self._check(tokens, 1, "(batch,)")
         carry, y = self.stack.step(carry, self.embed(tokens))
-        return carry, self.head(y)
+        return carry, self._logits(y)
+
+    def _logits(self, ys):
+        return self.head(ys) if self.config.logit_cap is None else capped(self.head(ys), self.config.logit_cap)
 
     def _check(self, tokens, ndim, axes):
         if tokens.ndim != ndim or not jnp.issubdtype(tokens.dtype, jnp.integer):

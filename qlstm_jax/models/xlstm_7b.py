@@ -5,8 +5,9 @@
     x = x + (σ(u W_o) ⊙ HeadNorm(memory(q, k, v, ĩ, f̃))) W_down
     [g, p] = RMS(x) W_in;  x + (swish(g) ⊙ p) W_out
 
-with `memory` of `qlstm_jax.unroll.matrix_memory`, run in chunks by `qlstm_jax.kernels.mlstm`. The scales of RMS and
-HeadNorm are stored as 1 + w. Norms, gates, states and the residual sum are float32 (or wider).
+with `memory` of `qlstm_jax.unroll.matrix_memory`, run in chunks by `qlstm_jax.kernels.mlstm`. RMS and HeadNorm have no
+bias, and their scale is w. Norms, gates, states and the residual sum are float32 (or wider). The stack and the language
+model are `XLSTMStack` and `XLSTMLanguageModel` of `qlstm_jax.models.xlstm`, given an `MLSTM7BConfig`.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from flax import nnx
 from qlstm_jax.cells import base
 from qlstm_jax.kernels import mlstm as kernels
 from qlstm_jax.models.xlstm_blocks import ResidualBlock
-from qlstm_jax.models.xlstm_layers import HeadNorm, linear, rounded_up, small_init, wang_init
+from qlstm_jax.models.xlstm_layers import HeadNorm, StackConfig, linear, rounded_up, small_init, wang_init
 from qlstm_jax.unroll import matrix_memory
 
 EPSILON = 1e-6
@@ -26,38 +27,26 @@ INPUT_GATE_BIAS = -10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MLSTM7BConfig:
-    """The sizes and options of the blocks; the model of the paper has H = 4096, N = 8 and 32 blocks.
+class MLSTM7BConfig(StackConfig):
+    """The sizes and options of a stack of these blocks; defaults are those of the official code.
+
+    The model of the paper: MLSTM7BConfig(vocab_size=50304, embedding_size=4096, num_blocks=32).
 
     Raises:
         ValueError: for a size, rate or option out of range, or sizes that do not divide each other.
     """
 
-    embedding_size: int  # H
-    num_blocks: int  # for the initial values
     num_heads: int = 8  # N
+    logit_cap: float | None = 30.0
+    gate_cap: float = 15.0
     key_factor: float = 0.5  # channels of all queries, as a multiple of H
     feedforward_factor: float = 8 / 3  # channels of the feed-forward are this times H, rounded up
     feedforward_multiple: int = 64
-    gate_cap: float = 15.0
-    dropout: float = 0.0  # rate on all that is added to the residual sum
-    chunk_size: int = 64  # tokens taken at once; it changes the speed, not the result
-    dtype: str = "float32"  # of activations
-    param_dtype: str = "float32"
 
     def __post_init__(self):
-        sizes = ("embedding_size", "num_blocks", "num_heads", "feedforward_multiple", "chunk_size")
-        base.check_sizes(**{name: getattr(self, name) for name in sizes})
-        for name in ("key_factor", "feedforward_factor", "gate_cap"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number above 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout!r}; expected a rate from 0 to below 1")
-        for name in ("dtype", "param_dtype"):
-            object.__setattr__(self, name, jnp.dtype(getattr(self, name) or jnp.float32).name)
+        self._check(("feedforward_multiple",), ("key_factor", "feedforward_factor", "gate_cap"))
         for name, size in (("embedding_size", self.embedding_size), ("key_factor * embedding_size", self.key_size)):
-            if size % self.num_heads or size == 0:
-                raise ValueError(f"{name} is {size}; expected a multiple of num_heads, which is {self.num_heads}")
+            self._check_divides("num_heads", name, size)
 
     @property
     def key_size(self) -> int:
@@ -67,7 +56,12 @@ class MLSTM7BConfig:
     @property
     def feedforward_size(self) -> int:
         """Channels inside the feed-forward."""
-        return rounded_up(self.feedforward_factor * self.embedding_size, self.feedforward_multiple)
+        # A fraction does not count: the official 2.6667 for 8/3 must not round 64.0008 up to the next multiple of 64.
+        return rounded_up(int(self.feedforward_factor * self.embedding_size), self.feedforward_multiple)
+
+    def norm(self):
+        """An RMSNorm of the residual sum."""
+        return HeadNorm(self.embedding_size, centred=False, offset=0, epsilon=EPSILON, param_dtype=self.param_dtype)
 
 
 def capped(x, cap: float):
@@ -84,20 +78,19 @@ class MLSTM7BBlock(ResidualBlock):
     """
 
     def _build(self, config, index, rngs):
-        size, wide, dtype = config.embedding_size, config.feedforward_size, jnp.dtype(config.dtype)
+        size, wide, options = config.embedding_size, config.feedforward_size, config.layer_options(rngs)
         small, wang = small_init(size), wang_init(size, config.num_blocks)
-        options = {"dtype": dtype, "param_dtype": jnp.dtype(config.param_dtype), "rngs": rngs}
-        rms = {"centred": False, "epsilon": EPSILON, "param_dtype": config.param_dtype}
-        self.norm = HeadNorm(size, **rms)
+        self.norm = config.norm()
         # W_q, W_k, W_v and W_o side by side: one product of one input.
         self.inputs = linear(size, 2 * config.key_size + 2 * size, small, **options)
         forget = jnp.linspace(3.0, 6.0, config.num_heads)
         self.gate_kernel = nnx.Param(jnp.zeros((size, 2 * config.num_heads), config.param_dtype))
         bias = jnp.concatenate([jnp.full_like(forget, INPUT_GATE_BIAS), forget])
         self.gate_bias = nnx.Param(bias.astype(config.param_dtype))
-        self.head_norm = HeadNorm(size, config.num_heads, epsilon=EPSILON, param_dtype=config.param_dtype)
+        head_options = {"offset": 0, "epsilon": EPSILON, "param_dtype": config.param_dtype}
+        self.head_norm = HeadNorm(size, config.num_heads, **head_options)
         self.down = linear(size, size, wang, **options)
-        self.feedforward_norm = HeadNorm(size, **rms)
+        self.feedforward_norm = config.norm()
         self.feedforward_in = linear(size, 2 * wide, small, **options)
         self.feedforward_out = linear(wide, size, wang, **options)
 

@@ -141,7 +141,7 @@ class MLSTMBlock(ResidualBlock):
     def _build(self, config, index, rngs):
         size, inner, options = config.embedding_size, config.inner_size, config.layer_options(rngs)
         small = small_init(size)
-        self.norm = HeadNorm(size, param_dtype=config.param_dtype)
+        self.norm = config.norm()
         self.up = linear(size, 2 * inner, small, **options)
         self.conv = CausalConv(inner, config.conv_size, param_dtype=options["param_dtype"], rngs=rngs)
         blocks = inner // config.projection_block
@@ -185,7 +185,7 @@ class SLSTMBlock(ResidualBlock):
     def _build(self, config, index, rngs):
         size, heads, options = config.embedding_size, config.num_heads, config.layer_options(rngs)
         small, wide = small_init(size), config.feedforward_size
-        self.norm = HeadNorm(size, param_dtype=config.param_dtype)
+        self.norm = config.norm()
         self.conv = CausalConv(size, config.conv_size, param_dtype=options["param_dtype"], rngs=rngs)
         self.input_forget = HeadwiseLinear(size, heads, 2, small, **options)
         self.cell_output = HeadwiseLinear(size, heads, 2, small, **options)
@@ -196,7 +196,7 @@ class SLSTMBlock(ResidualBlock):
             jnp.zeros((4, size), config.param_dtype).at[1].set(forget.astype(config.param_dtype)).reshape(-1)
         )
         self.head_norm = HeadNorm(size, heads, param_dtype=config.param_dtype)
-        self.feedforward_norm = HeadNorm(size, param_dtype=config.param_dtype)
+        self.feedforward_norm = config.norm()
         self.feedforward_in = linear(size, 2 * wide, small, **options)
         self.feedforward_out = linear(wide, size, wang_init(size, config.num_blocks), **options)
 

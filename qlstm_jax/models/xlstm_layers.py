@@ -49,50 +49,66 @@ def slstm_positions(slstm_at: str | Sequence[int], num_blocks: int) -> tuple[int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class XLSTMConfig:
-    """The sizes and options of a stack of blocks; defaults are those of the official code.
+class StackConfig:
+    """What the configs of all kinds of stack hold; one of a kind has `norm` and calls `_check`."""
+
+    embedding_size: int  # H
+    num_blocks: int  # L
+    vocab_size: int | None = None  # V, of a language model
+    num_heads: int = 4  # N
+    dropout: float = 0.0  # rate on all that is added to the residual sum
+    logit_cap: float | None = None  # a language model's logits are cap · tanh(logits / cap)
+    chunk_size: int = 64  # tokens that an mLSTM takes at once; it changes the speed, not the result
+    dtype: str = "float32"  # of activations
+    param_dtype: str = "float32"
+
+    def _check(self, sizes=(), factors=()):
+        """Checks what all have, and the sizes and factors of these names; dtypes are kept as names."""
+        sizes = ("embedding_size", "num_blocks", "num_heads", "chunk_size", *sizes)
+        sizes += () if self.vocab_size is None else ("vocab_size",)
+        base.check_sizes(**{name: getattr(self, name) for name in sizes})
+        for name in (*factors, *(() if self.logit_cap is None else ("logit_cap",))):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number above 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout!r}; expected a rate from 0 to below 1")
+        for name in ("dtype", "param_dtype"):
+            object.__setattr__(self, name, jnp.dtype(getattr(self, name) or jnp.float32).name)
+
+    def _check_divides(self, name, whole, size):
+        if size % getattr(self, name) or size == 0:
+            raise ValueError(f"{whole} is {size}; expected a multiple of {name}, which is {getattr(self, name)}")
+
+    def layer_options(self, rngs) -> dict:
+        """The options that layers share."""
+        return {"dtype": jnp.dtype(self.dtype), "param_dtype": jnp.dtype(self.param_dtype), "rngs": rngs}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class XLSTMConfig(StackConfig):
+    """The sizes and options of a stack of the blocks of the first paper; defaults are those of the official code.
 
     Raises:
         ValueError: for a size, rate or option out of range, or sizes that do not divide each other.
     """
 
-    embedding_size: int  # H
-    num_blocks: int  # L
     slstm_at: str | Sequence[int] = ()  # see `slstm_positions`; kept as positions
-    vocab_size: int | None = None  # V, of a language model
-    num_heads: int = 4  # N
     conv_size: int = 4  # W
     projection_block: int = 4  # rows of a block of W_q, W_k and W_v
     inner_factor: float = 2.0  # inner is this times H, rounded up
     inner_multiple: int = 64
     feedforward_factor: float = 1.3  # of the sLSTM block's feed-forward
     feedforward_multiple: int = 64
-    dropout: float = 0.0  # rate on all that is added to the residual sum
-    chunk_size: int = 64  # tokens that an mLSTM takes at once; it changes the speed, not the result
-    dtype: str = "float32"  # of activations
-    param_dtype: str = "float32"
 
     def __post_init__(self):
-        sizes = ("embedding_size", "num_blocks", "num_heads", "conv_size", "projection_block", "inner_multiple")
-        sizes += ("feedforward_multiple", "chunk_size") + (() if self.vocab_size is None else ("vocab_size",))
-        base.check_sizes(**{name: getattr(self, name) for name in sizes})
-        for name in ("inner_factor", "feedforward_factor"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number above 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout!r}; expected a rate from 0 to below 1")
-        kept = {name: jnp.dtype(getattr(self, name) or jnp.float32).name for name in ("dtype", "param_dtype")}
-        for name, value in (kept | {"slstm_at": slstm_positions(self.slstm_at, self.num_blocks)}).items():
-            object.__setattr__(self, name, value)
+        sizes = ("conv_size", "projection_block", "inner_multiple", "feedforward_multiple")
+        self._check(sizes, ("inner_factor", "feedforward_factor"))
+        object.__setattr__(self, "slstm_at", slstm_positions(self.slstm_at, self.num_blocks))
         if self.slstm_at:
             self._check_divides("num_heads", "embedding_size", self.embedding_size)
         if len(self.slstm_at) < self.num_blocks:
             for name in ("num_heads", "projection_block"):
                 self._check_divides(name, "the inner size of the mLSTM blocks", self.inner_size)
-
-    def _check_divides(self, name, whole, size):
-        if size % getattr(self, name):
-            raise ValueError(f"{whole} is {size}; expected a multiple of {name}, which is {getattr(self, name)}")
 
     @property
     def inner_size(self) -> int:
@@ -104,9 +120,9 @@ class XLSTMConfig:
         """Channels inside the feed-forward of an sLSTM block."""
         return rounded_up(self.feedforward_factor * self.embedding_size, self.feedforward_multiple)
 
-    def layer_options(self, rngs) -> dict:
-        """The options that layers share."""
-        return {"dtype": jnp.dtype(self.dtype), "param_dtype": jnp.dtype(self.param_dtype), "rngs": rngs}
+    def norm(self):
+        """A LayerNorm of the residual sum."""
+        return HeadNorm(self.embedding_size, param_dtype=self.param_dtype)
 
 
 def small_init(features: int):
@@ -154,19 +170,20 @@ def linear(in_features: int, out_features: int, init, *, dtype, param_dtype, rng
 
 
 class HeadNorm(nnx.Module):
-    """Normalises each head by itself, with one head LayerNorm: (x − mean) / √(variance + ε) ⊙ (1 + w).
+    """Normalises each head by itself, with one head LayerNorm: (x − mean) / √(variance + ε) ⊙ (offset + w).
 
     Args:
         features: C.
         num_heads: N, a divisor of C.
-        centred: whether the mean is taken out; else with one head RMSNorm, x / √(mean of x² + ε) ⊙ (1 + w).
+        centred: whether the mean is taken out; else with one head RMSNorm, x / √(mean of x² + ε) ⊙ (offset + w).
+        offset: of the scale, 1 or 0; w starts at 1 − offset.
         epsilon: ε.
-        param_dtype: of w, which starts at 0.
+        param_dtype: of w.
     """
 
-    def __init__(self, features: int, num_heads: int = 1, *, centred=True, epsilon=EPSILON, param_dtype=jnp.float32):
-        self.scale = nnx.Param(jnp.zeros((features,), param_dtype))
-        self.num_heads, self.centred, self.epsilon = num_heads, centred, epsilon
+    def __init__(self, features, num_heads=1, *, centred=True, offset=1, epsilon=EPSILON, param_dtype=jnp.float32):
+        self.scale = nnx.Param(jnp.full((features,), 1 - offset, param_dtype))
+        self.num_heads, self.centred, self.offset, self.epsilon = num_heads, centred, offset, epsilon
 
     def __call__(self, x):
         """(..., C) to (..., C)."""
@@ -175,7 +192,7 @@ class HeadNorm(nnx.Module):
         if self.centred:
             heads = heads - jnp.mean(heads, axis=-1, keepdims=True)
         heads = heads * jax.lax.rsqrt(jnp.mean(heads**2, axis=-1, keepdims=True) + self.epsilon)
-        return heads.reshape(x.shape) * base.row(1 + self.scale[...].astype(heads.dtype), x.ndim)
+        return heads.reshape(x.shape) * base.row(self.offset + self.scale[...].astype(heads.dtype), x.ndim)
 
 
 class HeadwiseLinear(nnx.Module):

@@ -1,4 +1,4 @@
-"""The block of xLSTM 7B against its equations, token by token, padded and continued."""
+"""xLSTM 7B, its block and its language model, against their equations, token by token, padded and continued."""
 
 import math
 
@@ -9,25 +9,43 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from qlstm_jax.models.generate import generate
+from qlstm_jax.models.xlstm import XLSTMConfig, XLSTMLanguageModel, XLSTMStack
 from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig
 from qlstm_jax.unroll import sequential
 
-B, T, H, N = 3, 7, 8, 2
+B, T, H, N, V = 3, 7, 8, 2, 11
 CONFIG = MLSTM7BConfig(embedding_size=H, num_blocks=3, num_heads=N, feedforward_multiple=8, gate_cap=2.5, chunk_size=3)
 LENGTHS, FULL = np.array([7, 0, 4], np.int32), np.full(B, T, np.int32)
 VALID = np.arange(T) < LENGTHS[:, None]
 XS = np.random.default_rng(0).normal(size=(B, T, H)).astype(np.float32)
+TOKENS = np.random.default_rng(4).integers(0, V, (B, T)).astype(np.int32)
 WEIGHTS = np.random.default_rng(1).normal(size=(B, T, H)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def block():
+    return drawn(MLSTM7BBlock, CONFIG)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Its logits reach the cap."""
+    config = MLSTM7BConfig(**vars(CONFIG) | {"num_blocks": 2, "vocab_size": V, "logit_cap": 3.0})
+    module = drawn(XLSTMLanguageModel, config)
+    module.head.kernel[...] = 4 * module.head.kernel[...]
+    return module
+
+
+def drawn(kind, config):
     """With random parameters, of gates some beyond the cap."""
-    module = nnx.eval_shape(lambda: MLSTM7BBlock(CONFIG, rngs=nnx.Rngs(params=0)))
+    module = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(params=0)))
     rng = np.random.default_rng(2)
     draw = jax.tree.map(lambda a: jnp.asarray(0.5 * rng.normal(size=a.shape), a.dtype), nnx.state(module))
     nnx.update(module, draw)
-    module.gate_bias[...] = 4 * module.gate_bias[...]
+    for _, part in nnx.iter_graph(module):
+        if isinstance(part, MLSTM7BBlock):
+            part.gate_bias[...] = 4 * part.gate_bias[...]
     return module
 
 
@@ -44,11 +62,12 @@ def run(module, xs, lengths, carry):
     return outputs, gradients
 
 
+def rms(x, w):
+    return x / np.sqrt(np.mean(x**2) + 1e-6) * w["scale"]
+
+
 def oracle(p, xs):
     """One row (T, H) in float64 from an empty memory, each head alone."""
-
-    def rms(x, w):
-        return x / np.sqrt(np.mean(x**2) + 1e-6) * (1 + w["scale"])
 
     def sigmoid(x):
         return 1 / (1 + np.exp(-x))
@@ -68,7 +87,7 @@ def oracle(p, xs):
             C[a], n[a], m[a] = keep * C[a] + write * np.outer(k_a, v_a), keep * n[a] + write * k_a, m_new
             h = q_a @ C[a] / (max(abs(q_a @ n[a]), math.exp(-m[a])) + 1e-6)
             parts.append((h - h.mean()) / np.sqrt(h.var() + 1e-6))
-        h = np.concatenate(parts) * (1 + p["head_norm"]["scale"])
+        h = np.concatenate(parts) * p["head_norm"]["scale"]
         x = x + (sigmoid(o) * h) @ p["down"]["kernel"]
         g, wide = np.split(rms(x, p["feedforward_norm"]) @ p["feedforward_in"]["kernel"], 2)
         ys.append(x + (g * sigmoid(g) * wide) @ p["feedforward_out"]["kernel"])
@@ -107,10 +126,109 @@ def test_streams_and_padding(block):
 def test_initial_values():
     block = jax.jit(lambda: MLSTM7BBlock(CONFIG, rngs=nnx.Rngs(0)))()
     np.testing.assert_allclose(block.gate_bias[...], [-10, -10, 3, 6])
-    assert not np.any(block.gate_kernel[...]) and not np.any(block.norm.scale[...])
+    assert not np.any(block.gate_kernel[...])
+    for norm in (block.norm, block.head_norm, block.feedforward_norm):
+        assert np.all(norm.scale[...] == 1)
     assert abs(float(jnp.std(block.inputs.kernel[...])) / (2 / (5 * H)) ** 0.5 - 1) < 0.2
     assert abs(float(jnp.std(block.feedforward_out.kernel[...])) / (2 / 3 / H**0.5) - 1) < 0.2
     assert MLSTM7BConfig(embedding_size=4096, num_blocks=32).feedforward_size == 10944
+
+
+def test_feedforward_size_is_that_of_the_official_code():
+    """There (24 · 2.6667 + 15) // 16 · 16 is 64, though 24 · 2.6667 is 64.0008."""
+    for factor in (8 / 3, 2.6667):
+        options = {"embedding_size": 24, "num_blocks": 1, "num_heads": 2, "feedforward_multiple": 16}
+        assert MLSTM7BConfig(**options, feedforward_factor=factor).feedforward_size == 64
+
+
+# The language model.
+
+
+@jax.jit
+def read(model, tokens, lengths, carry):
+    return model(tokens, lengths=lengths, initial_carry=carry, return_carry=True)
+
+
+@jax.jit
+def fold(model, tokens, lengths, carry):
+    """`step` over the valid part of each row."""
+    return sequential.scan(model.step, carry, tokens, valid=sequential.valid_mask(lengths, T))
+
+
+def test_language_model_against_oracle(model):
+    logits, _ = read(model, TOKENS, FULL, model.initialize_carry(B))
+    p = jax.tree.map(np.float64, nnx.to_pure_dict(nnx.state(model)))
+    for row, tokens in zip(logits, TOKENS, strict=True):
+        xs = p["embed"]["embedding"][tokens]
+        for number in range(2):
+            xs = oracle(p["stack"]["blocks"][number], xs)
+        plain = np.stack([rms(x, p["stack"]["norm"]) for x in xs]) @ p["head"]["kernel"]
+        assert np.abs(plain).max() > 4
+        np.testing.assert_allclose(row, 3 * np.tanh(plain / 3), rtol=1e-4, atol=1e-4)
+
+
+def test_language_model_streams_and_padding(model):
+    """From the middle of a stream: a call equals folded steps; what stands in padding reaches nothing."""
+    _, carry = read(model, TOKENS[:, ::-1], FULL, None)
+    outputs = read(model, np.where(VALID, TOKENS, 1_000_000), LENGTHS, carry)
+    chex.assert_trees_all_equal(outputs, read(model, TOKENS, LENGTHS, carry))
+    chex.assert_trees_all_close(outputs, fold(model, TOKENS, LENGTHS, carry), rtol=3e-5, atol=3e-5)
+    assert not np.any(outputs[0][~VALID]) and outputs[0].dtype == jnp.float32
+    whole, _ = read(model, np.concatenate([TOKENS[:, ::-1], TOKENS], axis=1), FULL + FULL, None)
+    np.testing.assert_allclose(outputs[0][VALID], whole[:, T:][VALID], rtol=3e-5, atol=3e-5)
+
+
+def test_generates(model):
+    """Prompts of unequal length in one call, then a token at a time, as by reading all of it anew."""
+    lengths, steps = np.array([7, 1, 4], np.int32), 4
+    tokens = generate(model, TOKENS, lengths, steps, jax.random.key(0), temperature=0)
+    texts = np.zeros((B, T + steps), np.int32)
+    for text, prompt, length, drawn_tokens in zip(texts, TOKENS, lengths, tokens, strict=True):
+        text[: length + steps] = np.concatenate([prompt[:length], drawn_tokens])
+    logits, _ = read(model, texts, lengths + steps, None)
+    for row, length, drawn_tokens in zip(logits, lengths, tokens, strict=True):
+        np.testing.assert_array_equal(jnp.argmax(row[length - 1 : length + steps - 1], axis=-1), drawn_tokens)
+    assert len(np.unique(tokens)) > 1
+
+
+def test_initial_values_of_the_language_model():
+    config = MLSTM7BConfig(**vars(CONFIG) | {"vocab_size": 200})
+    model = jax.jit(lambda: XLSTMLanguageModel(config, rngs=nnx.Rngs(0)))()
+    for array in (model.embed.embedding, model.head.kernel):
+        assert abs(float(jnp.std(array[...])) / (2 / (5 * H)) ** 0.5 - 1) < 0.1
+    assert np.all(model.stack.norm.scale[...] == 1) and not model.stack.norm.centred
+    assert (config.logit_cap, len(model.stack.blocks)) == (30.0, 3)
+
+
+def test_the_cap_of_the_logits_is_an_option_of_every_config():
+    config = {"embedding_size": H, "num_blocks": 1, "num_heads": N, "slstm_at": "all", "vocab_size": V}
+    assert XLSTMConfig(**config).logit_cap is None
+    free, capped = (drawn(XLSTMLanguageModel, XLSTMConfig(**config, logit_cap=cap)) for cap in (None, 0.5))
+    (_, logits), (_, fewer) = (jax.jit(model.step)(None, TOKENS[:, 0]) for model in (free, capped))
+    assert np.abs(logits).max() > 0.5
+    np.testing.assert_allclose(fewer, 0.5 * np.tanh(logits / 0.5), rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16():
+    options = vars(CONFIG) | {"num_blocks": 1, "vocab_size": V}
+    wide, module = (drawn(XLSTMLanguageModel, MLSTM7BConfig(**options | {"dtype": d})) for d in ("float32", "bfloat16"))
+    (expected, _), (logits, carry) = (read(m, TOKENS, FULL, m.initialize_carry(B)) for m in (wide, module))
+    assert logits.dtype == jnp.float32 and {a.dtype for a in carry[0]} == {jnp.dtype("float32")}
+    assert 1e-4 < np.abs(logits - expected).max() < 0.2
+
+
+def test_refuses_what_does_not_fit(model):
+    with pytest.raises(ValueError, match="vocab_size is None"):
+        XLSTMLanguageModel(CONFIG, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"expected integers of shape \(batch, time\)"):
+        model(TOKENS[0])
+    carry = model.initialize_carry(B)
+    with pytest.raises(ValueError, match="expected a tuple of 2, one carry for each block"):
+        model(TOKENS, initial_carry=carry[:1])
+    with pytest.raises(ValueError, match=r"arrays of shapes \[\(2, 2, 2, 4\)"):
+        model.step(model.initialize_carry(2), TOKENS[:, 0])
+    with pytest.raises(ValueError, match=r"expected \(batch, time, 8\)"):
+        drawn(XLSTMStack, CONFIG)(XS[:, :, :2])
 
 
 @pytest.mark.parametrize(
@@ -120,6 +238,9 @@ def test_initial_values():
         ({"num_heads": 3}, "embedding_size is 8; expected a multiple of num_heads, which is 3"),
         ({"num_heads": 8}, r"key_factor \* embedding_size is 4; expected a multiple of num_heads, which is 8"),
         ({"gate_cap": 0}, "gate_cap is 0; expected a number above 0"),
+        ({"logit_cap": 0}, "logit_cap is 0; expected a number above 0"),
+        ({"vocab_size": 0}, "vocab_size is 0"),
+        ({"key_factor": 0.1}, r"key_factor \* embedding_size is 0; expected a multiple of num_heads, which is 8"),
         ({"dropout": 1.0}, r"dropout is 1\.0"),
     ],
 )
