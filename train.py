@@ -1,7 +1,7 @@
 """Trains a model: python train.py --config=configs/parity_pr_lstm.py --workdir=runs/parity --config.train.steps=800
 
 Without arguments it runs the quickstart. The same command again goes on where the run stopped. Any key of a config can
-be given as --config.section.key=value; `python train.py --helpfull` and qlstm_jax/training/config.py list them.
+be given as --config.section.key=value; `python train.py --helpfull` and qlstm_jax/training/defaults.py list them.
 """
 
 import sys

@@ -26,6 +26,7 @@ CELLS = {
     "xlstm": XLSTM,
     "transformer": Transformer,
 }
+SECTIONS = ("formal", "recall", "mqar", "adding", "copy", "digits", "text", "lm", "series")  # of a config, one a task
 COMMON = ("num_layers", "bidirectional", "dropout", "dtype", "param_dtype", "rngs")
 
 
@@ -62,11 +63,11 @@ def build_layer(model, in_features: int, *, rngs):
 
 def task_names() -> list[str]:
     """All tasks."""
-    return [*TASKS, "recall", "mqar", "text", "lm"]
+    return [*TASKS, *SECTIONS[1:]]
 
 
 def task_kind(name: str) -> str:
-    """The section of a config that describes a task: "formal", "recall", "mqar", "text" or "lm"."""
+    """The section of a config that describes a task: one of `SECTIONS`."""
     return "formal" if name in TASKS else name
 
 

@@ -43,11 +43,16 @@ class Classifier(nnx.Module):
     def __call__(self, ids, *, lengths, rngs=None):
         """ids (B, T) and lengths (B,) to logits (B, num_classes). A row of length 0 is pooled to zeros."""
         xs = self.embedding_dropout(self.embed(ids), rngs=rngs)
-        if self.pooling == "last":
-            pooled = self.layer.last(xs, lengths=lengths, rngs=rngs)
-        else:
-            pooled = pool(self.layer(xs, lengths=lengths, rngs=rngs), lengths, self.pooling)
+        pooled = summary(self.layer, xs, lengths, self.pooling, rngs)
         return self.head(self.dropout(pooled.astype(jnp.float32), rngs=rngs))
+
+
+def summary(layer, xs, lengths, how: str, rngs=None):
+    """What `layer` makes of each row of xs (B, T, C): its "last" output, or its outputs pooled; lengths None for T."""
+    if how == "last":
+        return layer.last(xs, lengths=lengths, rngs=rngs)
+    whole = jnp.full(xs.shape[0], xs.shape[1], jnp.int32) if lengths is None else lengths
+    return pool(layer(xs, lengths=lengths, rngs=rngs), whole, how)
 
 
 def pool(ys, lengths, how: str):

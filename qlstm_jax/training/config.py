@@ -1,4 +1,4 @@
-"""The config of a run: every key with its default, and the checks that a run makes before it starts.
+"""The config of a run: the checks that it makes before it starts, reading and writing; its keys are in `defaults`.
 
 A file in configs/ calls `default`, changes what it wants and returns it. Keys and types are fixed: an unknown key, in
 a file or on the command line, fails and names the nearest one.
@@ -7,11 +7,12 @@ a file or on the command line, fails and names the nearest one.
 import json
 from pathlib import Path
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from qlstm_jax import registry
 from qlstm_jax.cells import slstm
 from qlstm_jax.models import transformer
+from qlstm_jax.training.defaults import default
 
 CHOICES = {
     "train.optimizer": ("adam", "adamw"),
@@ -24,6 +25,9 @@ CHOICES = {
     "text.on_bad_row": ("error", "skip"),
     "text.tokenizer": ("word", "bpe", "byte"),
     "lm.tokenizer": ("byte", "bpe"),
+    "digits.mode": ("pixels", "clips"),
+    "series.header": ("auto", "yes", "no"),
+    "series.loss": ("gaussian", "point"),
     "model.ql_lstm.sharing": ("full", "gates", "none"),
     "model.slstm.forget_gate": slstm.FORGET_GATES,
     "model.pr_lstm.cell": ("lstm", "rnn"),
@@ -49,6 +53,10 @@ POSITIVE = (
     "formal.min_length",
     "recall.num_noise",
     "mqar.num_pairs",
+    "copy.num_symbols",
+    "digits.frames",
+    "series.context",
+    "series.horizon",
     "text.vocab_size",
     "text.min_frequency",
     "text.max_length",
@@ -70,109 +78,18 @@ NOT_NEGATIVE = (
     "train.weight_decay",
     "train.num_devices",
     "recall.length",
+    "copy.length",
+    "digits.split_seed",
+    "digits.speed",
+    "series.period",
     "lm.max_bytes",
     "model.pr_lstm.refinements",
     "model.pr_lstm.max_offset",
     "formal.associativity",
 )
+AT_LEAST = {"recall.num_classes": 2, "adding.length": 2, "copy.alphabet": 2, "digits.canvas": 9}
 FRACTIONS = ("formal.curriculum", "model.dropout", "model.embedding_dropout", "text.validation", "text.test")
-FRACTIONS += ("lm.validation", "lm.test")
-
-
-TASK_SECTIONS = ("formal", "recall", "mqar", "text", "lm")
-
-
-def default() -> ConfigDict:
-    """Every key of a run with its default value, locked: keys can be changed but not added."""
-    config = config_dict.create(
-        task="parity_check",  # a formal language, "recall", "mqar", "text" or "lm"
-        seed=0,
-        formal=config_dict.create(
-            min_length=1,  # training lengths, drawn uniformly
-            max_length=40,
-            mixed_lengths=True,  # one length for each sequence, or one for each batch as in the paper
-            curriculum=0.0,  # share of the steps over which the longest length grows evenly from min to max
-            associativity=0.0,  # weight of the penalty of qlstm_jax.cells.pr_lstm_beyond, for pr_lstm
-        ),
-        recall=config_dict.create(
-            length=1024,  # tokens of noise
-            num_classes=8,
-            num_noise=8,
-        ),
-        mqar=config_dict.create(
-            length=64,  # tokens, pairs and questions together
-            num_pairs=4,
-            num_keys=64,
-            num_values=64,
-        ),
-        text=config_dict.create(
-            path="",  # a csv, tsv or jsonl file, or a folder of class folders
-            dataset="",  # or a TFDS name, imdb_reviews; then path may name a local copy, aclImdb or its .tar.gz
-            text_column="text",
-            label_column="label",
-            on_bad_row="error",  # or skip: count and report them
-            validation=0.1,  # shares of the rows
-            test=0.1,
-            split_seed=0,
-            tokenizer="word",  # word, bpe or byte
-            vocab_size=20000,
-            min_frequency=2,
-            lowercase=True,
-            max_length=256,  # tokens; longer texts are cut
-            num_buckets=4,  # lengths that are compiled for
-        ),
-        lm=config_dict.create(
-            path="",  # a file or a folder of text files; "" is the sources of Python's own standard library
-            pattern="*.txt",  # a folder: names of its files, at any depth
-            max_bytes=0,  # cut after so many bytes; 0: all
-            validation=0.05,  # shares of the bytes
-            test=0.05,
-            split_seed=0,
-            tokenizer="byte",  # byte or bpe
-            vocab_size=4096,  # bpe
-            length=128,  # tokens of a window, through which gradients go back
-            validation_tokens=65536,  # at most, of the validation part
-        ),
-        model=config_dict.create(
-            cell="pr_lstm",
-            hidden_size=64,
-            num_layers=1,
-            bidirectional=False,
-            dropout=0.0,  # between layers, within a transformer's blocks, and before the readout
-            embedding_size=64,  # recall, mqar, text and lm
-            embedding_dropout=0.0,
-            pooling="last",  # recall and text: last, mean, max or mean_max
-            readout="relu",  # formal languages: what acts on h before the last linear map
-            dtype="float32",
-            **registry.cell_options(),
-        ),
-        train=config_dict.create(
-            steps=1000,
-            batch_size=128,  # of all devices together
-            optimizer="adam",
-            learning_rate=1e-3,
-            schedule="constant",
-            warmup_steps=0,
-            weight_decay=0.0,  # adamw
-            clip_norm=1.0,  # of the global norm of the gradient
-            log_every=50,
-            eval_every=500,
-            checkpoint_every=500,
-            keep_checkpoints=2,
-            select="last",  # which parameters eval.py takes: the last, or the best on validation
-            mapping="shard_map",  # or pmap
-            num_devices=0,  # 0: all
-        ),
-        eval=config_dict.create(
-            min_length=41,  # formal languages: lengths of the score
-            max_length=500,
-            stride=1,  # formal languages: every length, or every so many
-            sequences=64,  # formal languages: for each length; recall and mqar: in all
-            tokens=262144,  # lm: at most, of the test part
-        ),
-    )
-    config.lock()
-    return config
+FRACTIONS += tuple(f"{section}.{part}" for section in ("lm", "digits", "series") for part in ("validation", "test"))
 
 
 class ConfigError(ValueError):
@@ -209,8 +126,9 @@ def check(config) -> list[str]:
     for key in NOT_NEGATIVE:
         if not get(config, key) >= 0:
             raise ConfigError(f"{key} is {get(config, key)!r}; expected 0 or more")
-    if config.recall.num_classes < 2:
-        raise ConfigError(f"recall.num_classes is {config.recall.num_classes!r}; expected 2 or more")
+    for key, least in AT_LEAST.items():
+        if get(config, key) < least:
+            raise ConfigError(f"{key} is {get(config, key)!r}; expected {least} or more")
     if not (config.mqar.num_pairs <= config.mqar.num_keys and config.mqar.num_values >= 2):
         raise ConfigError(
             f"mqar.num_keys is {config.mqar.num_keys} and mqar.num_values {config.mqar.num_values}; expected at least "
@@ -240,8 +158,12 @@ def check(config) -> list[str]:
             "text.path is '' and text.dataset is ''; expected --config.text.path=FILE for a file or folder of your "
             "own, --config.text.dataset=imdb_reviews, or both for a local copy of that dataset"
         )
+    if config.task == "series" and not config.series.path:
+        raise ConfigError("series.path is ''; expected --config.series.path=FILE, a csv file with a row for each time")
     if config.task == "lm":
         _check_lm(config)
+    if config.task in ("lm", "digits", "series"):
+        _check_shares(config.task, config[config.task])
     if config.train.weight_decay and config.train.optimizer != "adamw":
         raise ConfigError(
             f"train.weight_decay is {config.train.weight_decay} and train.optimizer is {config.train.optimizer!r}; "
@@ -259,7 +181,7 @@ def _check_transformer(model):
 
 
 def _check_lm(config):
-    model, lm = config.model, config.lm
+    model = config.model
     if model.bidirectional:
         raise ConfigError("model.bidirectional is True; expected False: a language model must not see what it predicts")
     if model.cell == "transformer" and not model.transformer.causal:
@@ -272,9 +194,14 @@ def _check_lm(config):
             f"model.pr_lstm.max_offset is {model.pr_lstm.max_offset}; expected 0: a tree that began before its first "
             "token has no carry for the next window"
         )
-    if not (lm.validation > 0 and lm.test > 0 and lm.validation + lm.test < 1):
+
+
+def _check_shares(name, section):
+    validation, test = section.validation, section.test
+    if not (validation > 0 and test > 0 and validation + test < 1):
         raise ConfigError(
-            f"lm.validation is {lm.validation} and lm.test {lm.test}; expected both more than 0, and their sum below 1"
+            f"{name}.validation is {validation} and {name}.test {test}; expected both more than 0, and their sum below "
+            "1"
         )
 
 
@@ -282,7 +209,7 @@ def _unused(config) -> list[str]:
     used_section = registry.task_kind(config.task)
     plain = default()
     notes = []
-    sections = [(s, config[s], plain[s], f"task is {config.task!r}") for s in TASK_SECTIONS]
+    sections = [(s, config[s], plain[s], f"task is {config.task!r}") for s in registry.SECTIONS]
     notes += [_note(*s) for s in sections if s[0] != used_section]
     cells = registry.cell_options()
     notes += [

@@ -177,7 +177,7 @@ class _Run:
         means = {name: float(sum(v[name] for v in values) / len(values)) for name in names}
         means["grad_norm_max"] = float(max(v["grad_norm"] for v in values))
         means["clipped"] = sum(float(v["grad_norm"]) > self.config.clip_norm for v in values) / len(values)
-        shown = {name: means[name] for name in ("loss", "accuracy")}
+        shown = {name: means[name] for name in ("loss", "accuracy") if name in means}
         speeds = self.progress.log(steps[-1], float(sum(v["tokens"] for v in values)), shown)
         self.writer.write(steps[-1], "train", means | speeds)
         self.latest |= {f"train_{name}": value for name, value in shown.items()}

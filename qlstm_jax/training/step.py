@@ -66,8 +66,8 @@ def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState
         axis: over which gradients are averaged.
 
     Returns:
-        (state, metrics), the same on every device but for the carry; metrics hold the scalars loss, accuracy,
-        grad_norm and tokens.
+        (state, metrics), the same on every device but for the carry; metrics hold the scalars loss, accuracy (where the
+        problem counts it), grad_norm and tokens.
     """
     sample_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     device, devices = (0, 1) if axis is None else (jax.lax.axis_index(axis), jax.lax.axis_size(axis))
@@ -93,10 +93,11 @@ def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState
     params = optax.apply_updates(state.params, updates)
     metrics = {
         "loss": sums["loss"] / sums["weight"],
-        "accuracy": sums["correct"] / sums["count"],
         "grad_norm": optax.global_norm(grads),
         "tokens": sums["tokens"] * devices,
     }
+    if "correct" in sums:
+        metrics["accuracy"] = sums["correct"] / sums["count"]
     return TrainState(state.step + 1, params, opt_state, state.key, carry), metrics
 
 

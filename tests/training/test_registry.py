@@ -77,7 +77,7 @@ def test_dropout_of_a_transformer_acts_within_its_one_layer():
 
 def test_tasks():
     names = registry.task_names()
-    assert names == [*TASKS, "recall", "mqar", "text", "lm"]
+    assert names == [*TASKS, "recall", "mqar", "adding", "copy", "digits", "text", "lm", "series"]
     assert [registry.task_kind(n) for n in ("bucket_sort", "recall", "lm")] == ["formal", "recall", "lm"]
 
 

@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Iterator
 
+import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
@@ -33,8 +34,8 @@ class Problem(abc.ABC):
     def loss(self, model, batch, rngs) -> dict:
         """Sums over a batch or a device's part of one, all scalars.
 
-        `loss` divided by `weight` is what is minimised; `correct` divided by `count` is the accuracy; `tokens` are
-        the valid positions, for the speed.
+        `loss` divided by `weight` is what is minimised; `correct` divided by `count` is the accuracy, and both are left
+        out where nothing is right or wrong; `tokens` are the valid positions, for the speed.
         """
 
     def initial_carry(self, model, batch_size: int):
@@ -76,14 +77,22 @@ class Problem(abc.ABC):
         return []
 
 
-def classification_sums(logits, labels, weights, tokens) -> dict:
-    """The sums that `Problem.loss` returns, for logits (B, C) and labels, weights (B,)."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+def classification_rows(logits, labels, weights, tokens) -> dict:
+    """The sums that `Problem.loss` returns, for each row by itself: (B,) each.
+
+    Args:
+        logits: (B, C), or (B, M, C) for M answers a row.
+        labels, weights: (B,) or (B, M).
+        tokens: (B,).
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
     correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
-    return {
-        "loss": jnp.sum(weights * losses),
-        "weight": jnp.sum(weights),
-        "correct": jnp.sum(weights * correct),
-        "count": jnp.sum(weights),
-        "tokens": jnp.sum(tokens).astype(jnp.float32),
-    }
+    loss, weight, correct = (
+        jnp.sum(a.reshape(a.shape[0], -1), axis=1) for a in (weights * losses, weights, weights * correct)
+    )
+    return {"loss": loss, "weight": weight, "correct": correct, "count": weight, "tokens": tokens.astype(jnp.float32)}
+
+
+def classification_sums(logits, labels, weights, tokens) -> dict:
+    """The sums that `Problem.loss` returns, over the rows of `classification_rows`."""
+    return jax.tree.map(jnp.sum, classification_rows(logits, labels, weights, tokens))

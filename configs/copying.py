@@ -1,0 +1,20 @@
+"""The copying problem with any cell: ten symbols of eight, said again after LENGTH blanks.
+
+python train.py --config=configs/copying.py:lstm,100 --workdir=runs/copying_lstm
+python eval.py --workdir=runs/copying_lstm
+"""
+
+from qlstm_jax.training import config as configs
+
+
+def get_config(cell_length="lstm,100"):
+    config = configs.default()
+    config.task = "copy"
+    cell, length = cell_length.split(",")
+    config.model.cell, config.copy.length = cell, int(length)
+    config.model.hidden_size = 128
+    config.model.embedding_size = 16
+    config.model.transformer.causal = cell == "transformer"
+    config.train.steps = 4000
+    config.train.batch_size = 64
+    return config

@@ -1,0 +1,154 @@
+"""Handwritten digits, 8 x 8 pixels each, as sequences: pixel by pixel, or two moving over a canvas, frame by frame.
+
+The 1,797 images are those of scikit-learn's `load_digits`: the test part of UCI's "Optical Recognition of Handwritten
+Digits". scikit-learn is needed by `load` alone.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qlstm_jax.data.checks import at_least
+from qlstm_jax.data.rows import DataError
+
+SIDE = 8  # pixels of an image
+
+
+def load() -> tuple[np.ndarray, np.ndarray]:
+    """All images (1797, 8, 8) float32 in [0, 1] and their digits (1797,) int32, in scikit-learn's order.
+
+    Raises:
+        DataError: if scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError(
+            "the digits come with scikit-learn, which is not installed; pip install scikit-learn, or from a clone of "
+            'this project pip install ".[digits]"'
+        ) from error
+    bunch = load_digits()
+    return (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int32)
+
+
+def split(images, labels, *, validation: float, test: float, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The images and labels of "train", "validation" and "test", dealt out in an order that `seed` alone decides.
+
+    Args:
+        images: (N, ...).
+        labels: (N,).
+        validation, test: shares of the images, each more than 0, together less than 1.
+        seed: of the order.
+
+    Raises:
+        DataError: for shares out of range, or if a part gets nothing.
+    """
+    if not (validation > 0 and test > 0 and validation + test < 1):
+        raise DataError(f"validation={validation}, test={test}; give shares above 0 that together are below 1")
+    order = np.random.default_rng(seed).permutation(len(images))
+    ends = np.cumsum([round(len(images) * share) for share in (test, validation)])
+    parts = dict(zip(("test", "validation", "train"), np.split(order, ends), strict=True))
+    for name, part in parts.items():
+        if not len(part):
+            raise DataError(f"nothing of {len(images)} images is left for the {name} part; give other shares")
+    return {name: (images[part], labels[part]) for name, part in parts.items()}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DigitsBatch:
+    """Labelled sequences of one length (a pytree).
+
+    Attributes:
+        inputs: (B, T, C) float32 in [0, 1].
+        labels: (B,) int32.
+    """
+
+    inputs: jax.Array
+    labels: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """An image is 64 steps of one channel, row by row; its label is the digit."""
+
+    length, channels, num_classes = SIDE * SIDE, 1, 10
+
+    def sample(self, key, batch_size: int, images, labels) -> DigitsBatch:
+        """Draws images (N, 8, 8) with labels (N,), each as likely as the others and with replacement."""
+        at_least("batch_size", batch_size, 1)
+        chosen = jax.random.randint(key, (batch_size,), 0, images.shape[0])
+        return self.batch(images[chosen], labels[chosen])
+
+    def batch(self, images, labels) -> DigitsBatch:
+        """Images (B, 8, 8) and labels (B,) as they are."""
+        return DigitsBatch(images.reshape(images.shape[0], self.length, 1), labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """Two digits move over a canvas and bounce off its edges; the label is their sum, 0..18. A frame is one step.
+
+    In the manner of Moving MNIST (arXiv 1502.04681): each digit starts anywhere and moves in any direction
+    at one speed, and where the two overlap the brighter pixel shows. Along either axis the offset at frame f is
+
+        |((p + f·v + R) mod 2R) − R|        p uniform in [0, R), R = canvas − 8, v the speed's part along the axis
+
+    a triangular wave. Offsets are not rounded: a pixel between two of the canvas is shared by them linearly.
+
+    Attributes:
+        frames: F, at least 1.
+        canvas: pixels of a side, at least 9.
+        speed: pixels a frame, at least 0.
+
+    Raises:
+        ValueError: if one is out of range.
+    """
+
+    frames: int = 20
+    canvas: int = 16
+    speed: float = 1.0
+
+    num_classes = 19
+
+    def __post_init__(self):
+        at_least("frames", self.frames, 1)
+        at_least("canvas", self.canvas, SIDE + 1)
+        if not self.speed >= 0:
+            raise ValueError(f"speed is {self.speed!r}; expected 0 or more")
+
+    @property
+    def length(self) -> int:
+        """Steps of a sequence: F."""
+        return self.frames
+
+    @property
+    def channels(self) -> int:
+        """Channels of a step: canvas²."""
+        return self.canvas**2
+
+    def sample(self, key, batch_size: int, images, labels) -> DigitsBatch:
+        """Draws two of the images (N, 8, 8) with labels (N,) for each clip, with replacement, and their ways."""
+        at_least("batch_size", batch_size, 1)
+        k_image, k_start, k_angle = jax.random.split(key, 3)
+        chosen = jax.random.randint(k_image, (batch_size, 2), 0, images.shape[0])
+        start = jax.random.uniform(k_start, (batch_size, 2, 2), maxval=self.canvas - SIDE)
+        angle = jax.random.uniform(k_angle, (batch_size, 2), maxval=2 * jnp.pi)
+        velocity = self.speed * jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+        frames = self.render(images[chosen], start, velocity)
+        return DigitsBatch(frames, jnp.sum(labels[chosen], axis=1))
+
+    def render(self, images, start, velocity):
+        """The frames (B, F, canvas²) of images (B, 2, 8, 8) from offsets (B, 2, 2), rows before columns."""
+        reach = self.canvas - SIDE
+        time = jnp.arange(self.frames, dtype=jnp.float32)[None, None, :, None]
+        offset = jnp.abs((start[:, :, None] + time * velocity[:, :, None] + reach) % (2 * reach) - reach)
+        # share[.., c, i]: how much of the image's row (or column) i falls on row (or column) c of the canvas.
+        distance = jnp.arange(self.canvas)[:, None] - jnp.arange(SIDE)[None, :]
+        share = jnp.maximum(1 - jnp.abs(distance[None, None, None, None] - offset[..., None, None]), 0)
+        rows, columns = share[:, :, :, 0], share[:, :, :, 1]
+        # Products of pixels in full precision everywhere: they are few, and accelerators would round them.
+        moved = jnp.einsum("bdfyi,bdij,bdfxj->bdfyx", rows, images, columns, precision=jax.lax.Precision.HIGHEST)
+        return jnp.max(moved, axis=1).reshape(images.shape[0], self.frames, self.channels)
