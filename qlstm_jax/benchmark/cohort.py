@@ -17,7 +17,7 @@ from qlstm_jax.training.metrics import Writer
 from qlstm_jax.training.step import TrainState, device_step, initial_state, make_optimizer
 
 # All but the count of steps has a leading axis of seeds.
-SEEDS = TrainState(step=None, params=0, opt_state=0, key=0)
+SEEDS = TrainState(step=None, params=0, opt_state=0, key=0, average=0)
 
 
 class Trainer:
@@ -42,7 +42,8 @@ class Trainer:
         """The state of new runs of these seeds, stacked."""
 
         def one(init_key, train_key):
-            return initial_state(self.problem.model(nnx.Rngs(params=init_key)), self.optimizer, train_key)
+            model, averaged = self.problem.model(nnx.Rngs(params=init_key)), self.config.average_decay > 0
+            return initial_state(model, self.optimizer, train_key, averaged=averaged)
 
         keys = jnp.stack([run_keys(seed) for seed in seeds])
         return self._spread(jax.jit(jax.vmap(one, out_axes=SEEDS))(keys[:, 0], keys[:, 1]))
@@ -59,7 +60,14 @@ class Trainer:
     def _chunk(self, state: TrainState, steps):
         """`steps` steps of all seeds, up to log_every: one program for any number. Metrics are (log_every, seeds)."""
         step = partial(
-            device_step, self.problem, self.graphdef, self.optimizer, self.config.batch_size, batch=None, axis=None
+            device_step,
+            self.problem,
+            self.graphdef,
+            self.optimizer,
+            self.config.batch_size,
+            batch=None,
+            axis=None,
+            average_decay=self.config.average_decay,
         )
         single = state.key.shape[0] == 1  # a batched product with one batch is slower than a plain one
         if single:
@@ -83,7 +91,7 @@ class Trainer:
 
     def model(self, state: TrainState, place: int):
         """The trained model of the seed at `place`, in evaluation mode."""
-        return nnx.merge(self.eval_graphdef, jax.tree.map(lambda a: a[place], state.params))
+        return nnx.merge(self.eval_graphdef, jax.tree.map(lambda a: a[place], state.final_params))
 
     def run(self, seeds: list[int], workdir: Path, progress, stop, *, checkpoint_seconds: float) -> TrainState:
         """Trains these seeds to the config's last step, or goes on from the checkpoint in `workdir`.

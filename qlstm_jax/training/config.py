@@ -77,6 +77,7 @@ NOT_NEGATIVE = (
     "train.warmup_steps",
     "train.weight_decay",
     "train.num_devices",
+    "train.patience",
     "recall.length",
     "copy.length",
     "digits.split_seed",
@@ -88,7 +89,15 @@ NOT_NEGATIVE = (
     "formal.associativity",
 )
 AT_LEAST = {"recall.num_classes": 2, "adding.length": 2, "copy.alphabet": 2, "digits.canvas": 9}
-FRACTIONS = ("formal.curriculum", "model.dropout", "model.embedding_dropout", "text.validation", "text.test")
+FRACTIONS = (
+    "formal.curriculum",
+    "text.label_smoothing",
+    "train.average_decay",
+    "model.dropout",
+    "model.embedding_dropout",
+    "text.validation",
+    "text.test",
+)
 FRACTIONS += tuple(f"{section}.{part}" for section in ("lm", "digits", "series") for part in ("validation", "test"))
 
 
@@ -247,7 +256,7 @@ def load(path: Path) -> ConfigDict:
 
 
 MAY_CHANGE = ("train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep_checkpoints")
-MAY_CHANGE += ("train.mapping", "train.num_devices", "eval")
+MAY_CHANGE += ("train.patience", "train.mapping", "train.num_devices", "eval")
 
 
 def differences(old, new) -> list[str]:

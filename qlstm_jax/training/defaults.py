@@ -59,6 +59,7 @@ def default() -> ConfigDict:
             min_frequency=2,
             lowercase=True,
             max_length=256,  # tokens; longer texts are cut
+            label_smoothing=0.0,  # share of the target that is spread over all labels
             num_buckets=4,  # lengths that are compiled for
         ),
         lm=config_dict.create(
@@ -108,6 +109,8 @@ def default() -> ConfigDict:
             warmup_steps=0,
             weight_decay=0.0,  # adamw
             clip_norm=1.0,  # of the global norm of the gradient
+            average_decay=0.0,  # of the average of the parameters that is evaluated; 0: the parameters themselves
+            patience=0,  # validations without a better one after which training ends; 0: never
             log_every=50,
             eval_every=500,
             checkpoint_every=500,

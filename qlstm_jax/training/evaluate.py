@@ -34,13 +34,14 @@ def restore(workdir, *, checkpoint: str | None = None):
     checkpoints = Checkpoints(workdir, select=problem.select, mode=problem.select_mode)
     wanted = checkpoint or config.train.select
     carry = problem.initial_carry(model, config.train.batch_size)
-    like = initial_state(model, make_optimizer(config.train), train_key, carry)
+    averaged = config.train.average_decay > 0
+    like = initial_state(model, make_optimizer(config.train), train_key, carry, averaged=averaged)
     state = checkpoints.restore(like, best=wanted == "best")
     checkpoints.close()
     if state is None:
         raise configs.ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")
     model.eval()
-    return config, problem, nnx.merge(nnx.graphdef(model), state.params), int(state.step)
+    return config, problem, nnx.merge(nnx.graphdef(model), state.final_params), int(state.step)
 
 
 def evaluate(workdir, *, checkpoint: str | None = None, **overrides) -> dict:

@@ -11,7 +11,7 @@ from flax import nnx
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import problems
 from qlstm_jax.training.checkpoints import Checkpoints
-from qlstm_jax.training.metrics import Progress, Writer
+from qlstm_jax.training.metrics import Patience, Progress, Writer
 from qlstm_jax.training.step import choose_devices, initial_state, make_optimizer, make_step
 from qlstm_jax.training.summary import parameter_table
 
@@ -101,7 +101,7 @@ def train(config, workdir) -> dict[str, float]:
     best = {"select": problem.select, "mode": problem.select_mode}
     checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, **best)
     carry = problem.initial_carry(model, config.train.batch_size)
-    state = initial_state(model, optimizer, train_key, carry)
+    state = initial_state(model, optimizer, train_key, carry, averaged=config.train.average_decay > 0)
     state = checkpoints.restore(state) or state
     start = int(state.step)
     progress = Progress(start, config.train.steps)
@@ -109,7 +109,9 @@ def train(config, workdir) -> dict[str, float]:
         progress.say(line)
     if start:
         progress.say(f"continuing from step {start} of {config.train.steps}")
-    run = _Run(config, problem, model, optimizer, checkpoints, Writer(workdir, start), progress, eval_key)
+    writer = Writer(workdir, start)
+    patience = Patience(workdir, config.train.patience, **best)
+    run = _Run(config, problem, model, optimizer, checkpoints, writer, patience, progress, eval_key)
     try:
         with StopSignal() as stop:
             return run.to_the_end(state, stop)
@@ -125,7 +127,8 @@ def _build(problem, key):
 class _Run:
     """The loop and what it writes to."""
 
-    def __init__(self, config, problem, model, optimizer, checkpoints, writer, progress, eval_key):
+    def __init__(self, config, problem, model, optimizer, checkpoints, writer, patience, progress, eval_key):
+        self.patience = patience
         self.config, self.problem, self.checkpoints = config.train, problem, checkpoints
         self.writer, self.progress, self.eval_key = writer, progress, eval_key
         model.train()
@@ -136,7 +139,8 @@ class _Run:
 
     def to_the_end(self, state, stop):
         """Runs from `state` to the last step."""
-        start, last = int(state.step), self.config.steps
+        start = int(state.step)
+        last = start if self.patience.is_over() else self.config.steps
         batches = None if self.problem.on_device else self.problem.stream(start)
         for done in range(start + 1, last + 1):
             state, metrics = self.step(state, None if batches is None else next(batches))
@@ -145,16 +149,21 @@ class _Run:
                 self.log()
             if done % self.config.eval_every == 0 or done == last:
                 self.validate(state, done)
-            if done % self.config.checkpoint_every == 0 or done == last or stop.received:
+            over = self.patience.is_over()
+            if done % self.config.checkpoint_every == 0 or done == last or stop.received or over:
                 self.log()
                 self.checkpoints.save(state)
+            if over:
+                self.progress.say(f"ending at step {done}: {self.config.patience} validations without a better one")
+                break
             if stop.received and done < last:
                 self.checkpoints.close()
                 raise Interrupted(f"{stop.received.name} at step {done}: saved. Run the same command to go on.")
         if start >= last:
-            self.progress.say(f"nothing to do: step {start} of {last} is done (--config.train.steps=N for more)")
+            more = "patience" if self.patience.is_over() else "steps"
+            self.progress.say(f"nothing to do: step {start} of {last} is done (--config.train.{more}=N for more)")
             # Not `validate`, which would write the figures of this step a second time.
-            self.latest = self.problem.validate(nnx.merge(self.eval_graphdef, state.params), self.eval_key)
+            self.latest = self.problem.validate(nnx.merge(self.eval_graphdef, state.final_params), self.eval_key)
         return self.latest
 
     def log(self):
@@ -186,10 +195,11 @@ class _Run:
         """Writes the validation figures, and keeps the state if they are the best so far."""
         self.log()
         with self.progress.paused():
-            values = self.problem.validate(nnx.merge(self.eval_graphdef, state.params), self.eval_key)
+            values = self.problem.validate(nnx.merge(self.eval_graphdef, state.final_params), self.eval_key)
         if not values:
             return
         self.writer.write(step, "validation", values)
+        self.patience.add(values[self.problem.select])
         self.progress.say(f"step {step}  validation  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
         self.latest |= values
         if self.config.select == "best":

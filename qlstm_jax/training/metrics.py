@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 import sys
 import time
@@ -40,6 +41,33 @@ class Writer:
         """Flushes and closes both."""
         self.file.close()
         self.board.close()
+
+
+class Patience:
+    """Counts the validations since the best one, those that an earlier process wrote to `metrics.jsonl` among them.
+
+    Args:
+        workdir: the run's folder, after its `Writer` has been opened.
+        limit: validations without a better one after which patience is over; 0: never.
+        select: the validation metric.
+        mode: "max" if the higher is the better, or "min".
+    """
+
+    def __init__(self, workdir: Path, limit: int, *, select: str, mode: str):
+        self.limit, self.sign, self.best, self.since = limit, {"max": 1, "min": -1}[mode], -math.inf, 0
+        for line in (Path(workdir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if record["split"] == "validation":
+                self.add(record[select])
+
+    def add(self, value: float):
+        """Takes the figure of one more validation."""
+        better = self.sign * value > self.best
+        self.best, self.since = (self.sign * value, 0) if better else (self.best, self.since + 1)
+
+    def is_over(self) -> bool:
+        """Whether there were `limit` validations without a better one."""
+        return 0 < self.limit <= self.since
 
 
 def _step_of(line: str) -> int:

@@ -25,6 +25,12 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     key: jax.Array  # of the run; step t uses fold_in(key, t)
     carry: object = None  # from batch to batch, (B, ...) in every leaf, rows split over the devices; None without one
+    average: dict | None = None  # of the parameters over the steps; None without one
+
+    @property
+    def final_params(self) -> dict:
+        """The parameters that are evaluated: their average, where there is one."""
+        return self.params if self.average is None else self.average
 
 
 def make_optimizer(train) -> optax.GradientTransformation:
@@ -41,15 +47,40 @@ def make_optimizer(train) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(train.clip_norm), adam)
 
 
-def initial_state(model, optimizer, key, carry=None) -> TrainState:
-    """The state before the first step, of a new model; `carry` is the problem's `initial_carry`."""
+def initial_state(model, optimizer, key, carry=None, *, averaged: bool = False) -> TrainState:
+    """The state before the first step, of a new model; `carry` is the problem's `initial_carry`.
+
+    `averaged` is whether the parameters are averaged over the steps, a config's train.average_decay > 0.
+    """
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     # A carry may hold one array of zeros in several places, and a step that uses up its state takes each but once.
     carry = jax.tree.map(jnp.copy, carry)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key, carry)
+    average = jax.tree.map(jnp.copy, params) if averaged else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key, carry, average)
 
 
-def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState, batch, axis: str | None = AXIS):
+def averaged(average, params, step, decay: float):
+    """average + (1 − d) (params − average) with d = min(decay, (1 + step) / (10 + step)); None stays None.
+
+    The minimum lets the average forget the first steps, which decay alone would not for 1 / (1 − decay) steps.
+    """
+    if average is None:
+        return None
+    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, p: (a + rate * (p - a)).astype(a.dtype), average, params)
+
+
+def device_step(
+    problem,
+    graphdef,
+    optimizer,
+    batch_size: int,
+    state: TrainState,
+    batch,
+    axis: str | None = AXIS,
+    *,
+    average_decay: float = 0.0,
+):
     """One step on one device, inside a mapped axis `axis`; None for a step that is all of it.
 
     The gradient is that of the mean over the whole batch: sums of loss and weight are averaged over the devices before
@@ -64,6 +95,7 @@ def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState
         state: the same on every device, but for its carry: that of this device's rows.
         batch: this device's rows; None where the problem draws its own.
         axis: over which gradients are averaged.
+        average_decay: of the state's average, if it has one.
 
     Returns:
         (state, metrics), the same on every device but for the carry; metrics hold the scalars loss, accuracy (where the
@@ -98,7 +130,8 @@ def device_step(problem, graphdef, optimizer, batch_size: int, state: TrainState
     }
     if "correct" in sums:
         metrics["accuracy"] = sums["correct"] / sums["count"]
-    return TrainState(state.step + 1, params, opt_state, state.key, carry), metrics
+    average = averaged(state.average, params, state.step, average_decay)
+    return TrainState(state.step + 1, params, opt_state, state.key, carry, average), metrics
 
 
 def choose_devices(num_devices: int, batch_size: int) -> list:
@@ -144,7 +177,7 @@ def map_step(step: Callable, mapping: str, devices: list) -> Callable:
 
 def _by_part(same, split) -> TrainState:
     """`same` for what is the same on every device, `split` for what each has its rows of."""
-    return TrainState(step=same, params=same, opt_state=same, key=same, carry=split)
+    return TrainState(step=same, params=same, opt_state=same, key=same, carry=split, average=same)
 
 
 def _pmap_step(step, devices):
@@ -171,5 +204,5 @@ def _pmap_step(step, devices):
 def make_step(problem, graphdef, optimizer, train) -> Callable:
     """The step of a run: `map_step` of `device_step` as a config's `train` section says."""
     devices = choose_devices(train.num_devices, train.batch_size)
-    step = partial(device_step, problem, graphdef, optimizer, train.batch_size)
+    step = partial(device_step, problem, graphdef, optimizer, train.batch_size, average_decay=train.average_decay)
     return map_step(step, train.mapping, devices)

@@ -42,7 +42,9 @@ def text_config(tmp_path, **changes):
 @pytest.mark.parametrize("kind", ["formal", "text"])
 def test_resumed_run_equals_an_uninterrupted_one(kind, tmp_path):
     def config(steps):
-        return text_config(tmp_path, train__steps=steps) if kind == "text" else tiny(train__steps=steps)
+        if kind == "text":
+            return text_config(tmp_path, train__steps=steps)
+        return tiny(train__steps=steps, train__average_decay=0.5)
 
     train(config(8), tmp_path / "straight")
     train(config(4), tmp_path / "twice")
@@ -200,3 +202,38 @@ def test_run_keys_are_distinct_and_of_the_seed():
     keys = np.asarray(jax.random.key_data(loop.run_keys(3)))
     assert len({tuple(k) for k in keys}) == 3
     assert (keys != np.asarray(jax.random.key_data(loop.run_keys(4)))).any()
+
+
+def test_patience_ends_a_run_once_and_for_all(tmp_path):
+    """Without learning no validation is better than the first: two more, and it is over."""
+
+    def config(patience):
+        changes = {
+            "train__patience": patience,
+            "train__learning_rate": 1e-30,
+            "train__steps": 8,
+            "train__eval_every": 1,
+        }
+        return text_config(tmp_path, **changes)
+
+    train(config(2), tmp_path / "run")
+    assert logged(tmp_path / "run", "validation") == [1, 2, 3]
+    assert steps_in(tmp_path / "run" / "checkpoints")[-1] == 3
+    train(config(2), tmp_path / "run")
+    assert logged(tmp_path / "run", "validation") == [1, 2, 3]
+    train(config(4), tmp_path / "run")
+    assert logged(tmp_path / "run", "validation") == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("mode", "values"), [("max", [1, 3, 3, 2]), ("min", [3, 1, 1, 2])])
+def test_patience_counts_from_the_best(mode, values, tmp_path):
+    lines = [{"step": n, "split": "validation", "loss": value} for n, value in enumerate(values[:2])]
+    lines.insert(1, {"step": 0, "split": "train", "loss": 9.0})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    patience = metrics.Patience(tmp_path, 2, select="loss", mode=mode)
+    seen = [patience.is_over()]
+    for value in values[2:]:
+        patience.add(value)
+        seen.append(patience.is_over())
+    assert seen == [False, False, True]
+    assert not metrics.Patience(tmp_path, 0, select="loss", mode=mode).is_over()

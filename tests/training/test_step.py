@@ -9,7 +9,8 @@ from qlstm_jax.data.batching import TextBatch
 from qlstm_jax.training import problems
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.loop import run_keys
-from qlstm_jax.training.step import TrainState, choose_devices, initial_state, make_optimizer, make_step
+from qlstm_jax.training.problems.base import classification_sums
+from qlstm_jax.training.step import TrainState, averaged, choose_devices, initial_state, make_optimizer, make_step
 from tests.training.conftest import assert_same, tiny, write_reviews
 
 RUNS = {
@@ -194,3 +195,38 @@ def test_state_is_all_that_a_run_needs(tmp_path):
     straight, _ = step(state, None)
     copied, _ = step(TrainState(*stored)._replace(key=jax.random.wrap_key_data(stored.key)), None)
     assert_same(copied.params, jax.device_get(straight.params))
+
+
+def test_the_average_of_the_parameters():
+    """Weights of the steps by hand: the first ones are forgotten faster than by the decay alone."""
+    values = np.array([2.0, -1.0, 4.0, 3.0])
+    expected = 10.0  # what it began with
+    average = {"w": jnp.float32(expected)}
+    for step, value in enumerate(values):
+        decay = min(0.25, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+        average = averaged(average, {"w": jnp.float32(value)}, step, 0.25)
+    np.testing.assert_allclose(average["w"], expected, rtol=1e-6)
+    assert averaged(None, {}, 0, 0.0) is None
+
+
+def test_a_run_evaluates_the_average_that_its_steps_make(tmp_path):
+    setup = Setup("formal", tmp_path, train__average_decay=0.5)
+    state = initial_state(setup.model, setup.optimizer, setup.key, averaged=True)
+    step = make_step(setup.problem, nnx.graphdef(setup.model), setup.optimizer, setup.config.train)
+    expected = jax.device_get(state.params)  # the step uses up the state
+    for number in range(3):
+        state, _ = step(state, None)
+        expected = averaged(expected, jax.device_get(state.params), number, 0.5)
+    assert_same(state.final_params, expected)
+    assert state._replace(average=None).final_params is state.params
+
+
+def test_label_smoothing():
+    rng = np.random.default_rng(0)
+    logits, labels, weights = rng.normal(size=(5, 3)), np.array([0, 2, 1, 1, 0]), np.array([1, 1, 0, 2, 1.0])
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    target = 0.9 * np.eye(3)[labels] + 0.1 / 3
+    expected = -(weights * (target * log_p).sum(axis=1)).sum()
+    sums = classification_sums(jnp.asarray(logits), labels, weights, np.ones(5), smoothing=0.1)
+    np.testing.assert_allclose(sums["loss"], expected, rtol=1e-5)

@@ -77,15 +77,20 @@ class Problem(abc.ABC):
         return []
 
 
-def classification_rows(logits, labels, weights, tokens) -> dict:
+def classification_rows(logits, labels, weights, tokens, *, smoothing: float = 0.0) -> dict:
     """The sums that `Problem.loss` returns, for each row by itself: (B,) each.
 
     Args:
         logits: (B, C), or (B, M, C) for M answers a row.
         labels, weights: (B,) or (B, M).
         tokens: (B,).
+        smoothing: ε of label smoothing (arXiv 1512.00567, section 7): the target is 1 − ε on the label and ε / C on
+            every class besides.
     """
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    logits = logits.astype(jnp.float32)
+    losses = (1 - smoothing) * optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if smoothing:
+        losses = losses - smoothing * jnp.mean(jax.nn.log_softmax(logits), axis=-1)
     correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
     loss, weight, correct = (
         jnp.sum(a.reshape(a.shape[0], -1), axis=1) for a in (weights * losses, weights, weights * correct)
@@ -93,6 +98,6 @@ def classification_rows(logits, labels, weights, tokens) -> dict:
     return {"loss": loss, "weight": weight, "correct": correct, "count": weight, "tokens": tokens.astype(jnp.float32)}
 
 
-def classification_sums(logits, labels, weights, tokens) -> dict:
+def classification_sums(logits, labels, weights, tokens, *, smoothing: float = 0.0) -> dict:
     """The sums that `Problem.loss` returns, over the rows of `classification_rows`."""
-    return jax.tree.map(jnp.sum, classification_rows(logits, labels, weights, tokens))
+    return jax.tree.map(jnp.sum, classification_rows(logits, labels, weights, tokens, smoothing=smoothing))

@@ -121,7 +121,8 @@ class TextProblem(Problem):
     def loss(self, model, batch, rngs):
         """Cross-entropy and accuracy of the label; filler rows weigh nothing."""
         logits = model(batch.ids, lengths=batch.lengths, rngs=rngs)
-        return classification_sums(logits, batch.labels, batch.weights, batch.lengths)
+        smoothing = self.config.text.label_smoothing
+        return classification_sums(logits, batch.labels, batch.weights, batch.lengths, smoothing=smoothing)
 
     def _confusion(self, model, part: str) -> tuple[np.ndarray, float]:
         """Counts (true label, predicted label) over a part, and its mean cross-entropy."""
