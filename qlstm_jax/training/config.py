@@ -7,11 +7,12 @@ a file or on the command line, fails and names the nearest one.
 import json
 from pathlib import Path
 
+import jax
+from flax import nnx
 from ml_collections import ConfigDict
 
 from qlstm_jax import registry
 from qlstm_jax.cells import slstm
-from qlstm_jax.models import transformer
 from qlstm_jax.training.defaults import default
 
 CHOICES = {
@@ -151,8 +152,7 @@ def check(config) -> list[str]:
     for key in FRACTIONS:
         if not 0 <= get(config, key) < 1:
             raise ConfigError(f"{key} is {get(config, key)!r}; expected 0 or more and less than 1")
-    if config.model.cell == "transformer":
-        _check_transformer(config.model)
+    _check_layer(config.model)
     for section in ("formal", "eval"):
         low, high = config[section].min_length, config[section].max_length
         if not 1 <= low <= high:
@@ -181,10 +181,10 @@ def check(config) -> list[str]:
     return _unused(config)
 
 
-def _check_transformer(model):
-    options = {key: model.transformer[key] for key in ("num_heads", "positions")}
+def _check_layer(model):
+    """What a layer refuses is refused before anything is read or written; nothing is computed."""
     try:
-        transformer.check_options(model.hidden_size, bidirectional=model.bidirectional, **options)
+        jax.eval_shape(lambda: nnx.state(registry.build_layer(model, 1, rngs=nnx.Rngs(0))))
     except ValueError as error:
         raise ConfigError(f"model.{error}") from error
 

@@ -110,6 +110,7 @@ def test_the_interval_is_students():
         (("--rows", "lsm"), "did you mean 'lstm'"),
         (("--rows", "lstm,hiden_size=3"), "hidden_size"),
         (("--rows", "lstm", "--columns", "recall.length=short"), "expected a value like"),
+        (("--rows", "lstm", "pr_lstm,cell=rnn,norm=rms"), "model.norm is 'rms'"),
         (("--rows", "lstm", "--seeds", "0"), "expected 1 or more"),
         (("--rows", "lstm", "--config", "nothing.py"), "is not a file"),
         ((), "expected 1 or more of each"),
