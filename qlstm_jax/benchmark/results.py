@@ -62,12 +62,32 @@ def by_run(records: list[dict]) -> dict[tuple[str, str], list[dict]]:
     return dict(groups)
 
 
+def columns(records: list[dict]) -> tuple[list[str], list[str]]:
+    """The variants that ran on half of the tasks or more, and those tried on fewer."""
+    tasks = {r["task"] for r in records}
+    reach = {v: {r["task"] for r in records if r["variant"] == v} for v in dict.fromkeys(r["variant"] for r in records)}
+    everywhere = [v for v, seen in reach.items() if 2 * len(seen) >= len(tasks)]
+    return everywhere, [v for v in reach if v not in everywhere]
+
+
+def comparison(records: list[dict]) -> str:
+    """Markdown: a row for each variant, a column for each task that `columns`' second part was tried on."""
+    runs, tried = by_run(records), columns(records)[1]
+    seeds = max(map(len, runs.values()))
+    tasks = [name for name in TASKS if any((name, v) in runs for v in tried)]
+    variants = [v for v in dict.fromkeys(r["variant"] for r in records) if any((t, v) in runs for t in tasks)]
+    lines = ["| variant | " + " | ".join(tasks) + " |", "|---|" + "---|" * len(tasks)]
+    for variant in variants:
+        lines.append(f"| {variant} | " + " | ".join(_cell(runs.get((t, variant)), seeds) for t in tasks) + " |")
+    return "\n".join(lines)
+
+
 def table(records: list[dict]) -> str:
     """Markdown: a row for each task by level, a column for each variant, "mean (best)" of the score in percent.
 
     Bold where the mean over seeds is solved, a star where only the best seed is. The last rows count them.
     """
-    runs, variants = by_run(records), list(dict.fromkeys(r["variant"] for r in records))
+    runs, variants = by_run(records), columns(records)[0]
     seeds = max(map(len, runs.values()))
     tasks = [name for name in TASKS if any((name, v) in runs for v in variants)]
     lines = ["| level | task | " + " | ".join(variants) + " |", "|---|---|" + "---|" * len(variants)]
@@ -113,6 +133,8 @@ def write_report(records: list[dict], folder: Path) -> Path:
         seeds = sorted({r["seed"] for r in group})
         machines = sorted({r["device"] for r in group})
         parts += [f"## {budget}", f"Seeds {', '.join(map(str, seeds))}; run on {', '.join(machines)}.", table(group)]
+        if columns(group)[1]:
+            parts += ["Tried on some tasks, beside the others there:", comparison(group)]
         pictures = folder / "".join(c if c.isalnum() or c in "._-" else "-" for c in budget.replace(", ", "_"))
         pictures.mkdir(parents=True, exist_ok=True)
         runs = by_run(group)

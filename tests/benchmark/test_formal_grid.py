@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qlstm_jax.benchmark import cohort, formal, variants
-from qlstm_jax.benchmark.results import Results, table
+from qlstm_jax.benchmark.results import Results, comparison, table
 from qlstm_jax.training import problems
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import restore
@@ -168,6 +168,18 @@ def test_the_table():
         "| dcf | reverse_string | 60.0 (60.0), 1 of 2 seeds |  |",
         "| | solved, mean | 1 of 2 | 0 of 1 |",
         "| | solved, best seed | 1 of 2 | 1 of 1 |",
+    ]
+
+
+def test_variants_tried_on_few_tasks_have_a_table_of_their_own():
+    rows = [record(task, "lstm", 0, 0.6) for task in ("even_pairs", "reverse_string", "bucket_sort")]
+    rows.append(record("bucket_sort", "lstm,hidden_size=4", 0, 0.95))
+    assert "hidden_size" not in table(rows)
+    assert comparison(rows).splitlines() == [
+        "| variant | bucket_sort |",
+        "|---|---|",
+        "| lstm | 60.0 (60.0) |",
+        "| lstm,hidden_size=4 | **95.0 (95.0)** |",
     ]
 
 
