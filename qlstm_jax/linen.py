@@ -191,6 +191,7 @@ class _Layer(nn.Module):
         num_layers: layers, each reading the outputs of the one below.
         bidirectional: whether each layer also reads backward; its two outputs lie side by side, 2H.
         dropout: rate between layers, not after the last.
+        variational: whether it drops the same channels at all positions of a row (arXiv 1512.05287).
         dtype: of activations; None for float32. Gates and sums are float32 whatever it is.
         param_dtype: of the parameters.
     """
@@ -199,6 +200,7 @@ class _Layer(nn.Module):
     num_layers: int = 1
     bidirectional: bool = False
     dropout: float = 0.0
+    variational: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -209,7 +211,7 @@ class _Layer(nn.Module):
         self.cells = [self._cell() for _ in range(self.num_layers)]
         if self.bidirectional:
             self.backward_cells = [self._cell() for _ in range(self.num_layers)]
-        self.between = nn.Dropout(self.dropout)
+        self.between = nn.Dropout(self.dropout, broadcast_dims=(1,) if self.variational else ())
 
     @nn.nowrap
     def _cell(self, **kwargs):

@@ -200,6 +200,7 @@ class _Layer(nnx.Module):
         num_layers: layers, each reading the outputs of the one below.
         bidirectional: whether each layer also reads backward; its two outputs lie side by side, 2H.
         dropout: rate between layers (not after the last), by `nnx.Dropout`: on after `train()`, off after `eval()`.
+        variational: whether it drops the same channels at all positions of a row (arXiv 1512.05287).
         dtype: of activations; None for float32. Gates and sums are float32 whatever it is.
         param_dtype: of the parameters.
         rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
@@ -220,6 +221,7 @@ class _Layer(nnx.Module):
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        variational: bool = False,
         dtype=None,
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
@@ -235,7 +237,9 @@ class _Layer(nnx.Module):
             self.backward_cells = nnx.List([self.cell_class(size, hidden_size, **options) for size in inputs])
         # Without a stream of its own the dropout takes its keys from each call, and the layer holds no state.
         stream = rngs if {"dropout", "default"} & set(rngs) else None
-        self.dropout = nnx.Dropout(dropout, rngs=stream) if dropout and num_layers > 1 else None
+        shared = (1,) if variational else ()
+        between = dropout and num_layers > 1
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=shared, rngs=stream) if between else None
 
     @property
     def output_size(self) -> int:

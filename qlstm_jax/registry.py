@@ -27,7 +27,7 @@ CELLS = {
     "transformer": Transformer,
 }
 SECTIONS = ("formal", "recall", "mqar", "adding", "copy", "digits", "text", "lm", "series")  # of a config, one a task
-COMMON = ("num_layers", "bidirectional", "dropout", "dtype", "param_dtype", "rngs")
+COMMON = ("num_layers", "bidirectional", "dropout", "variational", "dtype", "param_dtype", "rngs")
 
 
 def cell_options() -> dict[str, ConfigDict]:
@@ -47,6 +47,8 @@ def cell_options() -> dict[str, ConfigDict]:
 def build_layer(model, in_features: int, *, rngs):
     """The sequence layer that a config's `model` section describes, reading `in_features` channels."""
     options = dict(model[model.cell]) if model.cell in model else {}
+    if hasattr(CELLS[model.cell], "cell_class"):
+        options["variational"] = model.variational
     # A recurrent layer's dropout acts between layers, the Transformer's within each.
     drops = model.num_layers > 1 or CELLS[model.cell] is Transformer
     return CELLS[model.cell](

@@ -382,3 +382,17 @@ def test_bidirectional_has_no_carry():
     ):
         with pytest.raises(ValueError, match="bidirectional layer has no carry"):
             use()
+
+
+def test_variational_dropout_drops_the_same_channels_at_all_positions():
+    xs = jnp.ones((2, 5, 3))
+    seen = []
+    for variational in (True, False):
+        layer = make_layer("rnn", num_layers=2, dropout=0.5, variational=variational)
+        layer.train()
+        seen.append(np.asarray(layer._between(None, jax.random.key(0))(jnp.ones((2, 5, 64)))))
+        assert layer(xs, rngs=nnx.Rngs(dropout=0)).shape[:2] == (2, 5)
+    assert set(np.unique(seen[0])) == {0, 2}
+    np.testing.assert_array_equal(seen[0], np.broadcast_to(seen[0][:, :1], seen[0].shape))
+    assert not np.array_equal(seen[1], np.broadcast_to(seen[1][:, :1], seen[1].shape))
+    assert not np.array_equal(seen[0][0], seen[0][1])

@@ -67,6 +67,7 @@ class Trainer:
             self.config.batch_size,
             batch=None,
             axis=None,
+            weight_dropout=self.config.weight_dropout,
             average_decay=self.config.average_decay,
         )
         single = state.key.shape[0] == 1  # a batched product with one batch is slower than a plain one

@@ -17,6 +17,7 @@ class Classifier(nnx.Module):
         pooling: "last" output, "mean" or "max" over the valid positions, or "mean_max", both side by side.
         dropout: rate before the readout.
         embedding_dropout: rate on the embedded tokens.
+        variational: whether that drops the same channels at all positions of a row (arXiv 1512.05287).
         rngs: for the initial parameters.
     """
 
@@ -30,10 +31,11 @@ class Classifier(nnx.Module):
         pooling: str = "last",
         dropout: float = 0.0,
         embedding_dropout: float = 0.0,
+        variational: bool = False,
         rngs: nnx.Rngs,
     ):
         self.embed = nnx.Embed(vocab_size, embedding_size, rngs=rngs)
-        self.embedding_dropout = nnx.Dropout(embedding_dropout)
+        self.embedding_dropout = nnx.Dropout(embedding_dropout, broadcast_dims=(1,) if variational else ())
         self.layer = layer
         self.pooling = pooling
         self.dropout = nnx.Dropout(dropout)

@@ -13,6 +13,7 @@ class TokenModel(nnx.Module):
         embedding_size: channels of a token.
         dropout: rate before the readout.
         embedding_dropout: rate on the embedded tokens.
+        variational: whether that drops the same channels at all positions of a row (arXiv 1512.05287).
         rngs: for the initial parameters.
     """
 
@@ -25,10 +26,11 @@ class TokenModel(nnx.Module):
         embedding_size: int,
         dropout: float = 0.0,
         embedding_dropout: float = 0.0,
+        variational: bool = False,
         rngs: nnx.Rngs,
     ):
         self.embed = nnx.Embed(vocab_size, embedding_size, rngs=rngs)
-        self.embedding_dropout = nnx.Dropout(embedding_dropout)
+        self.embedding_dropout = nnx.Dropout(embedding_dropout, broadcast_dims=(1,) if variational else ())
         self.layer = layer
         self.dropout = nnx.Dropout(dropout)
         self.head = nnx.Linear(layer.output_size, output_size, rngs=rngs)

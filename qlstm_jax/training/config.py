@@ -94,6 +94,7 @@ FRACTIONS = (
     "formal.curriculum",
     "text.label_smoothing",
     "train.average_decay",
+    "train.weight_dropout",
     "model.dropout",
     "model.embedding_dropout",
     "text.validation",

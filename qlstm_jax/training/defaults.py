@@ -95,6 +95,7 @@ def default() -> ConfigDict:
             dropout=0.0,  # between layers, within a transformer's blocks, and before the readout
             embedding_size=64,  # of tokens: recall, mqar, copy, text and lm
             embedding_dropout=0.0,
+            variational=False,  # dropout between layers and of tokens: the same channels at all positions of a row
             pooling="last",  # recall, adding, digits, text and series: last, mean, max or mean_max
             readout="relu",  # formal languages: what acts on h before the last linear map
             dtype="float32",
@@ -109,6 +110,7 @@ def default() -> ConfigDict:
             warmup_steps=0,
             weight_decay=0.0,  # adamw
             clip_norm=1.0,  # of the global norm of the gradient
+            weight_dropout=0.0,  # rate on the recurrent kernels
             average_decay=0.0,  # of the average of the parameters that is evaluated; 0: the parameters themselves
             patience=0,  # validations without a better one after which training ends; 0: never
             log_every=50,

@@ -59,6 +59,28 @@ def initial_state(model, optimizer, key, carry=None, *, averaged: bool = False) 
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key, carry, average)
 
 
+RECURRENT = ("recurrent_kernel", "merge_kernel")  # the parameters that weight dropout acts on
+
+
+def drop_weights(params, key, rate: float):
+    """The parameters with each recurrent weight 0 with probability `rate`, the others divided by 1 − rate.
+
+    One mask serves all positions of a batch (DropConnect on the hidden-to-hidden maps, arXiv 1708.02182, section 2).
+
+    Raises:
+        ConfigError: if there are no recurrent kernels.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    chosen = [n for n, (path, _) in enumerate(leaves) if path[-1].key in RECURRENT]
+    if not chosen:
+        raise ConfigError(f"train.weight_dropout is {rate}; expected 0 for a model without {' or '.join(RECURRENT)}")
+    values = [leaf for _, leaf in leaves]
+    for n in chosen:
+        kept = jax.random.bernoulli(jax.random.fold_in(key, n), 1 - rate, values[n].shape)
+        values[n] = jnp.where(kept, values[n] / (1 - rate), jnp.zeros((), values[n].dtype))
+    return jax.tree.unflatten(structure, values)
+
+
 def averaged(average, params, step, decay: float):
     """average + (1 − d) (params − average) with d = min(decay, (1 + step) / (10 + step)); None stays None.
 
@@ -79,6 +101,7 @@ def device_step(
     batch,
     axis: str | None = AXIS,
     *,
+    weight_dropout: float = 0.0,
     average_decay: float = 0.0,
 ):
     """One step on one device, inside a mapped axis `axis`; None for a step that is all of it.
@@ -95,6 +118,7 @@ def device_step(
         state: the same on every device, but for its carry: that of this device's rows.
         batch: this device's rows; None where the problem draws its own.
         axis: over which gradients are averaged.
+        weight_dropout: rate of `drop_weights`.
         average_decay: of the state's average, if it has one.
 
     Returns:
@@ -110,6 +134,8 @@ def device_step(
             batch = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, device * rows, rows), batch)
 
     def loss(params):
+        if weight_dropout:  # the same weights on every device
+            params = drop_weights(params, jax.random.fold_in(model_key, devices), weight_dropout)
         model, rngs = nnx.merge(graphdef, params), nnx.Rngs(dropout=jax.random.fold_in(model_key, device))
         if state.carry is None:
             sums, carry = problem.loss(model, batch, rngs), None
@@ -204,5 +230,6 @@ def _pmap_step(step, devices):
 def make_step(problem, graphdef, optimizer, train) -> Callable:
     """The step of a run: `map_step` of `device_step` as a config's `train` section says."""
     devices = choose_devices(train.num_devices, train.batch_size)
-    step = partial(device_step, problem, graphdef, optimizer, train.batch_size, average_decay=train.average_decay)
+    regularisation = {"weight_dropout": train.weight_dropout, "average_decay": train.average_decay}
+    step = partial(device_step, problem, graphdef, optimizer, train.batch_size, **regularisation)
     return map_step(step, train.mapping, devices)

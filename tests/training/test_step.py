@@ -10,7 +10,15 @@ from qlstm_jax.training import problems
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.loop import run_keys
 from qlstm_jax.training.problems.base import classification_sums
-from qlstm_jax.training.step import TrainState, averaged, choose_devices, initial_state, make_optimizer, make_step
+from qlstm_jax.training.step import (
+    TrainState,
+    averaged,
+    choose_devices,
+    drop_weights,
+    initial_state,
+    make_optimizer,
+    make_step,
+)
 from tests.training.conftest import assert_same, tiny, write_reviews
 
 RUNS = {
@@ -230,3 +238,24 @@ def test_label_smoothing():
     expected = -(weights * (target * log_p).sum(axis=1)).sum()
     sums = classification_sums(jnp.asarray(logits), labels, weights, np.ones(5), smoothing=0.1)
     np.testing.assert_allclose(sums["loss"], expected, rtol=1e-5)
+
+
+def test_weight_dropout_drops_recurrent_weights_alone():
+    params = {"layer": {"recurrent_kernel": jnp.ones((40, 50)), "input_kernel": jnp.ones((3, 4))}, "head": jnp.ones(2)}
+    dropped = drop_weights(params, jax.random.key(0), 0.25)
+    weights = np.asarray(dropped["layer"].pop("recurrent_kernel"))
+    np.testing.assert_allclose(np.unique(weights), [0, 4 / 3], rtol=1e-6)
+    assert 0.7 < np.mean(weights > 0) < 0.8
+    assert all(np.all(leaf == 1) for leaf in jax.tree.leaves(dropped))
+    with pytest.raises(ConfigError, match="expected 0 for a model without"):
+        drop_weights({"head": jnp.ones(2)}, jax.random.key(0), 0.25)
+
+
+def test_a_step_with_weight_dropout_is_one_with_other_weights(tmp_path):
+    """A rate so high that no recurrent weight is left: their gradient is 0, that of the others is not."""
+    setup = Setup("text", tmp_path, train__weight_dropout=1 - 1e-9, train__optimizer="adam")
+    before = jax.device_get(initial_state(setup.model, setup.optimizer, setup.key).params)
+    after = setup.steps("shard_map", 1, 1)[0][0]
+    same = jax.tree_util.tree_map_with_path(lambda path, a, b: (path[-1].key, np.array_equal(a, b)), before, after)
+    same = dict(jax.tree.leaves(same, is_leaf=lambda leaf: isinstance(leaf, tuple)))
+    assert same["recurrent_kernel"] and not same["input_kernel"]

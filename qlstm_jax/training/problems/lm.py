@@ -10,16 +10,15 @@ import numpy as np
 import optax
 from flax import nnx
 
-from qlstm_jax import registry
 from qlstm_jax.data import corpus as corpora
 from qlstm_jax.data.batching import stream
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
-from qlstm_jax.models import TokenModel
 from qlstm_jax.models.generate import check_options, generate
 from qlstm_jax.training import plots
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.problems.base import Problem
+from qlstm_jax.training.problems.models import token_model
 from qlstm_jax.unroll.sequential import where
 
 PARTS = ("train", "validation", "test")
@@ -115,16 +114,7 @@ class LMProblem(Problem):
 
     def model(self, rngs):
         """A `TokenModel` from the tokenizer's vocabulary to itself."""
-        model = self.config.model
-        return TokenModel(
-            self.tokenizer.vocab_size,
-            self.tokenizer.vocab_size,
-            registry.build_layer(model, model.embedding_size, rngs=rngs),
-            embedding_size=model.embedding_size,
-            dropout=model.dropout,
-            embedding_dropout=model.embedding_dropout,
-            rngs=rngs,
-        )
+        return token_model(self.config.model, self.tokenizer.vocab_size, self.tokenizer.vocab_size, rngs)
 
     def initial_carry(self, model, batch_size):
         """The layer's carry; None for a layer without one."""

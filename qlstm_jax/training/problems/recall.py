@@ -2,10 +2,9 @@
 
 import jax.numpy as jnp
 
-from qlstm_jax import registry
 from qlstm_jax.data.recall import Recall
-from qlstm_jax.models import Classifier
 from qlstm_jax.training.problems.base import classification_rows
+from qlstm_jax.training.problems.models import classifier
 from qlstm_jax.training.problems.sampled import SampledProblem
 
 
@@ -20,17 +19,7 @@ class RecallProblem(SampledProblem):
 
     def model(self, rngs):
         """A `Classifier` of the task's symbols."""
-        model = self.config.model
-        return Classifier(
-            self.task.vocab_size,
-            self.task.num_classes,
-            registry.build_layer(model, model.embedding_size, rngs=rngs),
-            embedding_size=model.embedding_size,
-            pooling=model.pooling,
-            dropout=model.dropout,
-            embedding_dropout=model.embedding_dropout,
-            rngs=rngs,
-        )
+        return classifier(self.config.model, self.task.vocab_size, self.task.num_classes, rngs)
 
     def positions(self, length):
         """The class, and the noise."""

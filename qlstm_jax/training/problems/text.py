@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from qlstm_jax import registry
 from qlstm_jax.data import imdb, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.tokenizer import Tokenizer
-from qlstm_jax.models import Classifier
 from qlstm_jax.training import metrics, plots
 from qlstm_jax.training.problems.base import Problem, classification_sums
+from qlstm_jax.training.problems.models import classifier
 
 
 class TextProblem(Problem):
@@ -106,17 +105,7 @@ class TextProblem(Problem):
 
     def model(self, rngs):
         """A `Classifier` of the tokenizer's vocabulary."""
-        model = self.config.model
-        return Classifier(
-            self.tokenizer.vocab_size,
-            len(self.label_names),
-            registry.build_layer(model, model.embedding_size, rngs=rngs),
-            embedding_size=model.embedding_size,
-            pooling=model.pooling,
-            dropout=model.dropout,
-            embedding_dropout=model.embedding_dropout,
-            rngs=rngs,
-        )
+        return classifier(self.config.model, self.tokenizer.vocab_size, len(self.label_names), rngs)
 
     def loss(self, model, batch, rngs):
         """Cross-entropy and accuracy of the label; filler rows weigh nothing."""
