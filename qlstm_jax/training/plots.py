@@ -42,7 +42,8 @@ def accuracy_of_many(series: dict, train: tuple[int, int], chance: float, title:
         title: of the picture.
         path: of the PNG.
     """
-    figure, axes = plt.subplots(figsize=SIZE)
+    longest = max(map(len, [*series, f"trained at {train[0]}..{train[1]}"]))
+    figure, axes = plt.subplots(figsize=(5.6 + 0.066 * longest, SIZE[1]))  # the legend stands beside the axes
     axes.axvspan(*train, color="#ececec", label=f"trained at {train[0]}..{train[1]}")
     for name, runs in series.items():
         lengths = sorted(int(n) for n in runs[0])
