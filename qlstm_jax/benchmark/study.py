@@ -97,8 +97,19 @@ def grid(args) -> list[dict]:
 
 def parameters(config) -> dict[str, int]:
     """The numbers that `--equal` names, of the config's model. Nothing is computed."""
-    with tempfile.TemporaryDirectory() as folder:  # for a tokenizer
-        problem = problems.make(config, Path(folder))
+    with opened(config) as problem:
+        return sizes(problem)
+
+
+@contextlib.contextmanager
+def opened(config):
+    """The config's problem, whose data is read once, with a passing folder for a tokenizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield problems.make(config, Path(folder))
+
+
+def sizes(problem) -> dict[str, int]:
+    """`parameters` of the model that the problem's config describes now."""
     shapes = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(problem.model(nnx.Rngs(0)), nnx.Param)))
     return {"parameters": count(shapes), "recurrent_parameters": count(shapes["layer"])}
 
@@ -109,17 +120,19 @@ def matched_hidden_size(config, what: str, wanted: int) -> int:
     unit = 2 * options["num_heads"] if "num_heads" in options else 1
     trial = config.copy_and_resolve_references()
 
-    def difference(units: int) -> int:
-        trial.model.hidden_size = units * unit
-        return parameters(trial)[what] - wanted
+    with opened(trial) as problem:
 
-    low, high = 1, 2
-    while difference(high) < 0:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if difference(middle) < 0 else (low, middle)
-    return unit * min((low, high), key=lambda units: abs(difference(units)))
+        def difference(units: int) -> int:
+            trial.model.hidden_size = units * unit
+            return sizes(problem)[what] - wanted
+
+        low, high = 1, 2
+        while difference(high) < 0:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if difference(middle) < 0 else (low, middle)
+        return unit * min((low, high), key=lambda units: abs(difference(units)))
 
 
 def run(cell: dict, seed: int, workdir: Path) -> dict:

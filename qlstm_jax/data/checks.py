@@ -1,7 +1,15 @@
-"""A check of what a user hands to a synthetic task."""
+"""Checks that several sources of data share."""
+
+from qlstm_jax.data.rows import DataError
 
 
 def at_least(name: str, value, least: int):
     """Raises ValueError unless `value` is a Python int of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} is {value!r}; expected a Python int of at least {least}")
+
+
+def check_shares(validation: float, test: float):
+    """Raises DataError unless a validation and a test part, each more than nothing, leave something to train on."""
+    if not (validation > 0 and test > 0 and validation + test < 1):
+        raise DataError(f"validation={validation}, test={test}; give shares above 0 that together are below 1")

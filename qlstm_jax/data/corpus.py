@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qlstm_jax.data.checks import check_shares
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
 
@@ -116,8 +117,7 @@ def split(corpus: Corpus, *, validation: float, test: float, seed: int) -> dict[
     Raises:
       DataError: for shares out of range, or if a part gets nothing.
     """
-    if not (validation > 0 and test > 0 and validation + test < 1):
-        raise DataError(f"validation={validation}, test={test}; give shares above 0 that together are below 1")
+    check_shares(validation, test)
     if len(corpus.contents) < MANY:
         text = b"".join(corpus.contents)
         ends = [_letter_start(text, int(len(text) * share)) for share in (1 - validation - test, 1 - test)]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qlstm_jax.data.checks import at_least
+from qlstm_jax.data.checks import at_least, check_shares
 from qlstm_jax.data.rows import DataError
 
 SIDE = 8  # pixels of an image
@@ -45,8 +45,7 @@ def split(images, labels, *, validation: float, test: float, seed: int) -> dict[
     Raises:
         DataError: for shares out of range, or if a part gets nothing.
     """
-    if not (validation > 0 and test > 0 and validation + test < 1):
-        raise DataError(f"validation={validation}, test={test}; give shares above 0 that together are below 1")
+    check_shares(validation, test)
     order = np.random.default_rng(seed).permutation(len(images))
     ends = np.cumsum([round(len(images) * share) for share in (test, validation)])
     parts = dict(zip(("test", "validation", "train"), np.split(order, ends), strict=True))

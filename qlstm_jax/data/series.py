@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qlstm_jax.data.checks import check_shares
 from qlstm_jax.data.rows import DataError
 
 HEADERS = ("auto", "yes", "no")
@@ -155,8 +156,7 @@ def split(count: int, *, validation: float, test: float) -> dict[str, range]:
     Raises:
         DataError: for shares out of range.
     """
-    if not (validation > 0 and test > 0 and validation + test < 1):
-        raise DataError(f"validation={validation}, test={test}; give shares above 0 that together are below 1")
+    check_shares(validation, test)
     first, second = round(count * (1 - validation - test)), round(count * (1 - test))
     return dict(zip(PARTS, (range(first), range(first, second), range(second, count)), strict=True))
 
