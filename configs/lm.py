@@ -4,7 +4,8 @@ python train.py --config=configs/lm.py:ql_lstm --workdir=runs/lm
 python eval.py --workdir=runs/lm
 python generate.py --workdir=runs/lm --prompt="def " --tokens=200
 
-Another text: --config.lm.path=FILE, or a folder of *.txt files (--config.lm.pattern).
+Another text: --config.lm.path=FILE, or a folder of *.txt files (--config.lm.pattern), or a dataset of TFDS by name,
+--config.lm.dataset=tiny_shakespeare, which path then says the folder of.
 """
 
 from qlstm_jax.training import config as configs

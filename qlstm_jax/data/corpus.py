@@ -30,10 +30,12 @@ class Corpus:
     Attributes:
       source: what was read, in words.
       contents: the bytes of each file.
+      parts: of each file, "train", "validation" or "test", where the source says so; else nothing.
     """
 
     source: str
     contents: tuple[bytes, ...]
+    parts: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -77,13 +79,14 @@ def load(path="", *, pattern: str = "*.txt", max_bytes: int = 0) -> Corpus:
         files = [p for p in found if not NOT_LIBRARY & set(p.relative_to(root).parts[:-1])]
     if not files:
         raise DataError(f"{root} has no file named like {pattern!r}; give the pattern of its texts (lm.pattern)")
-    contents = _cut([p.read_bytes() for p in files], max_bytes)
+    contents = cut([p.read_bytes() for p in files], max_bytes)
     if not contents:
         raise DataError(f"{source}: its {len(files)} files hold no text; give others")
     return Corpus(source, tuple(contents))
 
 
-def _cut(contents, max_bytes):
+def cut(contents: list[bytes], max_bytes: int) -> list[bytes]:
+    """What lies within the first `max_bytes` of all contents, or all for 0, without empty ones or half letters."""
     left, kept = max_bytes or sum(map(len, contents)), []
     for content in contents:
         kept.append(content[: _letter_start(content, left)])
@@ -105,9 +108,9 @@ def _letter_start(content: bytes, place: int) -> int:
 def split(corpus: Corpus, *, validation: float, test: float, seed: int) -> dict[str, list[bytes]]:
     """Three parts without a byte in common: "train", "validation" and "test".
 
-    From 20 files on, whole files are dealt out in an order drawn by `seed`, to each part until it has its share of the
-    bytes; within a part they stand in the order of their names. Fewer are read as one text, the end of which is tested
-    on and what comes before that end validated on.
+    A corpus that names three parts of its own has those. Of others, from 20 files on, whole files are dealt out in an
+    order drawn by `seed`, to each part until it has its share of the bytes; within a part they stand in the order of
+    their names. Fewer are read as one text, the end of which is tested on and what comes before that end validated on.
 
     Args:
       corpus: from `load`.
@@ -118,6 +121,9 @@ def split(corpus: Corpus, *, validation: float, test: float, seed: int) -> dict[
       DataError: for shares out of range, or if a part gets nothing.
     """
     check_shares(validation, test)
+    if set(corpus.parts) == {"train", "validation", "test"}:
+        named = list(zip(corpus.contents, corpus.parts, strict=True))
+        return {part: [c for c, p in named if p == part] for part in ("train", "validation", "test")}
     if len(corpus.contents) < MANY:
         text = b"".join(corpus.contents)
         ends = [_letter_start(text, int(len(text) * share)) for share in (1 - validation - test, 1 - test)]

@@ -64,9 +64,11 @@ def default() -> ConfigDict:
         ),
         lm=config_dict.create(
             path="",  # a file or a folder of text files; "" is the sources of Python's own standard library
+            dataset="",  # or a TFDS name, tiny_shakespeare; then path may name the folder of TFDS's datasets
+            feature="text",  # of that dataset, that holds the text
             pattern="*.txt",  # a folder: names of its files, at any depth
-            max_bytes=0,  # cut after so many bytes; 0: all
-            validation=0.05,  # shares of the bytes
+            max_bytes=0,  # cut after so many bytes, of a dataset each part; 0: all
+            validation=0.05,  # shares of the bytes, where a dataset has not both parts itself
             test=0.05,
             split_seed=0,
             tokenizer="byte",  # byte or bpe

@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 
 from qlstm_jax.data import corpus as corpora
+from qlstm_jax.data import tfds_corpus
 from qlstm_jax.data.batching import stream
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
@@ -68,7 +69,11 @@ class LMProblem(Problem):
             DataError: if they cannot be read, or are not those that the run began with.
         """
         options, path = self.config.lm, self.folder / "corpus.json"
-        found = corpora.load(options.path, pattern=options.pattern, max_bytes=options.max_bytes)
+        if options.dataset:
+            where = {"data_dir": options.path or None, "feature": options.feature}
+            found = tfds_corpus.load(options.dataset, **where, max_bytes=options.max_bytes)
+        else:
+            found = corpora.load(options.path, pattern=options.pattern, max_bytes=options.max_bytes)
         if path.exists():
             began, now = json.loads(path.read_text()), found.record()
             if began["sha256"] != now["sha256"]:
