@@ -5,25 +5,28 @@
 
 A row is a cell with settings of its own, "CELL,key=value,...", put upon the config of --config; a column is settings of
 all rows, "recall.length=1024"; --set is for the whole table. With --equal parameters (or recurrent_parameters: those of
-the sequence layer) every row after the first gets the hidden size that brings it nearest to the first one's number;
-what it got is written beside it. Each run is one of train.py and eval.py in a folder under --workdir: the same command
-again goes on where it stopped, and skips what is done. OUT/results.jsonl has a line a run, with all figures of its
-report; OUT/table.md the means with 95 % confidence intervals over the seeds; OUT/*.png the pictures.
+the sequence layer) every row after the first gets the hidden size that brings it nearest to the first one's number at
+the first column; what it got is written beside it. Several ways of --equal list the rows once for each. Each run is one
+of train.py and eval.py in a folder under --workdir: the same command again goes on where it stopped, and skips what is
+done. OUT/results.jsonl has a line a run, with all figures of its report; OUT/table.md the means with 95 % confidence
+intervals over the seeds; OUT/*.png the pictures.
+
+    python -m qlstm_jax.benchmark.study reviews --set text.path=reviews.tsv
+
+A name is that of a study in studies.py, which gives the other arguments; what is given here as well wins.
 """
 
 import argparse
 import contextlib
 import importlib.util
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import jax
 from absl import logging
-from flax import nnx
 
-from qlstm_jax.benchmark import study_report, variants
+from qlstm_jax.benchmark import footprint, studies, study_report, variants
 from qlstm_jax.benchmark.results import Results
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.training import config as configs
@@ -31,7 +34,8 @@ from qlstm_jax.training import problems
 from qlstm_jax.training.evaluate import evaluate
 from qlstm_jax.training.loop import Diverged, Interrupted, train
 from qlstm_jax.training.metrics import clock
-from qlstm_jax.training.summary import count
+
+EQUAL = ("hidden_size", "parameters", "recurrent_parameters")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,17 +45,37 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    p.add_argument("name", nargs="?", metavar="NAME", help=f"a study of studies.py: {', '.join(studies.STUDIES)}")
     p.add_argument("--config", metavar="FILE[:ARGUMENT]", help="config file, as for train.py; needed unless reporting")
     p.add_argument("--rows", nargs="+", default=[], metavar="CELL[,key=value...]")
     p.add_argument("--columns", nargs="+", default=[""], metavar="key=value[,key=value...]")
     p.add_argument("--seeds", type=int, default=3, help="seeds 0 .. SEEDS - 1")
     p.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of all runs")
-    p.add_argument("--equal", choices=("parameters", "recurrent_parameters"), help="as many as the first row")
+    p.add_argument("--equal", nargs="+", choices=EQUAL, default=["hidden_size"], help="what rows share with the first")
     p.add_argument("--metric", nargs="+", default=["accuracy"], help="figures of eval.py's report, a table each")
-    p.add_argument("--out", type=Path, required=True, help="folder of the results")
+    p.add_argument("--out", type=Path, help="folder of the results; of a study by name, results/NAME")
     p.add_argument("--workdir", type=Path, default=Path("runs/study"), help="folder of the runs")
     p.add_argument("--report_only", action="store_true", help="only write the tables and pictures anew")
     return p
+
+
+def arguments(argv=None) -> argparse.Namespace:
+    """The arguments of the command line, over those of the study that it names.
+
+    Raises:
+        ConfigError: if there is no such study, or what neither gives is missing.
+    """
+    # Python 3.11 does not find an optional word behind options but by the intermixed form.
+    p = parser()
+    args = p.parse_intermixed_args(argv)
+    if args.name:
+        p.set_defaults(**studies.defaults(args.name))
+        args = p.parse_intermixed_args(argv)
+    if not args.out:
+        raise configs.ConfigError("--out is missing; expected a folder for the results, or the name of a study")
+    if not (args.config or args.report_only):
+        raise configs.ConfigError("--config is missing; expected a config file as for train.py, or the name of a study")
+    return args
 
 
 def load_config(text: str):
@@ -62,7 +86,10 @@ def load_config(text: str):
     """
     path, _, argument = text.partition(":")
     if not Path(path).is_file():
-        raise configs.ConfigError(f"--config {path!r} is not a file; expected a config such as configs/mqar.py")
+        raise configs.ConfigError(
+            f"--config {path!r} is not a file in {Path.cwd()}; expected a config such as configs/mqar.py "
+            "(paths are those from here: run this from the repository's root)"
+        )
     spec = importlib.util.spec_from_file_location("study_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -80,59 +107,42 @@ def grid(args) -> list[dict]:
     if args.seeds < 1 or not args.rows:
         raise configs.ConfigError(f"--seeds={args.seeds} --rows {args.rows}; expected 1 or more of each")
     base, common = load_config(args.config), variants.parse_settings(args.set)
+    columns = {text: variants.parse_settings(text.split(",") if text else []) for text in args.columns}
+    if set(args.equal) != {"hidden_size"} and any("model.hidden_size" in column for column in columns.values()):
+        raise configs.ConfigError(f"--equal {' '.join(args.equal)} sets model.hidden_size; expected columns without it")
+    lines = models(base, list(map(variants.parse, args.rows)), common | columns[args.columns[0]], args.equal)
     cells = []
-    for text in args.columns:
-        column, wanted = variants.parse_settings(text.split(",") if text else []), None
-        for number, variant in enumerate(map(variants.parse, args.rows)):
+    for text, column in columns.items():
+        for name, variant, hidden_size in lines:
             config = variants.apply(base, variant, common | column)
-            name = variant.name
-            if args.equal and number:
-                config.model.hidden_size = matched_hidden_size(config, args.equal, wanted)
-                name += f", hidden {config.model.hidden_size}"
-            elif args.equal:
-                wanted = parameters(config)[args.equal]
+            config.model.hidden_size = hidden_size or config.model.hidden_size
             cells.append({"row": name, "column": text, "config": config, "identity": variants.identity(config)})
     return cells
 
 
-def parameters(config) -> dict[str, int]:
-    """The numbers that `--equal` names, of the config's model. Nothing is computed."""
-    with opened(config) as problem:
-        return sizes(problem)
+def models(base, rows: list[variants.Variant], settings: dict, ways: list[str]) -> list[tuple]:
+    """(name, variant, hidden size or None for the config's own) for each row and way of `--equal`, each model once.
 
-
-@contextlib.contextmanager
-def opened(config):
-    """The config's problem, whose data is read once, with a passing folder for a tokenizer."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield problems.make(config, Path(folder))
-
-
-def sizes(problem) -> dict[str, int]:
-    """`parameters` of the model that the problem's config describes now."""
-    shapes = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(problem.model(nnx.Rngs(0)), nnx.Param)))
-    return {"parameters": count(shapes), "recurrent_parameters": count(shapes["layer"])}
-
-
-def matched_hidden_size(config, what: str, wanted: int) -> int:
-    """The hidden size that brings `what` nearest to `wanted`; one that twice the cell's heads, if any, divide."""
-    options = config.model.get(config.model.cell, {})
-    unit = 2 * options["num_heads"] if "num_heads" in options else 1
-    trial = config.copy_and_resolve_references()
-
-    with opened(trial) as problem:
-
-        def difference(units: int) -> int:
-            trial.model.hidden_size = units * unit
-            return sizes(problem)[what] - wanted
-
-        low, high = 1, 2
-        while difference(high) < 0:
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if difference(middle) < 0 else (low, middle)
-        return unit * min((low, high), key=lambda units: abs(difference(units)))
+    Args:
+        base: the study's config.
+        rows: the models.
+        settings: of the column at which sizes are matched.
+        ways: of `EQUAL`.
+    """
+    first = variants.apply(base, rows[0], settings)
+    wanted = footprint.parameters(first) if set(ways) != {"hidden_size"} else {}
+    lines, seen = [(rows[0].name, rows[0], None)], {(rows[0].name, first.model.hidden_size)}
+    for way in ways:
+        for variant in rows[1:]:
+            config = variants.apply(base, variant, settings)
+            size, name, given = config.model.hidden_size, variant.name, None
+            if way != "hidden_size":
+                size = given = footprint.matched_hidden_size(config, way, wanted[way])
+                name += f", hidden {size}"
+            if (variant.name, size) not in seen:
+                lines.append((name, variant, given))
+            seen.add((variant.name, size))
+    return lines
 
 
 def run(cell: dict, seed: int, workdir: Path) -> dict:
@@ -148,6 +158,8 @@ def run(cell: dict, seed: int, workdir: Path) -> dict:
         print(f"  diverged: {error}", file=sys.stderr)
         diverged = True
     seconds = time.perf_counter() - start
+    if "step_bytes" not in cell:  # the same for all seeds
+        cell["step_bytes"] = footprint.step_bytes(problems.make(config, folder), config)
     figures = {} if diverged else evaluate(folder)
     return {
         **{key: cell[key] for key in ("row", "column", "identity")},
@@ -157,6 +169,8 @@ def run(cell: dict, seed: int, workdir: Path) -> dict:
         "batch_size": config.train.batch_size,
         "diverged": diverged,
         "train_seconds": round(seconds, 1),
+        "tokens_per_second": footprint.tokens_per_second(folder),
+        "step_bytes": cell["step_bytes"],
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "last": validation,
@@ -187,18 +201,17 @@ def compiled_once(folder: Path):
 
 def main(argv=None) -> int:
     """Runs the study; returns the exit status: 0, 1 for settings or data that cannot be, 130 when interrupted."""
-    args = parser().parse_args(argv)
     logging.set_verbosity(logging.WARNING)  # orbax writes a page for each checkpoint
-    results = Results(args.out / "results.jsonl")
     try:
+        args = arguments(argv)
+        results = Results(args.out / "results.jsonl")
         if not args.report_only:
-            if not args.config:
-                raise configs.ConfigError("--config is missing; expected a config file, as for train.py")
             with compiled_once(args.workdir / "compiled"):
                 run_all(grid(args), args, results)
         print(f"tables and pictures: {study_report.write(results.records(), args.metric, args.out)}")
     except (configs.ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # A config's errors name the flags of train.py.
+        print(f"error: {str(error).replace('--config.', '--set ')}", file=sys.stderr)
         return 1
     except Interrupted as error:
         print(f"stopped: {error}", file=sys.stderr)

@@ -71,10 +71,22 @@ def about(records: list[dict]) -> str:
 
 
 def table(groups: dict, records: list[dict], metric: str) -> str:
-    """Markdown: a line a row, with its numbers of parameters and its training time."""
+    """Markdown: a line a row, with its numbers of parameters and what its training takes.
+
+    Of time and tokens a second the medians over the runs; of memory the range over the columns. Records of older
+    versions have neither tokens a second nor memory.
+    """
     columns = list(dict.fromkeys(column for _, column in groups))
     seeds = max(map(len, groups.values()))
-    head = ["model", *(c or metric for c in columns), "parameters", "of the layer", "training"]
+    head = [
+        "model",
+        *(c or metric for c in columns),
+        "parameters",
+        "of the layer",
+        "training",
+        "tokens/s",
+        "memory of a step",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in dict.fromkeys(row for row, _ in groups):
         mine = [r for r in records if r["row"] == row and r["report"]]
@@ -82,14 +94,17 @@ def table(groups: dict, records: list[dict], metric: str) -> str:
         cells = [_cell(groups.get((row, column)), metric, seeds) for column in columns]
         sizes = [_range([r["report"][k] for r in mine]) for k in ("parameters", "recurrent_parameters")]
         seconds = statistics.median(r["train_seconds"] for r in mine)
+        speeds, memory = ([r[k] for r in mine if r.get(k)] for k in ("tokens_per_second", "step_bytes"))
+        speed = f"{statistics.median(speeds):,.0f}" if speeds else ""
+        held = f"{_range([n / 1e6 for n in memory], digits=1)} MB" if memory else ""
         name = row + (f" ({lost} diverged)" if lost else "")
-        lines.append("| " + " | ".join([name, *cells, *sizes, f"{seconds:.0f} s"]) + " |")
+        lines.append("| " + " | ".join([name, *cells, *sizes, f"{seconds:.0f} s", speed, held]) + " |")
     return "\n".join(lines)
 
 
-def _range(values: list[int]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+def _range(values: list, digits: int = 0) -> str:
+    low, high = (f"{value:,.{digits}f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 def _cell(values, metric: str, seeds: int) -> str:

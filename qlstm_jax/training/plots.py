@@ -149,15 +149,26 @@ def study(points: dict, columns: list[str], metric: str, title: str, path):
         axes.invert_yaxis()
         axes.set(xlabel=metric, title=title, xlim=_around(means, halves))
     else:
-        for name, values in points.items():
+        for number, (name, values) in enumerate(points.items()):
+            dashes = ("-", "--", ":")[number // 10 % 3]  # there are ten colours
             places = [i for i, value in enumerate(values) if value is not None]
             means, halves = zip(*(values[i] for i in places), strict=True)
-            axes.errorbar(places, means, yerr=halves, marker="o", markersize=4, linewidth=1.2, capsize=3, label=name)
-        axes.set_xticks(range(len(columns)), [c.replace(",", "\n") for c in columns])
-        axes.set(xlabel="setting of the task", ylabel=metric, title=title)
+            style = {"marker": "o", "markersize": 4, "linewidth": 1.2, "linestyle": dashes, "capsize": 3}
+            axes.errorbar(places, means, yerr=halves, label=name, **style)
+        setting, names = _settings(columns)
+        axes.set_xticks(range(len(columns)), names)
+        axes.set(xlabel=setting, ylabel=metric, title=title)
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.grid(alpha=0.3)
     _save(figure, path)
+
+
+def _settings(columns):
+    """A label of the axis, and of each column: its value alone where they all set one and the same key."""
+    keys, values = zip(*(column.rpartition("=")[::2] for column in columns), strict=True)
+    if len(set(keys)) == 1 and "=" not in keys[0]:
+        return keys[0], values
+    return "setting of the task", [column.replace(",", "\n") for column in columns]
 
 
 def _around(means, halves):

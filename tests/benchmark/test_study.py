@@ -2,13 +2,16 @@
 
 import json
 import math
+import pathlib
 
 import numpy as np
 import pytest
 
-from qlstm_jax.benchmark import study, study_report, variants
+from qlstm_jax.benchmark import footprint, studies, study, study_report, variants
 from qlstm_jax.training import config as configs
+from qlstm_jax.training import plots, problems
 
+ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = """
 from qlstm_jax.training import config as configs
 
@@ -48,6 +51,9 @@ def test_a_study_runs_reports_and_is_not_run_twice(folder, capsys):
     assert len({r["row"] for r in records}) == 2 == len(records)
     assert {r["report"]["length"] for r in records} == {4}
     assert all(0 <= r["report"]["accuracy"] <= 1 and not r["diverged"] for r in records)
+    assert all(r["tokens_per_second"] > 0 for r in records)
+    # At least the parameters, Adam's two moments of them, and the gradient.
+    assert all(r["step_bytes"] > 4 * 4 * r["report"]["parameters"] for r in records)
     table = (folder / "out/table.md").read_text()
     assert "| model | recall.length=4 |" in table and "2 steps of 2; seeds 0" in table
     assert (folder / "out/accuracy.png").stat().st_size > 1000
@@ -61,33 +67,146 @@ def test_a_study_runs_reports_and_is_not_run_twice(folder, capsys):
 
 
 def test_the_table_of_a_study(tmp_path):
-    def record(row, column, seed, accuracy):
+    def record(row, column, seed, accuracy, **costs):
         report = (
             {} if accuracy is None else {"accuracy": accuracy, "parameters": 9000, "recurrent_parameters": seed + 7}
         )
         about = {"task": "recall", "steps": 2, "batch_size": 2, "device": "cpu", "train_seconds": 1.0}
-        return about | {"row": row, "column": column, "seed": seed, "diverged": accuracy is None, "report": report}
+        return (
+            about | {"row": row, "column": column, "seed": seed, "diverged": accuracy is None, "report": report} | costs
+        )
 
     records = [record("a", "t=1", 0, 0.5), record("a", "t=1", 1, 0.7), record("a", "t=2", 0, 1.0)]
     records += [record("b", "t=1", 0, 0.25), record("b", "t=2", 0, None)]
+    costs = [{"tokens_per_second": 1000.0 * n, "step_bytes": 10**6 * n} for n in (1, 2, 6)]
+    records += [record("c", "t=1", seed, 0.5, **cost) for seed, cost in enumerate(costs)]
+    records += [record("c", "t=1", 3, 0.5), record("d", "t=1", 0, 0.5, tokens_per_second=None, step_bytes=12345678)]
     lines = study_report.write(records, ["accuracy"], tmp_path).read_text().splitlines()
     # Half the interval of 0.5 and 0.7: t(0.975, 1) = 12.706 times 0.1414 / sqrt(2).
-    assert "| a | 60.0 ± 127.1 | 100.0, 1 of 2 seeds | 9,000 | 7 to 8 | 1 s |" in lines
-    assert "| b (1 diverged) | 25.0, 1 of 2 seeds |  | 9,000 | 7 | 1 s |" in lines
+    assert "| a | 60.0 ± 127.1, 2 of 4 seeds | 100.0, 1 of 4 seeds | 9,000 | 7 to 8 | 1 s |  |  |" in lines
+    assert "| b (1 diverged) | 25.0, 1 of 4 seeds |  | 9,000 | 7 | 1 s |  |  |" in lines
+    assert "| c | 50.0 ± 0.0 |  | 9,000 | 7 to 10 | 1 s | 2,000 | 1.0 to 6.0 MB |" in lines
+    assert "| d | 50.0, 1 of 4 seeds |  | 9,000 | 7 | 1 s |  | 12.3 MB |" in lines
 
 
 def test_equal_parameters_is_the_nearest_size(folder):
     base = study.load_config(f"{folder}/recall.py")
-    rnn, transformer = (variants.apply(base, variants.parse(name), {}) for name in ("rnn", "transformer,hidden_size=8"))
-    for config, unit in ((rnn, 1), (transformer, 2 * base.model.transformer.num_heads)):
-        wanted = 1234
-        size = study.matched_hidden_size(config, "parameters", wanted)
+    for row in ("rnn", "lstm,bidirectional=true", "transformer,hidden_size=16,num_heads=8"):
+        config, wanted = variants.apply(base, variants.parse(row), {}), 1234
+        unit = 2 * config.model.transformer.num_heads if config.model.cell == "transformer" else 1
+        size = footprint.matched_hidden_size(config, "recurrent_parameters", wanted)
         assert size % unit == 0
         distance = {}
         for candidate in (size - unit, size, size + unit):
             config.model.hidden_size = max(candidate, unit)
-            distance[candidate] = abs(study.parameters(config)["parameters"] - wanted)
+            distance[candidate] = abs(footprint.parameters(config)["recurrent_parameters"] - wanted)
         assert distance[size] == min(distance.values())
+
+
+def test_a_layer_of_two_directions_counts_both(folder):
+    base = study.load_config(f"{folder}/recall.py")
+    one, both = (
+        variants.apply(base, variants.parse(row), {"model.hidden_size": 8})
+        for row in ("lstm", "lstm,bidirectional=true")
+    )
+    number = footprint.parameters(one)["recurrent_parameters"]
+    assert footprint.parameters(both)["recurrent_parameters"] == 2 * number
+    assert footprint.matched_hidden_size(both, "recurrent_parameters", 2 * number) == 8
+
+
+def grid(folder, *more):
+    return study.grid(study.arguments(command(folder, *more)))
+
+
+def test_ways_of_being_equal_list_each_model_once(folder):
+    rows = ("--rows", "lstm", "gru", "lstm,bidirectional=true")
+    one, other = ([c["row"] for c in grid(folder, *rows, "--equal", way)] for way in study.EQUAL[::2])
+    assert one == ["lstm", "gru", "lstm,bidirectional=true"] == [c["row"] for c in grid(folder, *rows)]
+    assert other[0] == "lstm" and other[1].startswith("gru, hidden ")
+    both = grid(folder, *rows, "--equal", "hidden_size", "recurrent_parameters")
+    assert [c["row"] for c in both] == one + other[1:]
+    assert len({variants.fingerprint(c["identity"]) for c in both}) == 5
+    # An LSTM has the first row's size by every measure.
+    (single,) = grid(folder, "--rows", "lstm", "lstm", "--equal", *study.EQUAL)
+    assert single["row"] == "lstm"
+
+
+def test_sizes_are_those_of_the_first_column(folder):
+    # Another number of classes is another vocabulary, in which other sizes would be the nearest.
+    columns = ("recall.num_classes=2", "recall.num_classes=400")
+    rows = ("--rows", "lstm", "gru", "--equal", "parameters", "--columns")
+    cells = grid(folder, *rows, *columns)
+    assert [c["row"] for c in cells] == ["lstm", "gru, hidden 5"] * 2
+    assert [c["config"].model.hidden_size for c in cells] == [4, 5] * 2
+    assert grid(folder, *rows, *columns[::-1])[1]["row"] == "gru, hidden 4"
+
+
+def test_a_name_gives_the_arguments_and_the_command_line_wins():
+    args = study.arguments(["imdb"])
+    assert (args.config, str(args.out), args.seeds) == ("configs/imdb_ql_lstm.py", "results/imdb", 5)
+    assert args.columns[0] == "text.max_length=128" and len(args.columns) == 6 and len(args.rows) == 7
+    assert args.equal == ["hidden_size", "recurrent_parameters"] and args.metric == ["accuracy", "macro_f1"]
+    assert study.arguments(["--seeds", "2", "--report_only", "imdb"]).seeds == 2
+    args = study.arguments(["imdb", "--rows", "gru", "--equal", "parameters", "--out", "elsewhere"])
+    assert (args.rows, args.equal, str(args.out)) == (["gru"], ["parameters"], "elsewhere")
+
+
+@pytest.mark.parametrize("name", studies.STUDIES)
+def test_named_studies_can_be_run(name):
+    args = study.arguments([name, "--set", "text.path=mine.tsv", "--equal", "hidden_size"])
+    args.config = str(ROOT / args.config)
+    assert len(study.grid(args)) == len(args.rows) * len(args.columns)
+    assert set(study.EQUAL) >= set(studies.STUDIES[name]["equal"])
+
+
+def test_a_study_of_texts_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert study.main(["reviews"]) == 1
+    assert "text.path is ''" in (message := capsys.readouterr().err) and "--set text.path=FILE" in message
+
+
+def tiny(task, **settings):
+    """A checked config of a small model."""
+    config = configs.default()
+    config.task = task
+    sizes = {"train.batch_size": 4, "model.cell": "lstm", "model.hidden_size": 4, "model.embedding_size": 4}
+    config.update_from_flattened_dict(sizes | settings)
+    configs.check(config)
+    return config
+
+
+def test_the_largest_batch_of_texts_counts(tmp_path):
+    path = tmp_path / "texts.tsv"
+    rows = [f"{'good ' * (1 + n)}\t{n % 2}" for n in range(24)]
+    path.write_text("\n".join(["text\tlabel", *rows, ""]))
+    config = tiny("text", **{"text.path": str(path), "text.num_buckets": 3, "text.max_length": 11})
+    problem = problems.make(config, tmp_path)
+    assert len(problem.buckets) == 3
+    shapes = footprint.largest_batch(problem)
+    assert [a.shape for a in shapes] == [(4, 11), (4,), (4,), (4,)]
+    # Sixty rows more hold their embeddings at least.
+    sizes = [footprint.step_bytes(problem, config)]
+    config.train.batch_size = 64
+    sizes.append(footprint.step_bytes(problem, config))
+    assert sizes[1] - sizes[0] > 60 * 11 * 4 * 4
+
+
+def test_a_carry_counts(tmp_path):
+    (tmp_path / "lines.txt").write_text("a line of some words\n" * 200)
+    config = tiny("lm", **{"lm.path": str(tmp_path), "lm.length": 8, "train.average_decay": 0.5})
+    problem = problems.make(config, tmp_path / "run")
+    assert footprint.largest_batch(problem).tokens.shape == (4, 9)
+    # The parameters, their gradient, average and two moments; h and c of four rows.
+    assert footprint.step_bytes(problem, config) > 4 * (5 * footprint.parameters(config)["parameters"] + 2 * 4 * 4)
+
+
+def test_the_speed_of_a_run_leaves_out_compiling(tmp_path):
+    assert footprint.tokens_per_second(tmp_path) is None
+    lines = [json.dumps({"step": n, "split": "train", "tokens_per_second": 10.0**n}) for n in range(4)]
+    lines.insert(2, json.dumps({"step": 1, "split": "validation", "accuracy": 0.5}))
+    for kept, speed in ((1, 1.0), (2, 10.0), (5, 100.0)):
+        (tmp_path / "metrics.jsonl").write_text("\n".join(lines[:kept]) + '\n{"step": 9, "sp')
+        assert footprint.tokens_per_second(tmp_path) == speed
 
 
 def test_identity_knows_when_it_matters_how_often_a_run_is_validated():
@@ -96,6 +215,12 @@ def test_identity_knows_when_it_matters_how_often_a_run_is_validated():
     assert "train.eval_every" not in variants.identity(config)
     config.train.select = "best"
     assert variants.identity(config)["train.eval_every"] == 7
+
+
+def test_columns_of_one_key_are_named_by_their_values():
+    assert plots._settings(["text.max_length=8", "text.max_length=16"]) == ("text.max_length", ("8", "16"))
+    for columns in (["a=1", "b=1"], ["a=1,b=2", "a=1,b=3"], ["", "a=1"]):
+        assert plots._settings(columns) == ("setting of the task", [c.replace(",", "\n") for c in columns])
 
 
 def test_the_interval_is_students():
@@ -112,7 +237,9 @@ def test_the_interval_is_students():
         (("--rows", "lstm", "--columns", "recall.length=short"), "expected a value like"),
         (("--rows", "lstm", "pr_lstm,cell=rnn,norm=rms"), "model.norm is 'rms'"),
         (("--rows", "lstm", "--seeds", "0"), "expected 1 or more"),
-        (("--rows", "lstm", "--config", "nothing.py"), "is not a file"),
+        (("--rows", "lstm", "--config", "nothing.py"), "from the repository's root"),
+        (("--rows", "lstm", "--equal", "parameters", "--columns", "hidden_size=8"), "expected columns without it"),
+        (("idmb",), "did you mean 'imdb'"),
         ((), "expected 1 or more of each"),
     ],
 )
