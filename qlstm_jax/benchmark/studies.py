@@ -21,6 +21,29 @@ TEXTS = {
     "metric": ["accuracy", "macro_f1"],
     "seeds": 5,
 }
+# Tokens of a step are the same at each length.
+LENGTHS = {256: 64, 1024: 16, 4096: 4, 16384: 1}
+LONG_RANGE = {
+    "rows": [
+        "lstm",
+        "gru",
+        "slstm",
+        "pr_lstm",
+        *(f"ql_lstm,block_size={size}" for size in (8, 32, 256)),
+        "ql_lstm,skip=false",
+        "ql_lstm,sharing=gates",
+        "ql_lstm,sharing=none",
+    ],
+    "set": ["model.hidden_size=64", "train.steps=500", "train.learning_rate=0.003"],
+    "seeds": 1,
+}
+
+
+def lengths(task: str) -> list[str]:
+    """A column for each of LENGTHS."""
+    return [f"{task}.length={length},train.batch_size={rows}" for length, rows in LENGTHS.items()]
+
+
 STUDIES = {
     # The paper's data (arXiv 2512.06582) at more and more of a review; needs the dataset, by TFDS or
     # --set text.path=/path/to/aclImdb.
@@ -31,6 +54,34 @@ STUDIES = {
     },
     # The same models on a file of the user's own; needs --set text.path=FILE.
     "reviews": TEXTS | {"config": "configs/reviews_lstm.py", "columns": [""]},
+    # Multi-query associative recall; xlstm is of two mLSTM blocks.
+    "mqar": {
+        "config": "configs/mqar.py:mlstm,4,64",
+        "rows": ["xlstm", "transformer,causal=true", "ql_lstm", "lstm"],
+        "columns": [f"mqar.length={n},mqar.num_pairs={n // 16}" for n in (64, 128, 256)],
+        "set": ["train.steps=1000", "train.batch_size=32"],
+        "seeds": 1,
+    },
+    # Language models of bytes, as many parameters each.
+    "lm": {
+        "config": "configs/lm.py:lstm",
+        "rows": [
+            "lstm",
+            "gru",
+            "ql_lstm",
+            "transformer,causal=true,num_layers=2",
+            "xlstm,num_layers=2,slstm_at=1:1",
+        ],
+        "equal": ["parameters"],
+        "metric": ["bits_per_byte"],
+        "set": ["model.hidden_size=192", "train.steps=1000", "train.eval_every=250"],
+        "seeds": 1,
+    },
+    # Long range: accuracy, or the error of a sum, against length; each length is trained on by itself.
+    "recall": LONG_RANGE | {"config": "configs/recall_ql_lstm.py", "columns": lengths("recall")},
+    "copy": LONG_RANGE | {"config": "configs/copying.py", "columns": lengths("copy")},
+    "adding": LONG_RANGE
+    | {"config": "configs/adding.py", "columns": lengths("adding"), "metric": ["accuracy", "loss"]},
 }
 
 

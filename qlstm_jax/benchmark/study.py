@@ -13,7 +13,8 @@ intervals over the seeds; OUT/*.png the pictures.
 
     python -m qlstm_jax.benchmark.study reviews --set text.path=reviews.tsv
 
-A name is that of a study in studies.py, which gives the other arguments; what is given here as well wins.
+A name is that of a study in studies.py, which gives the other arguments; what is given here as well wins, and --set
+adds to its settings.
 """
 
 import argparse
@@ -69,8 +70,11 @@ def arguments(argv=None) -> argparse.Namespace:
     p = parser()
     args = p.parse_intermixed_args(argv)
     if args.name:
-        p.set_defaults(**studies.defaults(args.name))
+        given = studies.defaults(args.name)
+        settings = given.pop("set", []) + args.set  # of two values for a key the later counts
+        p.set_defaults(**given)
         args = p.parse_intermixed_args(argv)
+        args.set = settings
     if not args.out:
         raise configs.ConfigError("--out is missing; expected a folder for the results, or the name of a study")
     if not (args.config or args.report_only):
@@ -150,24 +154,30 @@ def run(cell: dict, seed: int, workdir: Path) -> dict:
     config = cell["config"].copy_and_resolve_references()
     config.seed = seed
     folder = workdir / f"{config.task}_{variants.fingerprint(cell['identity'])}_seed_{seed}"
-    start, diverged = time.perf_counter(), False
-    validation = {}
+    start, lost = time.perf_counter(), ""
+    validation, figures = {}, {}
     try:
         validation = train(config, folder)
+        seconds = time.perf_counter() - start
+        figures = evaluate(folder)
     except Diverged as error:
-        print(f"  diverged: {error}", file=sys.stderr)
-        diverged = True
-    seconds = time.perf_counter() - start
+        lost = f"diverged: {error}"
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        lost = f"out of memory: {error}"
+    if lost:
+        seconds = time.perf_counter() - start
+        print(f"  {lost}", file=sys.stderr)
     if "step_bytes" not in cell:  # the same for all seeds
         cell["step_bytes"] = footprint.step_bytes(problems.make(config, folder), config)
-    figures = {} if diverged else evaluate(folder)
     return {
         **{key: cell[key] for key in ("row", "column", "identity")},
         "seed": seed,
         "task": config.task,
         "steps": config.train.steps,
         "batch_size": config.train.batch_size,
-        "diverged": diverged,
+        "lost": lost.partition(":")[0],  # "diverged", "out of memory", or "" for a run that came to its end
         "train_seconds": round(seconds, 1),
         "tokens_per_second": footprint.tokens_per_second(folder),
         "step_bytes": cell["step_bytes"],

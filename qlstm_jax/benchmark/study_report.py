@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from scipy import stats
@@ -49,7 +49,7 @@ def write(records: list[dict], metrics: list[str], folder: Path) -> Path:
 
 
 def collect(records: list[dict], metric: str) -> dict[tuple[str, str], list[float]]:
-    """(row, column) to the metric of its seeds; a run that diverged has none."""
+    """(row, column) to the metric of its seeds; a run that was lost has none."""
     groups, names = defaultdict(list), set()
     for record in records:
         names |= {k for k, v in record["report"].items() if isinstance(v, int | float)}
@@ -90,14 +90,14 @@ def table(groups: dict, records: list[dict], metric: str) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in dict.fromkeys(row for row, _ in groups):
         mine = [r for r in records if r["row"] == row and r["report"]]
-        lost = sum(r["diverged"] for r in records if r["row"] == row)
+        lost = Counter(r["lost"] for r in records if r["row"] == row and r["lost"])
         cells = [_cell(groups.get((row, column)), metric, seeds) for column in columns]
         sizes = [_range([r["report"][k] for r in mine]) for k in ("parameters", "recurrent_parameters")]
         seconds = statistics.median(r["train_seconds"] for r in mine)
         speeds, memory = ([r[k] for r in mine if r.get(k)] for k in ("tokens_per_second", "step_bytes"))
         speed = f"{statistics.median(speeds):,.0f}" if speeds else ""
         held = f"{_range([n / 1e6 for n in memory], digits=1)} MB" if memory else ""
-        name = row + (f" ({lost} diverged)" if lost else "")
+        name = row + "".join(f" ({count} {reason})" for reason, count in lost.items())
         lines.append("| " + " | ".join([name, *cells, *sizes, f"{seconds:.0f} s", speed, held]) + " |")
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -50,7 +51,7 @@ def test_a_study_runs_reports_and_is_not_run_twice(folder, capsys):
     records = [json.loads(line) for line in lines]
     assert len({r["row"] for r in records}) == 2 == len(records)
     assert {r["report"]["length"] for r in records} == {4}
-    assert all(0 <= r["report"]["accuracy"] <= 1 and not r["diverged"] for r in records)
+    assert all(0 <= r["report"]["accuracy"] <= 1 and not r["lost"] for r in records)
     assert all(r["tokens_per_second"] > 0 for r in records)
     # At least the parameters, Adam's two moments of them, and the gradient.
     assert all(r["step_bytes"] > 4 * 4 * r["report"]["parameters"] for r in records)
@@ -66,14 +67,39 @@ def test_a_study_runs_reports_and_is_not_run_twice(folder, capsys):
     assert "expected one of accuracy, length" in capsys.readouterr().err
 
 
+def test_a_run_that_needs_too_much_memory_does_not_end_the_study(folder, tmp_path, monkeypatch, capsys):
+    def train(config, workdir):
+        if config.model.cell == "rnn":
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(study, "train", train)
+    monkeypatch.setattr(footprint, "step_bytes", lambda problem, config: 7)
+    arguments = [*command(folder), "--workdir", f"{tmp_path}", "--out", f"{tmp_path}", "--seeds", "1", "--rows"]
+    assert study.main([*arguments, "rnn"]) == 1  # nothing to report
+    (record,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert (record["lost"], record["report"], record["step_bytes"]) == ("out of memory", {}, 7)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        study.main([*arguments, "lstm"])
+
+
 def test_the_table_of_a_study(tmp_path):
     def record(row, column, seed, accuracy, **costs):
         report = (
             {} if accuracy is None else {"accuracy": accuracy, "parameters": 9000, "recurrent_parameters": seed + 7}
         )
         about = {"task": "recall", "steps": 2, "batch_size": 2, "device": "cpu", "train_seconds": 1.0}
+        about |= {"lost": "diverged" if accuracy is None else ""}
         return (
-            about | {"row": row, "column": column, "seed": seed, "diverged": accuracy is None, "report": report} | costs
+            about
+            | {
+                "row": row,
+                "column": column,
+                "seed": seed,
+                "lost": "diverged" if accuracy is None else "",
+                "report": report,
+            }
+            | costs
         )
 
     records = [record("a", "t=1", 0, 0.5), record("a", "t=1", 1, 0.7), record("a", "t=2", 0, 1.0)]
@@ -149,6 +175,10 @@ def test_a_name_gives_the_arguments_and_the_command_line_wins():
     assert study.arguments(["--seeds", "2", "--report_only", "imdb"]).seeds == 2
     args = study.arguments(["imdb", "--rows", "gru", "--equal", "parameters", "--out", "elsewhere"])
     assert (args.rows, args.equal, str(args.out)) == (["gru"], ["parameters"], "elsewhere")
+    args = study.arguments(["mqar", "--set", "train.steps=7"])
+    assert args.set == ["train.steps=1000", "train.batch_size=32", "train.steps=7"]
+    args.config = str(ROOT / args.config.partition(":")[0])
+    assert {cell["config"].train.steps for cell in study.grid(args)} == {7}
 
 
 @pytest.mark.parametrize("name", studies.STUDIES)
@@ -156,7 +186,7 @@ def test_named_studies_can_be_run(name):
     args = study.arguments([name, "--set", "text.path=mine.tsv", "--equal", "hidden_size"])
     args.config = str(ROOT / args.config)
     assert len(study.grid(args)) == len(args.rows) * len(args.columns)
-    assert set(study.EQUAL) >= set(studies.STUDIES[name]["equal"])
+    assert set(study.EQUAL) >= set(studies.STUDIES[name].get("equal", ["hidden_size"]))
 
 
 def test_a_study_of_texts_says_what_it_needs(monkeypatch, capsys):
