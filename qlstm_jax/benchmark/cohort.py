@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.loop import Interrupted, run_keys
 from qlstm_jax.training.metrics import Writer
-from qlstm_jax.training.step import TrainState, device_step, initial_state, make_optimizer
+from qlstm_jax.training.step import TrainState, configured_step, initial_state, make_optimizer
 
 # All but the count of steps has a leading axis of seeds.
 SEEDS = TrainState(step=None, params=0, opt_state=0, key=0, average=0)
@@ -59,17 +59,8 @@ class Trainer:
 
     def _chunk(self, state: TrainState, steps):
         """`steps` steps of all seeds, up to log_every: one program for any number. Metrics are (log_every, seeds)."""
-        step = partial(
-            device_step,
-            self.problem,
-            self.graphdef,
-            self.optimizer,
-            self.config.batch_size,
-            batch=None,
-            axis=None,
-            weight_dropout=self.config.weight_dropout,
-            average_decay=self.config.average_decay,
-        )
+        step = configured_step(self.problem, self.graphdef, self.optimizer, self.config, axis=None)
+        step = partial(step, batch=None)
         single = state.key.shape[0] == 1  # a batched product with one batch is slower than a plain one
         if single:
             state = TrainState(state.step, *jax.tree.map(lambda a: a[0], state[1:]))

@@ -4,14 +4,13 @@ import contextlib
 import json
 import statistics
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import jax
 from flax import nnx
 
 from qlstm_jax.training import problems
-from qlstm_jax.training.step import device_step, initial_state, make_optimizer
+from qlstm_jax.training.step import configured_step, initial_state, make_optimizer
 from qlstm_jax.training.summary import count
 
 
@@ -78,9 +77,8 @@ def step_bytes(problem, config) -> int | None:
 
     model = nnx.eval_shape(lambda: problem.model(nnx.Rngs(0)))
     model.train()
-    regularisation = {"weight_dropout": train.weight_dropout, "average_decay": train.average_decay}
-    sizes = problem, nnx.graphdef(model), optimizer, train.batch_size
-    step = jax.jit(partial(device_step, *sizes, axis=None, **regularisation), donate_argnums=0)
+    step = configured_step(problem, nnx.graphdef(model), optimizer, train, axis=None)
+    step = jax.jit(step, donate_argnums=0)
     memory = step.lower(jax.eval_shape(initial), largest_batch(problem)).compile().memory_analysis()
     if memory is None:
         return None

@@ -12,4 +12,4 @@ def at_least(name: str, value, least: int):
 def check_shares(validation: float, test: float):
     """Raises DataError unless a validation and a test part, each more than nothing, leave something to train on."""
     if not (validation > 0 and test > 0 and validation + test < 1):
-        raise DataError(f"validation={validation}, test={test}; give shares above 0 that together are below 1")
+        raise DataError(f"validation is {validation} and test {test}; give shares above 0 that together are below 1")

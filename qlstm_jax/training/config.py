@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 
 from qlstm_jax import registry
 from qlstm_jax.cells import slstm
+from qlstm_jax.data.checks import check_shares
+from qlstm_jax.data.rows import DataError
 from qlstm_jax.training.defaults import default
 
 CHOICES = {
@@ -207,12 +209,10 @@ def _check_lm(config):
 
 
 def _check_shares(name, section):
-    validation, test = section.validation, section.test
-    if not (validation > 0 and test > 0 and validation + test < 1):
-        raise ConfigError(
-            f"{name}.validation is {validation} and {name}.test {test}; expected both more than 0, and their sum below "
-            "1"
-        )
+    try:
+        check_shares(section.validation, section.test)
+    except DataError as error:
+        raise ConfigError(f"{name}.{error}") from error
 
 
 def _unused(config) -> list[str]:

@@ -160,6 +160,20 @@ def device_step(
     return TrainState(state.step + 1, params, opt_state, state.key, carry, average), metrics
 
 
+def configured_step(problem, graphdef, optimizer, train, axis: str | None = AXIS) -> Callable:
+    """`device_step` as a config's `train` section says: a function of a state and a batch."""
+    return partial(
+        device_step,
+        problem,
+        graphdef,
+        optimizer,
+        train.batch_size,
+        axis=axis,
+        weight_dropout=train.weight_dropout,
+        average_decay=train.average_decay,
+    )
+
+
 def choose_devices(num_devices: int, batch_size: int) -> list:
     """The first `num_devices` local devices, or all for 0.
 
@@ -228,8 +242,6 @@ def _pmap_step(step, devices):
 
 
 def make_step(problem, graphdef, optimizer, train) -> Callable:
-    """The step of a run: `map_step` of `device_step` as a config's `train` section says."""
+    """The step of a run on its devices: `map_step` of `configured_step`."""
     devices = choose_devices(train.num_devices, train.batch_size)
-    regularisation = {"weight_dropout": train.weight_dropout, "average_decay": train.average_decay}
-    step = partial(device_step, problem, graphdef, optimizer, train.batch_size, **regularisation)
-    return map_step(step, train.mapping, devices)
+    return map_step(configured_step(problem, graphdef, optimizer, train), train.mapping, devices)
