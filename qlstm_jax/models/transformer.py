@@ -22,6 +22,7 @@ from flax import nnx
 
 from qlstm_jax.cells import base
 from qlstm_jax.models.positions import POSITIONS, alibi, rotate, sinusoidal
+from qlstm_jax.nnx.dropout import dropout_stream
 from qlstm_jax.unroll import tree
 
 
@@ -151,9 +152,7 @@ class Transformer(nnx.Module):
         self.embed = nnx.Linear(in_features, hidden_size, **options)
         self.blocks = nnx.List([block(hidden_size, **options) for _ in range(num_layers)])
         self.norm = _norm(hidden_size, **options)
-        # Without a stream of its own the dropout takes its keys from each call, and the layer holds no state.
-        stream = rngs if {"dropout", "default"} & set(rngs) else None
-        self.dropout = nnx.Dropout(dropout, rngs=stream) if dropout else None
+        self.dropout = nnx.Dropout(dropout, rngs=dropout_stream(rngs)) if dropout else None
 
     def __call__(self, xs, *, lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
         """The outputs at every position.

@@ -37,6 +37,7 @@ from qlstm_jax.models.xlstm_layers import (
     small_init,
     wang_init,
 )
+from qlstm_jax.nnx.dropout import dropout_stream
 from qlstm_jax.unroll import matrix_memory
 
 
@@ -67,9 +68,7 @@ class ResidualBlock(nnx.Module):
 
     def __init__(self, config, *, index: int = 0, rngs: nnx.Rngs):
         self.config = config
-        # Without a stream of its own the dropout takes its keys from each call, and the block holds no state.
-        stream = rngs if {"dropout", "default"} & set(rngs) else None
-        self.dropout = nnx.Dropout(config.dropout, rngs=stream) if config.dropout else None
+        self.dropout = nnx.Dropout(config.dropout, rngs=dropout_stream(rngs)) if config.dropout else None
         self._build(config, index, rngs)
 
     def __call__(self, xs, *, lengths=None, carry=None, return_carry=False, deterministic=None, rngs=None):
