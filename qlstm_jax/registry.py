@@ -1,8 +1,8 @@
 """Names to what they stand for, one table each for cells and tasks: what a config's words mean.
 
-To add a cell: write it in qlstm_jax/cells, its layer in qlstm_jax/nnx/layers.py, and add one line to CELLS. Its options and
-their defaults are read from the keywords of the cell's `init` and of the layer. What is no cell but has the frame of
-a sequence layer may stand there too, as the Transformer and xLSTM's stack of blocks do.
+To add a cell: write it in qlstm_jax/cells, its layer in qlstm_jax/nnx/layers.py, and add one line to CELLS. Its options
+and their defaults are read from the keywords of the cell's `init` and of the layer. What is no cell but has the frame
+of a sequence layer may stand there too, as the Transformer and xLSTM's stack of blocks do.
 """
 
 import difflib
