@@ -71,11 +71,11 @@ def step_bytes(problem, config) -> int | None:
     train, optimizer = config.train, make_optimizer(config.train)
 
     def initial():
-        model = problem.model(nnx.Rngs(0))
+        model = problem.model(nnx.Rngs(params=0))
         carry = problem.initial_carry(model, train.batch_size)
         return initial_state(model, optimizer, jax.random.key(0), carry, averaged=train.average_decay > 0)
 
-    model = nnx.eval_shape(lambda: problem.model(nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: problem.model(nnx.Rngs(params=0)))
     model.train()
     step = configured_step(problem, nnx.graphdef(model), optimizer, train, axis=None)
     step = jax.jit(step, donate_argnums=0)
@@ -123,5 +123,5 @@ def _opened(config):
 
 def _sizes(problem) -> dict[str, int]:
     """`parameters` of the model that the problem's config describes now."""
-    shapes = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(problem.model(nnx.Rngs(0)), nnx.Param)))
+    shapes = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(problem.model(nnx.Rngs(params=0)), nnx.Param)))
     return {"parameters": count(shapes), "recurrent_parameters": count(shapes["layer"])}

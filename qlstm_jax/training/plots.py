@@ -9,6 +9,11 @@ SIZE = (7.0, 4.0)  # inches
 SHADE, LINE = "#dbe9f6", "#1f5fa8"
 
 
+def _dashes(number: int) -> str:
+    """The style of line `number` of a picture, from 0: there are ten colours, which then begin anew."""
+    return ("-", "--", ":")[number // 10 % 3]
+
+
 def _save(figure, path):
     figure.tight_layout()
     figure.savefig(path, dpi=140)
@@ -45,10 +50,11 @@ def accuracy_of_many(series: dict, train: tuple[int, int], chance: float, title:
     longest = max(map(len, [*series, f"trained at {train[0]}..{train[1]}"]))
     figure, axes = plt.subplots(figsize=(5.6 + 0.066 * longest, SIZE[1]))  # the legend stands beside the axes
     axes.axvspan(*train, color="#ececec", label=f"trained at {train[0]}..{train[1]}")
-    for name, runs in series.items():
+    for number, (name, runs) in enumerate(series.items()):
         lengths = sorted(int(n) for n in runs[0])
         values = [[run[str(n)] for run in runs] for n in lengths]
-        (line,) = axes.plot(lengths, [sum(v) / len(v) for v in values], linewidth=1.2, label=name)
+        means = [sum(v) / len(v) for v in values]
+        (line,) = axes.plot(lengths, means, linewidth=1.2, linestyle=_dashes(number), label=name)
         low, high = [min(v) for v in values], [max(v) for v in values]
         axes.fill_between(lengths, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.axhline(chance, color="grey", linestyle=":", linewidth=1, label=f"chance {chance:.2f}")
@@ -150,10 +156,9 @@ def study(points: dict, columns: list[str], metric: str, title: str, path):
         axes.set(xlabel=metric, title=title, xlim=_around(means, halves))
     else:
         for number, (name, values) in enumerate(points.items()):
-            dashes = ("-", "--", ":")[number // 10 % 3]  # there are ten colours
             places = [i for i, value in enumerate(values) if value is not None]
             means, halves = zip(*(values[i] for i in places), strict=True)
-            style = {"marker": "o", "markersize": 4, "linewidth": 1.2, "linestyle": dashes, "capsize": 3}
+            style = {"marker": "o", "markersize": 4, "linewidth": 1.2, "linestyle": _dashes(number), "capsize": 3}
             axes.errorbar(places, means, yerr=halves, label=name, **style)
         setting, names = _settings(columns)
         axes.set_xticks(range(len(columns)), names)

@@ -230,6 +230,12 @@ def test_a_carry_counts(tmp_path):
     assert footprint.step_bytes(problem, config) > 4 * (5 * footprint.parameters(config)["parameters"] + 2 * 4 * 4)
 
 
+def test_dropout_takes_its_keys_from_the_step(tmp_path):
+    model = {"model.cell": "transformer", "model.hidden_size": 8, "model.dropout": 0.5}
+    config = tiny("recall", **{"recall.length": 3}, **model)
+    assert footprint.step_bytes(problems.make(config, tmp_path), config) > 4 * 3 * 8
+
+
 def test_the_speed_of_a_run_leaves_out_compiling(tmp_path):
     assert footprint.tokens_per_second(tmp_path) is None
     lines = [json.dumps({"step": n, "split": "train", "tokens_per_second": 10.0**n}) for n in range(4)]
