@@ -10,6 +10,7 @@ from flax import nnx
 
 from qlstm_jax import nnx as layers
 from qlstm_jax.cells import gru, lstm, pr_lstm
+from qlstm_jax.nnx.dropout import applied
 
 B, T, D, H = 4, 6, 3, 5
 LENGTHS = np.array([6, 0, 3, 1], np.int32)
@@ -390,7 +391,7 @@ def test_variational_dropout_drops_the_same_channels_at_all_positions():
     for variational in (True, False):
         layer = make_layer("rnn", num_layers=2, dropout=0.5, variational=variational)
         layer.train()
-        seen.append(np.asarray(layer._between(None, jax.random.key(0))(jnp.ones((2, 5, 64)))))
+        seen.append(np.asarray(applied(layer.dropout, None, jax.random.key(0))(jnp.ones((2, 5, 64)))))
         assert layer(xs, rngs=nnx.Rngs(dropout=0)).shape[:2] == (2, 5)
     assert set(np.unique(seen[0])) == {0, 2}
     np.testing.assert_array_equal(seen[0], np.broadcast_to(seen[0][:, :1], seen[0].shape))

@@ -22,7 +22,7 @@ from flax import nnx
 
 from qlstm_jax.cells import base
 from qlstm_jax.models.positions import POSITIONS, alibi, rotate, sinusoidal
-from qlstm_jax.nnx.dropout import dropout_stream
+from qlstm_jax.nnx.dropout import applied, dropout_stream
 from qlstm_jax.unroll import tree
 
 
@@ -176,7 +176,7 @@ class Transformer(nnx.Module):
                 "or take a recurrent layer of qlstm_jax.nnx."
             )
         xs, lengths, valid = base.prepare(xs, lengths, self.in_features)
-        dropout = self._dropout(deterministic, rngs)
+        dropout = applied(self.dropout, deterministic, rngs)
         x = self.embed(xs)
         x = x.astype(base.accumulator(x.dtype))
         if self.positions == "sinusoidal":
@@ -192,10 +192,3 @@ class Transformer(nnx.Module):
         if ys.shape[1] == 0:
             return jnp.zeros((ys.shape[0], ys.shape[2]), ys.dtype)
         return ys[:, -1] if lengths is None else tree.pick(ys, jnp.asarray(lengths) - 1)
-
-    def _dropout(self, deterministic, rngs):
-        if self.dropout is None:
-            return lambda x: x
-        # One key would give every block the same mask.
-        rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
-        return lambda x: self.dropout(x, deterministic=deterministic, rngs=rngs)

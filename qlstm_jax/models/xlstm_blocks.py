@@ -37,7 +37,7 @@ from qlstm_jax.models.xlstm_layers import (
     small_init,
     wang_init,
 )
-from qlstm_jax.nnx.dropout import dropout_stream
+from qlstm_jax.nnx.dropout import applied, dropout_stream
 from qlstm_jax.unroll import matrix_memory
 
 
@@ -91,7 +91,7 @@ class ResidualBlock(nnx.Module):
         xs, lengths, valid = base.prepare(xs, lengths, self.config.embedding_size)
         carry = self._start(carry, xs.shape[0])
         x = xs.astype(base.accumulator(xs.dtype))
-        ys, carry = self._read(x, carry, lengths, self._dropout(deterministic, rngs))
+        ys, carry = self._read(x, carry, lengths, applied(self.dropout, deterministic, rngs))
         ys = matrix_memory.cleared(ys, valid)
         return (ys, carry) if return_carry else ys
 
@@ -122,13 +122,6 @@ class ResidualBlock(nnx.Module):
                 f"{type(expected).__name__} with {wanted[1]}, made by initialize_carry or returned by an earlier call"
             )
         return carry
-
-    def _dropout(self, deterministic, rngs):
-        if self.dropout is None:
-            return lambda added: added
-        # One key would give both parts of a block the same mask.
-        rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
-        return lambda added: self.dropout(added, deterministic=deterministic, rngs=rngs)
 
     def _no_inputs(self, batch, features):
         return jnp.zeros((batch, self.config.conv_size - 1, features), self.config.dtype)

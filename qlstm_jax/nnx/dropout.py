@@ -1,5 +1,6 @@
-"""Where a module's dropout takes its keys from."""
+"""A module's dropout: where it takes its keys from, and how a call applies it."""
 
+import jax
 from flax import nnx
 
 
@@ -9,3 +10,14 @@ def dropout_stream(rngs: nnx.Rngs) -> nnx.Rngs | None:
     None where it has neither: the dropout then takes its keys from each call, and the module holds no state.
     """
     return rngs if {"dropout", "default"} & set(rngs) else None
+
+
+def applied(dropout: nnx.Dropout | None, deterministic, rngs):
+    """A function that drops by `dropout` as the arguments of a module's call say; for None it changes nothing.
+
+    A key becomes streams first: used as it is, it would give every place that drops in the module the same mask.
+    """
+    if dropout is None:
+        return lambda a: a
+    rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
+    return lambda a: dropout(a, deterministic=deterministic, rngs=rngs)

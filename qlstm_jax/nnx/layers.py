@@ -1,12 +1,11 @@
 """Layers that read whole sequences, by the `unroll` of their cell."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from qlstm_jax.cells import base
 from qlstm_jax.nnx.cells import GRUCell, LSTMCell, MLSTMCell, QLSTMCell, SimpleCell, SLSTMCell
-from qlstm_jax.nnx.dropout import dropout_stream
+from qlstm_jax.nnx.dropout import applied, dropout_stream
 from qlstm_jax.nnx.options import check_options
 from qlstm_jax.stack import check_stack, refuse_carry, run, run_last
 
@@ -101,7 +100,7 @@ class Layer(nnx.Module):
         if initial_carry is not None or return_carry:
             refuse_carry(self.bidirectional)
         _, lengths, _ = base.prepare(xs, lengths, self.in_features)
-        functions, between = self.functions_for(deterministic, rngs), self._between(deterministic, rngs)
+        functions, between = self.functions_for(deterministic, rngs), applied(self.dropout, deterministic, rngs)
         ys, carry = run(functions, self.layer_params(), xs, lengths, initial_carry, between)
         return (ys, carry) if return_carry else ys
 
@@ -112,7 +111,7 @@ class Layer(nnx.Module):
         Arguments and errors are those of a call.
         """
         _, lengths, _ = base.prepare(xs, lengths, self.in_features)
-        functions, between = self.functions_for(deterministic, rngs), self._between(deterministic, rngs)
+        functions, between = self.functions_for(deterministic, rngs), applied(self.dropout, deterministic, rngs)
         return run_last(functions, self.layer_params(), xs, lengths, between)
 
     def functions_for(self, deterministic, rngs):
@@ -123,13 +122,6 @@ class Layer(nnx.Module):
         """For each layer the `Params` of its directions: (forward,) or (forward, backward)."""
         directions = [self.cells, self.backward_cells] if self.bidirectional else [self.cells]
         return [tuple(cell.params for cell in layer) for layer in zip(*directions, strict=True)]
-
-    def _between(self, deterministic, rngs):
-        if self.dropout is None:
-            return lambda xs: xs
-        # One key would give every layer the same mask.
-        rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
-        return lambda xs: self.dropout(xs, deterministic=deterministic, rngs=rngs)
 
 
 class SimpleRNN(Layer):

@@ -9,6 +9,7 @@ from flax import nnx
 
 from qlstm_jax.models import positions as schemes
 from qlstm_jax.models.transformer import Transformer
+from qlstm_jax.nnx.dropout import applied
 
 B, T, D, H, N = 4, 6, 3, 8, 2
 LENGTHS = np.array([6, 0, 3, 1], np.int32)
@@ -267,7 +268,7 @@ def test_dropout_acts_on_what_each_part_adds(silent):
 def test_a_key_gives_every_part_a_mask_of_its_own():
     layer = make(dropout=0.5)
     layer.train()
-    mask = layer._dropout(None, jax.random.key(0))
+    mask = applied(layer.dropout, None, jax.random.key(0))
     added = [np.asarray(mask(jnp.ones((B, T, H)))) for _ in range(4)]
     assert all(np.any(a != b) for i, a in enumerate(added) for b in added[:i])
     got = [layer(inputs(), rngs=rngs) for rngs in (jax.random.key(0), nnx.Rngs(jax.random.key(0)))]

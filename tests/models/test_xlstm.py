@@ -23,6 +23,7 @@ from qlstm_jax.models.xlstm import (
     slstm_positions,
 )
 from qlstm_jax.models.xlstm_layers import CausalConv, HeadNorm
+from qlstm_jax.nnx.dropout import applied
 from qlstm_jax.unroll import sequential
 
 B, T, H, N, V = 4, 7, 8, 2, 5
@@ -210,10 +211,10 @@ def test_dropout_has_a_stream_of_its_own_where_it_is_given_one():
     config = XLSTMConfig(**CONFIG | {"num_blocks": 1, "slstm_at": "all"}, dropout=0.5)
     block = jax.jit(lambda: SLSTMBlock(config, rngs=nnx.Rngs(0)))()
     block.train()
-    one, other = (np.asarray(block._dropout(None, None)(jnp.ones((B, T, H)))) for _ in range(2))
+    one, other = (np.asarray(applied(block.dropout, None, None)(jnp.ones((B, T, H)))) for _ in range(2))
     assert np.any(one != other)
     block.eval()
-    np.testing.assert_array_equal(block._dropout(None, None)(jnp.ones((B, T, H))), np.ones((B, T, H)))
+    np.testing.assert_array_equal(applied(block.dropout, None, None)(jnp.ones((B, T, H))), np.ones((B, T, H)))
 
 
 def test_causal_convolution():
