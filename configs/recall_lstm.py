@@ -3,7 +3,8 @@
 python train.py --config=configs/recall_lstm.py --workdir=runs/recall_lstm
 python eval.py --workdir=runs/recall_lstm
 
-Measured on two CPU cores (shared AMD EPYC), seed 0: 0.109 after 1,024 tokens, where chance is 0.125.
+Measured on two CPU cores (shared AMD EPYC), seed 0: 0.109 after 1,024 tokens; trained at 4,096 tokens, 300 steps of 32,
+0.137 there. Chance is 0.125.
 """
 
 from configs import recall_ql_lstm
@@ -12,4 +13,5 @@ from configs import recall_ql_lstm
 def get_config():
     config = recall_ql_lstm.get_config()
     config.model.cell = "lstm"
+    config.model.ql_lstm.forget_bias = 1.0  # the default: not for an LSTM
     return config

@@ -137,7 +137,7 @@ def forecasts(panels: dict, origin: int, title: str, path):
 
 
 def study(points: dict, columns: list[str], metric: str, title: str, path):
-    """A line for each model over the columns of a study, or a bar for each where there is one column.
+    """A line for each model over the columns of a study, or a point for each where there is one column.
 
     Args:
         points: model to a (mean, half the confidence interval) for each column, or None where there is none.
@@ -150,9 +150,10 @@ def study(points: dict, columns: list[str], metric: str, title: str, path):
     if len(columns) == 1:
         names = list(points)
         means, halves = zip(*(points[name][0] for name in names), strict=True)
-        axes.barh(range(len(names)), means, xerr=halves, color=SHADE, edgecolor=LINE, capsize=3)
+        # Points and not bars, whose lengths would mislead on an axis that does not begin at 0.
+        axes.errorbar(means, range(len(names)), xerr=halves, fmt="o", color=LINE, capsize=3)
         axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.5, -0.5)  # the first above
         axes.set(xlabel=metric, title=title, xlim=_around(means, halves))
     else:
         for number, (name, values) in enumerate(points.items()):

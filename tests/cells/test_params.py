@@ -120,6 +120,8 @@ def test_initial_values_of_ql_lstm():
             same = [np.mean(scale[j] == scale[k]) for k in range(len(scale)) if k != j]
             assert min(same) > 0.25 and max(same) < 0.75
     assert_orthogonal(ql_lstm.init(KEY, inputs, hidden, sharing="none").recurrent_kernel)
+    biases = ql_lstm.init(KEY, inputs, hidden, forget_bias=2.5).gate_bias
+    np.testing.assert_array_equal(biases, np.outer([0, 2.5, 0, 0], np.ones(hidden)))
 
 
 @pytest.mark.parametrize("cell", ["lstm", "rnn"])
