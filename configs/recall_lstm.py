@@ -13,5 +13,5 @@ from configs import recall_ql_lstm
 def get_config():
     config = recall_ql_lstm.get_config()
     config.model.cell = "lstm"
-    config.model.ql_lstm.forget_bias = 1.0  # the default: not for an LSTM
+    config.model.ql_lstm.forget_bias = 1.0  # as by default: an LSTM does not use it
     return config

@@ -9,7 +9,13 @@ def at_least(name: str, value, least: int):
         raise ValueError(f"{name} is {value!r}; expected a Python int of at least {least}")
 
 
-def check_shares(validation: float, test: float):
-    """Raises DataError unless a validation and a test part, each more than nothing, leave something to train on."""
+def check_shares(validation: float, test: float, *, section: str = ""):
+    """Raises DataError unless a validation and a test part, each more than nothing, leave something to train on.
+
+    `section` stands before both names in the message, "lm." for a config's keys.
+    """
     if not (validation > 0 and test > 0 and validation + test < 1):
-        raise DataError(f"validation is {validation} and test {test}; give shares above 0 that together are below 1")
+        raise DataError(
+            f"{section}validation is {validation} and {section}test {test}; give shares above 0 that together are "
+            "below 1"
+        )

@@ -210,9 +210,9 @@ def _check_lm(config):
 
 def _check_shares(name, section):
     try:
-        check_shares(section.validation, section.test)
+        check_shares(section.validation, section.test, section=f"{name}.")
     except DataError as error:
-        raise ConfigError(f"{name}.{error}") from error
+        raise ConfigError(str(error)) from error
 
 
 def _unused(config) -> list[str]:

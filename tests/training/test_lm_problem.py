@@ -208,7 +208,7 @@ def test_a_run_that_could_not_start_can_be_mended(tmp_path):
         ({"model__cell": "transformer"}, "model.transformer.causal is False; expected True"),
         ({"model__cell": "pr_lstm", "model__pr_lstm__max_offset": 3}, "max_offset is 3; expected 0"),
         ({"lm__validation": 0.0}, "lm.validation is 0.0"),
-        ({"lm__validation": 0.5, "lm__test": 0.5}, "sum below 1"),
+        ({"lm__validation": 0.5, "lm__test": 0.5}, "together are below 1"),
     ],
 )
 def test_settings_that_cannot_be(changes, message):
