@@ -296,3 +296,12 @@ def test_bidirectional_has_no_carry():
     ):
         with pytest.raises(ValueError, match="bidirectional layer has no carry"):
             use()
+
+
+@pytest.mark.parametrize(
+    "name", ["SimpleCell", "LSTMCell", "GRUCell", "QLSTMCell", "SLSTMCell", "MLSTMCell", "PRLSTMCell"]
+)
+def test_cells_have_every_option_of_their_init(name):
+    cell = getattr(layers, name)
+    options = nnx_layers.cell_options(cell.functions)
+    assert {option: getattr(cell, option) for option in cell.option_names} == options

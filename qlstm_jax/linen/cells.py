@@ -112,10 +112,11 @@ class QLSTMCell(Cell):
     block_size: int = 32
     skip: bool = True
     epsilon: float = 1.0
+    forget_bias: float = 1.0
     remat: bool = False
 
     functions = ql_lstm
-    option_names = ("sharing", "block_size", "skip", "epsilon", "remat")
+    option_names = ("sharing", "block_size", "skip", "epsilon", "forget_bias", "remat")
 
 
 class SLSTMCell(Cell):

@@ -152,6 +152,7 @@ class QLSTM(Layer):
     block_size: int = 32
     skip: bool = True
     epsilon: float = 1.0
+    forget_bias: float = 1.0
     remat: bool = False
 
     cell_class = QLSTMCell
