@@ -1,7 +1,6 @@
 """What a model costs: its parameters, the memory of a training step, and the speed of a run."""
 
 import contextlib
-import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 from flax import nnx
 
 from qlstm_jax.training import problems
+from qlstm_jax.training.metrics import history
 from qlstm_jax.training.step import configured_step, initial_state, make_optimizer
 from qlstm_jax.training.summary import count
 
@@ -105,12 +105,7 @@ def tokens_per_second(workdir) -> float | None:
 
     The first line, whose time is that of compiling for the most part, counts only where it is alone.
     """
-    path = Path(workdir) / "metrics.jsonl"
-    if not path.exists():
-        return None
-    # A run that was killed while it wrote leaves a last line without an end.
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    speeds = [r["tokens_per_second"] for r in records if r["split"] == "train"]
+    speeds = [r["tokens_per_second"] for r in history(workdir) if r["split"] == "train"]
     return statistics.median(speeds[1:] or speeds) if speeds else None
 
 

@@ -9,6 +9,7 @@ from qlstm_jax.training import config as configs
 from qlstm_jax.training import plots, problems
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.loop import run_keys
+from qlstm_jax.training.metrics import history
 from qlstm_jax.training.step import initial_state, make_optimizer
 from qlstm_jax.training.summary import count
 
@@ -75,10 +76,7 @@ def evaluate(workdir, *, checkpoint: str | None = None, **overrides) -> dict:
         **problem.report(model, key, folder, config.eval),
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    history = Path(workdir) / "metrics.jsonl"
-    if history.exists():
-        # A run that was killed while it wrote leaves a last line without an end.
-        records = [json.loads(line) for line in history.read_text().splitlines() if line.endswith("}")]
+    if records := history(workdir):
         title = f"{config.task}, {config.model.cell}"
         plots.learning_curves(records, title, folder / "learning_curves.png")
     return report

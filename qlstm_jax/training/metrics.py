@@ -43,6 +43,15 @@ class Writer:
         self.board.close()
 
 
+def history(workdir) -> list[dict]:
+    """The records that a `Writer` left in a workdir; none where there was none."""
+    path = Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    # A run that was killed while it wrote leaves a last line without an end.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
 class Patience:
     """Counts the validations since the best one, those that an earlier process wrote to `metrics.jsonl` among them.
 
