@@ -53,6 +53,7 @@ def chunkwise(q, k, v, i, f, state: State | None = None, *, lengths=None, resets
     sizes = _split(steps, chunk_size, batch * heads)
     more = sizes[0] * sizes[1] * sizes[2] - steps
     x = Inputs(*(_padded(a, more) for a in x[:3]), i=_padded(x.i, more, NEVER), log_f=_padded(x.log_f, more))
+    state = matrix_memory.varying(state, x)
     h, state = _run(sizes, x, None if resets is None else _padded(resets, more), state)
     return matrix_memory.cleared(h[:, :steps].astype(v.dtype), valid), state
 
@@ -217,6 +218,7 @@ def _forward(sizes, whole, resets_of_all, state):
 def _backward(sizes, saved, cotangents):
     whole, resets_of_all, before, last, scale = saved
     d_h, d_last = cotangents
+    d_last = matrix_memory.varying(d_last, whole)
 
     def group(carry, inputs):
         d_state, after_m, outputs = carry

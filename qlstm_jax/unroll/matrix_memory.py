@@ -124,6 +124,7 @@ def parallel(q, k, v, i, f, state: State | None = None, *, lengths=None, resets=
     if q.shape[1] == 0:
         return v, state
     x, resets, valid = prepare(q, k, v, i, f, state, lengths, resets)
+    state = varying(state, x)
     x = Inputs(*(jnp.moveaxis(a, 2, 1) for a in x))  # (B, N, T, ...)
     seen, first = _seen(resets, x)
     k_hat = x.k * x.k.shape[-1] ** -0.5
@@ -190,6 +191,20 @@ def cleared(a, valid):
     """`a` (B, T, ...) with zeros where not `valid` (B, T), whatever stood there."""
     return (
         a if valid is None else jnp.where(valid.reshape(valid.shape + (1,) * (a.ndim - 2)), a, jnp.zeros((), a.dtype))
+    )
+
+
+def varying(state, x: Inputs):
+    """The same state, or its cotangent, but none that a compiler knows to be constant: NaN where x begins with NaN.
+
+    XLA on a CPU (jaxlib 0.10.2 to 0.12) may take a product with zeros that it knows of together with sums of the other
+    factor, and then reads memory that nothing has written. The first state is such zeros, and so is the cotangent of a
+    last state that is not used, where a loop over chunks has a single turn.
+    """
+    k, v = (a[:, 0] == a[:, 0] for a in (x.k, x.v))
+    nan = jnp.full((1,) * 4, jnp.nan, x.k.dtype)
+    return state._replace(
+        C=jnp.where(k[..., None] & v[..., None, :], state.C, nan), n=jnp.where(k, state.n, nan[..., 0])
     )
 
 

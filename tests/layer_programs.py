@@ -1,0 +1,69 @@
+"""Runs every layer compiled in the ways it is used, and saves the results: `python -m tests.layer_programs OUT.npz`.
+
+`test_layer_programs` compares what several compilers make of the same program.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from qlstm_jax.registry import CELLS
+
+B, T, D, H = 64, 21, 8, 128
+OPTIONS = {
+    "rnn": {},
+    "lstm": {},
+    "gru": {},
+    "ql_lstm": {"block_size": 4},
+    "pr_lstm": {},
+    "slstm": {},
+    "mlstm": {},
+    "mlstm of several chunks": {"chunk_size": 4},
+    "xlstm": {"num_layers": 2, "slstm_at": "1:1"},
+    "transformer": {"causal": True},
+}
+
+
+def normalised(x):
+    """LayerNorm without a scale: sums and products that a compiler may join to those of the layer."""
+    x = x - jnp.mean(x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)
+
+
+def programs(name):
+    """(name, function, arguments) of all that is compiled of a layer."""
+    layer = CELLS[name.split()[0]](D, H, rngs=nnx.Rngs(0), **OPTIONS[name])
+    graph, params = nnx.split(layer)
+    rng = np.random.default_rng(0)
+    xs, weight = (jnp.asarray(rng.normal(size=(B, T, size)), jnp.float32) for size in (D, H))
+    lengths = jnp.asarray(rng.integers(0, T + 1, size=B), jnp.int32)
+
+    def outputs(params, xs, lengths=None):
+        return normalised(nnx.merge(graph, params)(normalised(xs), lengths=lengths))
+
+    def last(params, xs, lengths):
+        return normalised(nnx.merge(graph, params).last(normalised(xs), lengths=lengths))
+
+    def loss(params, xs, lengths):
+        return jnp.mean(outputs(params, xs, lengths) * weight)
+
+    yield "outputs", outputs, (params, xs)
+    yield "last", last, (params, xs, lengths)
+    yield "gradient", jax.grad(loss, argnums=(0, 1)), (params, xs, lengths)
+
+
+def results() -> dict[str, np.ndarray]:
+    """All arrays of all programs, by name."""
+    found = {}
+    for name in OPTIONS:
+        for kind, function, arguments in programs(name):
+            for place, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(function)(*arguments)):
+                found[f"{name}, {kind} {jax.tree_util.keystr(place)}"] = np.asarray(leaf)
+    return found
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **results())
