@@ -236,8 +236,18 @@ def _note(name, given, plain, reason):
 
 
 def save(config, path: Path):
-    """Writes the resolved config as JSON."""
-    path.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    """Writes the resolved config as JSON, whole or not at all."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    unfinished.replace(path)
+
+
+def begun(workdir: Path) -> bool:
+    """Whether a run has begun in this folder. Its config is the last file that it writes before it trains.
+
+    What else is there may be left from a start that was cut off, of another config.
+    """
+    return (Path(workdir) / "config.json").exists()
 
 
 def load(path: Path) -> ConfigDict:

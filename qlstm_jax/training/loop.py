@@ -62,7 +62,7 @@ def open_run(config, workdir: Path):
         DataError: for data that cannot be read.
     """
     path = workdir / "config.json"
-    if path.exists():
+    if configs.begun(workdir):
         different = configs.differences(configs.load(path), config)
         if different:
             raise configs.ConfigError(

@@ -65,8 +65,18 @@ def test_bits_per_byte_of_longer_tokens(tmp_path):
     expected = math.log2(vocab) * len(tokens) / len(content)
     assert problem.figures(model, "test", 99)["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
     assert {p.name for p in (tmp_path / "run" / "lm").iterdir()} == {"tokenizer.json", "corpus.json"}
-    again = LMProblem(lm(tmp_path, lm__tokenizer="bpe", lm__vocab_size=270), tmp_path / "run")
+    configs.save(problem.config, tmp_path / "run" / "config.json")
+    write_text(tmp_path, seed=1)
+    again = LMProblem(problem.config, tmp_path / "run")
     assert again.tokenizer == problem.tokenizer
+
+
+def test_what_a_start_that_was_cut_off_left_behind_is_not_read(tmp_path):
+    """It kept its vocabulary and its corpus, but had not come to save its config."""
+    make(tmp_path, lm__tokenizer="bpe", lm__vocab_size=260)
+    write_text(tmp_path, seed=2)
+    problem, _ = make(tmp_path, lm__tokenizer="bpe", lm__vocab_size=270)
+    assert problem.tokenizer.vocab_size == 270 and len(problem.tokens["train"])
 
 
 def read(problem, model, params, batch, carry):
@@ -189,6 +199,7 @@ def test_writing_without_the_text(lm_run, tmp_path):
 
 def test_another_text_than_the_run_began_with(tmp_path):
     problem, _ = make(tmp_path)
+    configs.save(problem.config, tmp_path / "run" / "config.json")
     write_text(tmp_path, seed=1)
     again = LMProblem(problem.config, tmp_path / "run")
     with pytest.raises(DataError, match=r"trained on another text .* than is there now"):

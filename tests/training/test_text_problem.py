@@ -78,6 +78,13 @@ def test_a_run_can_be_moved(run, tmp_path):
     assert problem.predict(model, ["lovely"])[0]["label"] == "good"
 
 
+def test_what_a_start_that_was_cut_off_left_behind_is_not_read(run, tmp_path):
+    shutil.copytree(run[0] / "text", tmp_path / "run" / "text")
+    path = write_reviews(tmp_path / "reviews.tsv")
+    problem = problems.make(tiny("text", text__path=str(path), text__tokenizer="byte"), tmp_path / "run")
+    assert problem.tokenizer.kind == "byte"
+
+
 def test_vocabulary_is_of_the_training_part(tmp_path):
     path = write_reviews(tmp_path / "reviews.tsv")
     problem = problems.make(tiny("text", text__path=str(path)), tmp_path / "run")

@@ -16,6 +16,7 @@ from qlstm_jax.data.batching import stream
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.models.generate import check_options, generate
+from qlstm_jax.training import config as configs
 from qlstm_jax.training import plots
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.problems.base import Problem
@@ -40,8 +41,9 @@ class LMProblem(Problem):
     def __init__(self, config, workdir):
         self.config = config
         self.folder = Path(workdir) / "lm"
+        self.begun = configs.begun(workdir)
         self._read = jax.jit(self._score, static_argnums=0)
-        if (self.folder / "corpus.json").exists():
+        if self.begun:
             bpe = config.lm.tokenizer == "bpe"
             self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json") if bpe else corpora.Bytes()
         else:
@@ -68,14 +70,14 @@ class LMProblem(Problem):
         Raises:
             DataError: if they cannot be read, or are not those that the run began with.
         """
-        options, path = self.config.lm, self.folder / "corpus.json"
+        options = self.config.lm
         if options.dataset:
             where = {"data_dir": options.path or None, "feature": options.feature}
             found = tfds_corpus.load(options.dataset, **where, max_bytes=options.max_bytes)
         else:
             found = corpora.load(options.path, pattern=options.pattern, max_bytes=options.max_bytes)
-        if path.exists():
-            began, now = json.loads(path.read_text()), found.record()
+        if self.begun:
+            began, now = json.loads((self.folder / "corpus.json").read_text()), found.record()
             if began["sha256"] != now["sha256"]:
                 described = [f"{r['source']}, {r['files']} files, {r['bytes']} bytes" for r in (began, now)]
                 raise DataError(

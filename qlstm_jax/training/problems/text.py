@@ -12,6 +12,7 @@ from flax import nnx
 from qlstm_jax.data import imdb, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.tokenizer import Tokenizer
+from qlstm_jax.training import config as configs
 from qlstm_jax.training import metrics, plots
 from qlstm_jax.training.problems.base import Problem, classification_sums
 from qlstm_jax.training.problems.models import classifier
@@ -25,7 +26,7 @@ class TextProblem(Problem):
     def __init__(self, config, workdir):
         self.config = config
         self.folder = Path(workdir) / "text"
-        if not (self.folder / "tokenizer.json").exists():
+        if not configs.begun(workdir):
             self._learn_vocabulary()
         self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
         self.label_names = tuple(json.loads((self.folder / "labels.json").read_text()))
