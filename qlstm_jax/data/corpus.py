@@ -192,7 +192,7 @@ class Window(NamedTuple):
     """T + 1 consecutive tokens of each of B streams: T inputs, and from the second on the T targets."""
 
     tokens: np.ndarray  # (B, T + 1) int32
-    starts: np.ndarray  # (B,) booleans, whether a stream begins here, so that nothing goes before its first token
+    starts: np.ndarray  # (B,) booleans, whether a row begins here, so that nothing goes before its first token
 
 
 class Windows:
@@ -203,19 +203,23 @@ class Windows:
         tokens[b·S + (n mod W)·T + i],  i = 0 .. T
 
     so that it is a function of its number alone, and window n + 1 goes on exactly where n ends until a new pass begins.
+    With R = `restart` above 0 a row also begins anew every R windows, rows taking turns:
+
+        starts_b = (n mod W = 0)  or  ((n mod W) + floor(b·R / B)) mod R = 0
 
     Args:
       tokens: (N,) ids.
       batch_size: B.
       length: T.
+      restart: R, windows; 0 for never within a pass.
       name: of the tokens, for the error.
 
     Raises:
       DataError: if there are not T + 1 tokens for each stream.
     """
 
-    def __init__(self, tokens, batch_size: int, length: int, *, name: str = "the text"):
-        self.tokens, self.batch_size, self.length = tokens, batch_size, length
+    def __init__(self, tokens, batch_size: int, length: int, *, restart: int = 0, name: str = "the text"):
+        self.tokens, self.batch_size, self.length, self.restart = tokens, batch_size, length, restart
         self.stream_size = len(tokens) // batch_size
         self.per_pass = (self.stream_size - 1) // length
         if self.per_pass < 1:
@@ -228,9 +232,13 @@ class Windows:
     def batch(self, number: int) -> Window:
         """Window number `number` ≥ 0, passes being joined end to end."""
         place = number % self.per_pass
-        rows = np.arange(self.batch_size)[:, None] * self.stream_size + place * self.length
-        tokens = self.tokens[rows + np.arange(self.length + 1)[None, :]].astype(np.int32)
-        return Window(tokens, np.full(self.batch_size, place == 0))
+        rows = np.arange(self.batch_size)
+        first = rows * self.stream_size + place * self.length
+        tokens = self.tokens[first[:, None] + np.arange(self.length + 1)[None, :]].astype(np.int32)
+        starts = np.full(self.batch_size, place == 0)
+        if self.restart:
+            starts |= (place + rows * self.restart // self.batch_size) % self.restart == 0
+        return Window(tokens, starts)
 
 
 def windows(tokens, batch_size: int, length: int, *, name: str = "the text") -> Windows:

@@ -87,6 +87,7 @@ NOT_NEGATIVE = (
     "digits.speed",
     "series.period",
     "lm.max_bytes",
+    "lm.restart",
     "model.pr_lstm.refinements",
     "model.pr_lstm.max_offset",
     "formal.associativity",
@@ -227,6 +228,8 @@ def _unused(config) -> list[str]:
         for c in cells
         if c != config.model.cell
     ]
+    if config.task == "lm" and config.lm.restart and config.model.cell == "transformer":
+        notes.append("lm.restart: not used, as model.cell is 'transformer', which has no carry")
     return [n for n in notes if n]
 
 

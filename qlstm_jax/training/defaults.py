@@ -74,6 +74,7 @@ def default() -> ConfigDict:
             tokenizer="byte",  # byte or bpe
             vocab_size=4096,  # bpe
             length=128,  # tokens of a window, through which gradients go back
+            restart=0,  # windows after which a row drops its carry in training, rows taking turns; 0: at the text's end
             validation_tokens=65536,  # at most, of the validation part
         ),
         series=config_dict.create(

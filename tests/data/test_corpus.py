@@ -23,6 +23,18 @@ def test_windows_are_consecutive_until_the_streams_wrap():
     assert (windows.batch(4).tokens[:, 0] == windows.batch(3).tokens[:, -1]).all()
 
 
+def test_rows_begin_anew_in_turn():
+    """Two rows of 10 windows, begun anew every 4: the second row half of that before the first."""
+    windows = corpus.Windows(np.arange(82, dtype=np.uint8), 2, 4, restart=4)
+    assert windows.per_pass == 10
+    begun = [[n for n in range(20) if windows.batch(n).starts[row]] for row in range(2)]
+    assert begun == [[0, 4, 8, 10, 14, 18], [0, 2, 6, 10, 12, 16]]
+    plain = corpus.Windows(windows.tokens, 2, 4)
+    assert all((plain.batch(n).tokens == windows.batch(n).tokens).all() for n in range(20))
+    every = corpus.Windows(windows.tokens, 2, 4, restart=1)
+    assert all(every.batch(n).starts.all() for n in range(20))
+
+
 def test_text_that_is_too_short_for_the_streams():
     assert corpus.Windows(np.zeros(10, np.uint8), 2, 4).per_pass == 1
     with pytest.raises(DataError, match=r"train part has 9 tokens; expected at least 10"):

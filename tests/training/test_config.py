@@ -105,6 +105,10 @@ def test_notes_on_what_is_not_used():
         "model.ql_lstm.block_size: not used, as model.cell is 'pr_lstm'",
     ]
     assert configs.check(changed(task="recall", recall__length=9)) == []
+    attention = {"model__cell": "transformer", "model__transformer__causal": True, "lm__restart": 4}
+    assert configs.check(changed(task="lm", **attention)) == [
+        "lm.restart: not used, as model.cell is 'transformer', which has no carry"
+    ]
 
 
 def test_save_and_load(tmp_path):

@@ -128,6 +128,19 @@ def test_a_stream_that_begins_again_drops_the_carry(tmp_path):
         assert np.allclose(fresh(batch), continued(batch), rtol=1e-6) == (number != 5)
 
 
+def test_rows_drop_their_carry_in_turn_in_training_alone(tmp_path):
+    problem, model = make(tmp_path, lm__restart=2)
+    assert not problem.windows("validation").restart and not problem.windows("test").restart
+    batch = problem.windows("train").batch(1)
+    assert batch.starts.tolist() == [False] * 8 + [True] * 8
+    carry = jax.tree.map(lambda a: a + 0.7, problem.initial_carry(model, 16))
+    partly = jax.tree.map(lambda a: a.at[8:].set(0), carry)  # zeros are where an LSTM begins
+    read = jax.jit(lambda starts, carry: problem.continued_loss(model, batch._replace(starts=starts), None, carry)[0])
+    none = np.zeros(16, bool)
+    dropped, given, kept = (float(read(*a)["loss"]) for a in ((batch.starts, carry), (none, partly), (none, carry)))
+    assert dropped == pytest.approx(given, rel=1e-6) and abs(dropped - kept) > 1e-3
+
+
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
     """Stopped in the middle of a pass; the streams begin again after step 6."""
     config = {"train__select": "best", "train__eval_every": 2, "train__learning_rate": 0.03, "model__dropout": 0.3}

@@ -100,9 +100,11 @@ class LMProblem(Problem):
 
     def windows(self, part: str) -> corpora.Windows:
         """The windows of a part, in a stream for each row of a batch; but for training fewer will do."""
-        make = corpora.Windows if part == "train" else corpora.windows
         sizes = self.config.train.batch_size, self.config.lm.length
-        return make(self.tokens[part], *sizes, name=f"the {part} part of lm")
+        name = f"the {part} part of lm"
+        if part == "train":
+            return corpora.Windows(self.tokens[part], *sizes, restart=self.config.lm.restart, name=name)
+        return corpora.windows(self.tokens[part], *sizes, name=name)
 
     def stream(self, start):
         """Training windows from number `start` on, without end."""
