@@ -17,9 +17,10 @@ from qlstm_jax.training.evaluate import evaluate, restore
 
 WORKDIR = flags.DEFINE_string("workdir", str(Path("runs") / "quickstart"), "folder of the run")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", None, ["last", "best"], "default: what the run's config selects")
+LONGEST = flags.DEFINE_integer("longest", None, "other sampled tasks: lengths up to so many times the training length")
 MIN_LENGTH = flags.DEFINE_integer("min_length", None, "formal languages: first length of the score")
 MAX_LENGTH = flags.DEFINE_integer("max_length", None, "formal languages: last length of the score")
-SEQUENCES = flags.DEFINE_integer("sequences", None, "formal languages: strings of each length")
+SEQUENCES = flags.DEFINE_integer("sequences", None, "sampled tasks: strings of each length")
 PREDICT = flags.DEFINE_string("predict", None, "a line of text to label")
 PREDICT_FILE = flags.DEFINE_string("predict_file", None, "a UTF-8 file of lines to label")
 
@@ -34,8 +35,7 @@ def main(_):
         for record in problem.predict(model, lines):
             print(json.dumps(record, ensure_ascii=False))
         return
-    given = {"min_length": MIN_LENGTH.value, "max_length": MAX_LENGTH.value, "sequences": SEQUENCES.value}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {flag.name: flag.value for flag in (MIN_LENGTH, MAX_LENGTH, SEQUENCES, LONGEST) if flag.value is not None}
     report = evaluate(WORKDIR.value, checkpoint=CHECKPOINT.value, **given)
     print(json.dumps({k: v for k, v in report.items() if k != "accuracy_by_length"}, indent=2))
     folder = Path(WORKDIR.value) / "eval"

@@ -10,7 +10,7 @@ from scipy import stats
 from qlstm_jax.training import plots
 from qlstm_jax.training.config import ConfigError
 
-SHARES = ("accuracy", "macro_f1")  # shown in percent
+SHARES = ("accuracy", "accuracy_by_length", "macro_f1")  # shown in percent
 
 
 def interval(values: list[float]) -> float:
@@ -49,12 +49,20 @@ def write(records: list[dict], metrics: list[str], folder: Path) -> Path:
 
 
 def collect(records: list[dict], metric: str) -> dict[tuple[str, str], list[float]]:
-    """(row, column) to the metric of its seeds; a run that was lost has none."""
+    """(row, column) to the metric of its seeds; a run that was lost has none.
+
+    A metric that has a value at each of several places, accuracy_by_length, has a column for each place.
+    """
     groups, names = defaultdict(list), set()
     for record in records:
-        names |= {k for k, v in record["report"].items() if isinstance(v, int | float)}
-        if metric in record["report"]:
-            groups[record["row"], record["column"]].append(record["report"][metric])
+        row, column, report = record["row"], record["column"], record["report"]
+        names |= {k for k, v in report.items() if isinstance(v, int | float | dict)}
+        if isinstance(report.get(metric), dict):
+            for place, value in report[metric].items():
+                places = [column, f"{metric.rpartition('_by_')[2]}={place}"]
+                groups[row, ",".join(filter(None, places))].append(value)
+        elif metric in report:
+            groups[row, column].append(report[metric])
     if not groups:
         raise ConfigError(f"no result has a figure {metric!r}; expected one of {', '.join(sorted(names))}")
     return dict(groups)

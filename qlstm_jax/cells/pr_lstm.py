@@ -14,24 +14,20 @@ by all nodes of the tree. PR-RNN (`cell="rnn"`): leaf x_t W_leaf + b_leaf, cell 
 
 The merge is not associative, so the tree's shape is part of the model: see `qlstm_jax.unroll.tree`. y_t is the h of
 the state of tokens 0..t. `step` streams in log2(t) states (`qlstm_jax.unroll.counter`); `unroll` computes all the
-prefixes in log2(T) parallel levels; `reduce` computes the last one alone, in half the work.
+prefixes in log2(T) parallel levels; `reduce` computes the last one alone, in half the work. Leaf and merge stand in
+`pr_lstm_merge.py`, here what a sequence makes of them.
 """
-
-import math
-from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from qlstm_jax.cells import base
-from qlstm_jax.unroll import counter, extension, tokens, tree
+from qlstm_jax.cells.pr_lstm_merge import State, leaf, merge
+from qlstm_jax.unroll import counter, extension, tree
 from qlstm_jax.unroll.sequential import where
 
 Carry = counter.Counter
 MAX_SLOTS = 31  # the count of tokens is an int32
-NORM_EPS = 1e-6
-GROUP = 2**10  # merges that are computed at once with remat, at least
 
 
 @base.params_dataclass
@@ -53,13 +49,6 @@ class Params:
     def hidden_size(self) -> int:
         """H."""
         return self.merge_kernel.shape[0] // 2
-
-
-class State(NamedTuple):
-    """The state of a span of tokens."""
-
-    h: jax.Array  # (..., H)
-    c: jax.Array | None  # (..., H), float32 or wider; None for PR-RNN
 
 
 def init(
@@ -149,91 +138,6 @@ def initial_carry(params: Params, batch_size: int, *, max_length: int = 2**MAX_S
     shape = (batch_size, params.hidden_size)
     c = jnp.zeros(shape, base.accumulator(params.dtype)) if params.cell == "lstm" else None
     return counter.empty(State(h=jnp.zeros(shape, params.dtype), c=c), max_length.bit_length())
-
-
-def leaf(params: Params, x) -> State:
-    """The state of each token alone: x (..., D)."""
-    z = base.affine(x, params.leaf_kernel, params.leaf_bias, params.dtype)
-    if params.cell == "rnn":
-        return State(h=z.astype(params.dtype), c=None)
-    return _lstm(params, z, ())
-
-
-def _lstm(params, z, cells, norm_scale=None) -> State:
-    """Gates z (..., (3 + N)·H) over the children's c to the new state."""
-    i, g, o, *forget = jnp.split(z, 3 + len(cells), axis=-1)
-    c = jax.nn.sigmoid(i) * jnp.tanh(g)
-    for f, child in zip(forget, cells, strict=True):
-        c = c + jax.nn.sigmoid(f) * child
-    if norm_scale is not None:
-        c = base.row(norm_scale, c.ndim) * c * jax.lax.rsqrt(NORM_EPS + jnp.mean(c**2, axis=-1, keepdims=True))
-    return State(h=(jax.nn.sigmoid(o) * jnp.tanh(c)).astype(params.dtype), c=c)
-
-
-def _cell(params, number, z, cells) -> State:
-    """The binary cell (number 0) or a refinement (1 .. R) from its pre-activations and its children's c."""
-    if params.cell == "rnn":
-        return State(jax.nn.relu(z).astype(params.dtype), None)
-    return _lstm(params, z, cells, None if params.norm_scale is None else params.norm_scale[number])
-
-
-def _refine(params, state) -> State:
-    for r, (kernel, bias) in enumerate(zip(params.refine_kernel, params.refine_bias, strict=True), 1):
-        state = _cell(params, r, base.affine(state.h, kernel, bias, params.dtype), (state.c,))
-    return state
-
-
-def combine(params: Params, left: State, right: State) -> State:
-    """The state of the union of two adjacent spans, (..., H) each: binary cell, then refinements.
-
-    The children are not concatenated: each meets its own rows of the kernel.
-    """
-    w_left, w_right = jnp.split(params.merge_kernel, 2)
-    z = base.affine(left.h, w_left, params.merge_bias, params.dtype)
-    z = z + base.matmul(right.h, w_right, params.dtype)
-    return _refine(params, _cell(params, 0, z, (left.c, right.c)))
-
-
-def combine_coded(params: Params, left: State, table: State, codes) -> State:
-    """`combine` of left (B, M, H) with the rows `codes` (B, M) of a table (R, H), which meets the kernel but once."""
-    w_left, w_right = jnp.split(params.merge_kernel, 2)
-    z = base.affine(left.h, w_left, params.merge_bias, params.dtype)
-    z = z + tokens.read(base.matmul(table.h, w_right, params.dtype), codes)
-    return _refine(params, _cell(params, 0, z, (left.c, tokens.read(table.c, codes))))
-
-
-def combine_pairs(params: Params, states: State) -> State:
-    """Neighbours 2r and 2r + 1 of (B, 2M, H) merged, to (B, M, H).
-
-    Neighbours lie side by side in memory, so seeing them as one row of 2H costs nothing.
-    """
-    batch, spans, hidden = states.h.shape
-    pairs = states.h.reshape(batch, spans // 2, 2 * hidden)
-    z = base.affine(pairs, params.merge_kernel, params.merge_bias, params.dtype)
-    cells = (None, None) if states.c is None else (states.c[:, 0::2], states.c[:, 1::2])
-    return _refine(params, _cell(params, 0, z, cells))
-
-
-def merge(params: Params) -> tree.Merge:
-    """`combine` and `combine_pairs`, as the functions of `qlstm_jax.unroll.tree` take them."""
-    if not params.remat:
-        return tree.Merge(partial(combine, params), partial(combine_pairs, params))
-    return tree.Merge(
-        lambda left, right: _in_groups(partial(combine, params), 1, left, right),
-        lambda states: _in_groups(partial(combine_pairs, params), 2, states),
-    )
-
-
-def _in_groups(function, spans: int, *states):
-    """`function` of states (B, spans·M, H), some rows after the others; a gradient computes each group anew."""
-    rows = math.prod(states[0].h.shape[:-1]) // spans
-    groups = math.gcd(rows, 2 ** max(0, (rows // GROUP).bit_length() - 1))
-    if groups == 1:
-        return jax.checkpoint(function)(*states)
-    parts = jax.tree.map(lambda a: a.reshape(groups, rows // groups, spans, a.shape[-1]), states)
-    merged = jax.lax.map(lambda part: jax.checkpoint(function)(*part), parts)
-    shape = *states[0].h.shape[:-2], states[0].h.shape[-2] // spans
-    return jax.tree.map(lambda a: a.reshape(*shape, a.shape[-1]), merged)
 
 
 def step(params: Params, carry: Carry, x):

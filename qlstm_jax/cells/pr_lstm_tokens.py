@@ -7,7 +7,7 @@ tables of 9 and of 81 states. The result is that of `qlstm_jax.cells.pr_lstm`, a
 import jax
 import jax.numpy as jnp
 
-from qlstm_jax.cells import base, pr_lstm
+from qlstm_jax.cells import base, pr_lstm, pr_lstm_merge
 from qlstm_jax.unroll import tokens, tree
 from qlstm_jax.unroll.sequential import where
 
@@ -44,7 +44,7 @@ def unroll(params: pr_lstm.Params, symbols, ids, *, lengths=None):
         # A product with one-hot codes of R rows is cheaper than one with H rows only if R is well below H.
         if params.remat or table.h.shape[0] > params.hidden_size // 2:
             return merge.two(left, tokens.read(table, codes))
-        return pr_lstm.combine_coded(params, left, table, codes)
+        return pr_lstm_merge.combine_coded(params, left, table, codes)
 
     ys = tokens.prefixes(merge, merge_coded, tokens.blocks(merge, leaves, ids)).h
     return ys if valid is None else where(valid, ys, jnp.zeros_like(ys))

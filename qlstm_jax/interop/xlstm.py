@@ -20,7 +20,7 @@ from flax import nnx
 from qlstm_jax.cells import base, slstm
 from qlstm_jax.interop import checks
 from qlstm_jax.models.xlstm import SLSTMBlock, XLSTMLanguageModel, XLSTMStack, block_kind
-from qlstm_jax.models.xlstm_layers import XLSTMConfig
+from qlstm_jax.models.xlstm_config import XLSTMConfig
 
 BIAS_LAYOUTS = ("vanilla", "cuda")
 

@@ -19,7 +19,8 @@ from flax import nnx
 from qlstm_jax.cells import base
 from qlstm_jax.kernels import mlstm as kernels
 from qlstm_jax.models.xlstm_blocks import ResidualBlock
-from qlstm_jax.models.xlstm_layers import HeadNorm, StackConfig, linear, rounded_up, small_init, wang_init
+from qlstm_jax.models.xlstm_config import StackConfig, rounded_up
+from qlstm_jax.models.xlstm_layers import HeadNorm, linear, small_init, wang_init
 from qlstm_jax.unroll import matrix_memory
 
 EPSILON = 1e-6

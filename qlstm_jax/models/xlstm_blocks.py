@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qlstm_jax.cells import base, slstm
+from qlstm_jax.cells import base, slstm, slstm_recurrence
 from qlstm_jax.kernels import mlstm as kernels
 from qlstm_jax.models.xlstm_layers import (
     CausalConv,
@@ -52,7 +52,7 @@ class SLSTMCarry(NamedTuple):
     """What passes from token to token in an sLSTM block."""
 
     conv: jax.Array  # (B, W−1, H), the last inputs of the convolution, the oldest first
-    cell: slstm.Carry
+    cell: slstm_recurrence.Carry
 
 
 class ResidualBlock(nnx.Module):
@@ -195,7 +195,9 @@ class SLSTMBlock(ResidualBlock):
     def initialize_carry(self, batch_size: int) -> SLSTMCarry:
         """The carry before the first token: all zero."""
         size, dtype = self.config.embedding_size, self.config.dtype
-        return SLSTMCarry(conv=self._no_inputs(batch_size, size), cell=slstm.zero_carry(batch_size, size, dtype))
+        return SLSTMCarry(
+            conv=self._no_inputs(batch_size, size), cell=slstm_recurrence.zero_carry(batch_size, size, dtype)
+        )
 
     def _read(self, x, carry, lengths, dropout, *, one_token=False):
         dtype, kernel = self.config.dtype, self.recurrent_kernel[...]
@@ -204,9 +206,11 @@ class SLSTMBlock(ResidualBlock):
         gates = jnp.concatenate([self.input_forget(jax.nn.silu(c)), self.cell_output(u)], axis=-1)
         gates = gates + base.row(self.bias[...], 3)
         if one_token:
-            cell, y = slstm.recur(kernel, carry.cell, gates[:, 0], dtype=dtype)
+            cell, y = slstm_recurrence.recur(kernel, carry.cell, gates[:, 0], dtype=dtype)
         else:
-            y, cell = slstm.unroll_preactivations(kernel, gates, lengths=lengths, carry=carry.cell, dtype=dtype)
+            y, cell = slstm_recurrence.unroll_preactivations(
+                kernel, gates, lengths=lengths, carry=carry.cell, dtype=dtype
+            )
         x = x + dropout(self.head_norm(y.reshape(x.shape)))
         g, p = jnp.split(self.feedforward_in(self.feedforward_norm(x)), 2, axis=-1)
         return x + dropout(self.feedforward_out(jax.nn.gelu(g, approximate=False) * p)), SLSTMCarry(

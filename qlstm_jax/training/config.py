@@ -50,6 +50,7 @@ POSITIVE = (
     "model.hidden_size",
     "model.num_layers",
     "model.embedding_size",
+    "eval.longest",
     "eval.sequences",
     "eval.stride",
     "eval.tokens",

@@ -128,7 +128,8 @@ def default() -> ConfigDict:
             min_length=41,  # formal languages: lengths of the score
             max_length=500,
             stride=1,  # formal languages: every length, or every so many
-            sequences=64,  # formal languages: for each length; other sampled tasks: in all, but 256 at least
+            sequences=64,  # formal languages: for each length; other sampled tasks: 256 at least for each
+            longest=4,  # other sampled tasks: lengths up to so many times the training length, doubling
             tokens=262144,  # lm: at most, of the test part
         ),
     )

@@ -64,7 +64,7 @@ def test_a_study_runs_reports_and_is_not_run_twice(folder, capsys):
     assert (folder / "out/results.jsonl").read_text().splitlines() == lines
 
     assert study.main(["--report_only", "--out", f"{folder}/out", "--metric", "perplexity"]) == 1
-    assert "expected one of accuracy, length" in capsys.readouterr().err
+    assert "expected one of accuracy, accuracy_by_length, length" in capsys.readouterr().err
 
 
 def test_a_run_that_needs_too_much_memory_does_not_end_the_study(folder, tmp_path, monkeypatch, capsys):
@@ -113,6 +113,23 @@ def test_the_table_of_a_study(tmp_path):
     assert "| b (1 diverged) | 25.0, 1 of 4 seeds |  | 9,000 | 7 | 1 s |  |  |" in lines
     assert "| c | 50.0 ± 0.0 |  | 9,000 | 7 to 10 | 1 s | 2,000 | 1.0 to 6.0 MB |" in lines
     assert "| d | 50.0, 1 of 4 seeds |  | 9,000 | 7 | 1 s |  | 12.3 MB |" in lines
+
+
+def test_a_figure_at_several_lengths_has_a_column_for_each(folder, tmp_path):
+    def record(row, column, by_length):
+        report = {"accuracy": 1.0, "accuracy_by_length": by_length, "parameters": 9, "recurrent_parameters": 7}
+        about = {"task": "recall", "steps": 2, "batch_size": 2, "device": "cpu", "train_seconds": 1.0, "lost": ""}
+        return about | {"row": row, "column": column, "seed": 0, "report": report}
+
+    records = [record("a", "", {"4": 0.5, "8": 0.25}), record("b", "", {"4": 1.0, "8": 0.75})]
+    lines = study_report.write(records, ["accuracy_by_length"], tmp_path).read_text().splitlines()
+    assert (
+        "| model | length=4 | length=8 | parameters | of the layer | training | tokens/s | memory of a step |" in lines
+    )
+    assert "| a | 50.0 | 25.0 | 9 | 7 | 1 s |  |  |" in lines and "| b | 100.0 | 75.0 | 9 | 7 | 1 s |  |  |" in lines
+    assert (tmp_path / "accuracy_by_length.png").stat().st_size > 1000
+    groups = study_report.collect([record("a", "t=1", {"4": 0.5})], "accuracy_by_length")
+    assert groups == {("a", "t=1,length=4"): [0.5]}
 
 
 def test_equal_parameters_is_the_nearest_size(folder):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qlstm_jax import interop
-from qlstm_jax.cells import pr_lstm
+from qlstm_jax.cells import pr_lstm, pr_lstm_merge
 from tests.cells import cases, oracles
 
 # Of states below 1 in size, built by different programs from the same float32 sums.
@@ -26,7 +26,7 @@ def weights(inputs=cases.D, hidden=4, **options):
 def scanned(steps, hidden, batch):
     """(params, xs, every prefix's state) by `jax.lax.associative_scan`."""
     params, xs = weights(hidden=hidden), cases.sequence(batch, steps)
-    combine = functools.partial(pr_lstm.combine, params)
+    combine = functools.partial(pr_lstm_merge.combine, params)
     return params, xs, jax.jit(lambda xs: jax.lax.associative_scan(combine, pr_lstm.leaf(params, xs), axis=1))(xs)
 
 
@@ -158,9 +158,9 @@ def test_combine_pairs_equals_combine(cell):
     params = weights(cell=cell, refinements=2)
     states = pr_lstm.leaf(params, cases.sequence(2, 6))
     left, right = (jax.tree.map(lambda a, k=k: a[:, k::2], states) for k in (0, 1))
-    pairs, two = pr_lstm.combine_pairs(params, states), pr_lstm.combine(params, left, right)
+    pairs, two = pr_lstm_merge.combine_pairs(params, states), pr_lstm_merge.combine(params, left, right)
     chex.assert_trees_all_close(pairs, two, rtol=CLOSE, atol=CLOSE)
-    swapped = pr_lstm.combine(params, right, left)
+    swapped = pr_lstm_merge.combine(params, right, left)
     assert np.abs(swapped.h - two.h).max() > 0.01
 
 

@@ -10,7 +10,7 @@ import pytest
 from flax import linen, nnx
 
 from qlstm_jax import linen as linen_layers
-from qlstm_jax.cells import pr_lstm, pr_lstm_beyond
+from qlstm_jax.cells import pr_lstm, pr_lstm_beyond, pr_lstm_merge
 from qlstm_jax.nnx import PRLSTM
 from qlstm_jax.unroll import offset
 from tests.cells import cases
@@ -81,11 +81,11 @@ def test_rms_norm_by_hand():
         p["norm_scale"][0],
     )
     h, c = cell(h @ p["refine_kernel"][0] + p["refine_bias"][0], [c], p["norm_scale"][1])
-    chex.assert_trees_all_close(pr_lstm.combine(params, left, right), pr_lstm.State(h, c), rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(pr_lstm_merge.combine(params, left, right), pr_lstm.State(h, c), rtol=1e-5, atol=1e-6)
 
 
 def test_norm_streams_and_remat_changes_nothing(monkeypatch):
-    monkeypatch.setattr(pr_lstm, "GROUP", 1)  # so that 6 merges are computed in two groups
+    monkeypatch.setattr(pr_lstm_merge, "GROUP", 1)  # so that 6 merges are computed in two groups
     plain, xs = weights(norm="rms"), cases.sequence(2, 7)
     again = weights(norm="rms", remat=True)
     folded = cases.fold(pr_lstm, plain, xs, jnp.array([7, 4]))[0]
@@ -104,7 +104,7 @@ def span(params, xs):
     if len(xs) == 1:
         return pr_lstm.leaf(params, xs)
     half = len(xs) // 2
-    return pr_lstm.combine(params, span(params, xs[:half]), span(params, xs[half:]))
+    return pr_lstm_merge.combine(params, span(params, xs[:half]), span(params, xs[half:]))
 
 
 def moved(params, xs, start):
@@ -116,13 +116,13 @@ def moved(params, xs, start):
         if low + size <= start:
             return None
         left, right = block(low, size // 2), block(low + size // 2, size // 2)
-        return right if left is None else pr_lstm.combine(params, left, right)
+        return right if left is None else pr_lstm_merge.combine(params, left, right)
 
     end, low, state = start + len(xs), 0, None
     for j in reversed(range(end.bit_length())):
         if end >> j & 1:
             new = block(low, 1 << j)
-            state = new if state is None else pr_lstm.combine(params, state, new)
+            state = new if state is None else pr_lstm_merge.combine(params, state, new)
             low += 1 << j
     return state
 
@@ -205,8 +205,8 @@ def test_associativity_of_three_tokens_by_hand():
     """Three tokens have one triple; a row of two has none and does not count."""
     params, xs = weights(), cases.sequence(3, 3)
     a, b, c = (pr_lstm.leaf(params, xs[:, t]) for t in range(3))
-    left = pr_lstm.combine(params, pr_lstm.combine(params, a, b), c)
-    right = pr_lstm.combine(params, a, pr_lstm.combine(params, b, c))
+    left = pr_lstm_merge.combine(params, pr_lstm_merge.combine(params, a, b), c)
+    right = pr_lstm_merge.combine(params, a, pr_lstm_merge.combine(params, b, c))
     by_row = np.mean((left.h - right.h) ** 2, axis=-1) + np.mean((np.tanh(left.c) - np.tanh(right.c)) ** 2, axis=-1)
     by_row, key = np.asarray(by_row), jax.random.key(0)
     np.testing.assert_allclose(pr_lstm_beyond.associativity(params, xs, key), by_row.mean(), rtol=1e-5)

@@ -11,7 +11,7 @@ from qlstm_jax.training.problems.sampled import SampledProblem
 class MQARProblem(SampledProblem):
     """`qlstm_jax.data.mqar` at the config's length; shorter ones may have no room for its pairs and questions."""
 
-    factors = (1, 2, 4)
+    least = 1
 
     def __init__(self, config, workdir):
         options = config.mqar
@@ -29,5 +29,5 @@ class MQARProblem(SampledProblem):
         return classification_rows(model(batch.ids, rngs=rngs), batch.targets, batch.mask, tokens)
 
     def report(self, model, key, folder, options):
-        """Accuracy and loss at the training length and at its double and quadruple, with a picture."""
+        """Accuracy and loss from the training length on, with a picture."""
         return super().report(model, key, folder, options) | {"pairs": self.task.num_pairs}

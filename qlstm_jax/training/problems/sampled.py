@@ -1,6 +1,7 @@
 """What the synthetic problems share: sequences drawn at one length to train, and at several to evaluate."""
 
 import abc
+import math
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ class SampledProblem(Problem):
         title: of the picture.
     """
 
-    factors = (0.25, 0.5, 1, 2, 4)  # of the training length: what is reported
+    least = 0.25  # of the training length: what is reported goes from here on, doubling
     shortest = 1  # length
 
     def __init__(self, config, task, *, length: int, chance: float, title: str):
@@ -68,10 +69,14 @@ class SampledProblem(Problem):
         """Accuracy and loss on 256 sequences."""
         return self.figures(model, key, self.length, 256)
 
+    def lengths(self, longest: int) -> list[int]:
+        """Those of a report: the training length, and fractions and multiples of it up to `longest` times."""
+        doublings = range(int(math.log2(longest / self.least)) + 1)
+        return sorted({max(self.shortest, int(self.length * self.least * 2**n)) for n in doublings})
+
     def report(self, model, key, folder, options):
-        """Accuracy and loss at the training length and at fractions and multiples of it, with a picture."""
-        trained, sequences = self.length, max(options.sequences, 256)
-        lengths = sorted({max(self.shortest, int(trained * f)) for f in self.factors})
+        """Accuracy and loss at `lengths`, with a picture."""
+        trained, sequences, lengths = self.length, max(options.sequences, 256), self.lengths(options.longest)
         figures = {n: self.figures(model, jax.random.fold_in(key, n), n, sequences) for n in lengths}
         accuracy = {n: f["accuracy"] for n, f in figures.items()}
         title = f"{self.title}, {self.config.model.cell}: {accuracy[trained]:.3f}"

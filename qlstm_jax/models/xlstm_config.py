@@ -1,0 +1,124 @@
+"""The sizes and options of xLSTM stacks, and which of their blocks are sLSTM blocks (arXiv 2405.04517)."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from qlstm_jax.cells import base
+from qlstm_jax.models.xlstm_layers import HeadNorm
+
+
+def slstm_positions(slstm_at: str | Sequence[int], num_blocks: int) -> tuple[int, ...]:
+    """Which blocks of a stack are sLSTM blocks, counted from 0, in ascending order.
+
+    Args:
+        slstm_at: the positions themselves, (1, 3) or "1,3"; "" for none; "all"; or "a:b" for xLSTM[a:b], where of every
+            a + b blocks the last b are sLSTM blocks. (The paper gives the ratio and places them by hand.)
+        num_blocks: L.
+
+    Raises:
+        ValueError: if it is none of these, a position is not in 0..L−1 or given twice, or a + b does not divide L.
+    """
+    problem = (
+        f"slstm_at is {slstm_at!r}; expected positions in 0..{num_blocks - 1} such as (0, 2) or '0,2', '', 'all', or "
+        f"a ratio a:b whose sum divides num_blocks, which is {num_blocks}"
+    )
+    if isinstance(slstm_at, str) and slstm_at.count(":") == 1:
+        parts = slstm_at.split(":")
+        mlstms, slstms = (int(part) if part.strip().isdecimal() else -1 for part in parts)
+        if min(mlstms, slstms) < 0 or mlstms + slstms == 0 or num_blocks % (mlstms + slstms):
+            raise ValueError(problem)
+        return tuple(n for n in range(num_blocks) if n % (mlstms + slstms) >= mlstms)
+    if isinstance(slstm_at, str):
+        parts = slstm_at.split(",") if slstm_at.strip() else []
+        if slstm_at == "all":
+            parts = map(str, range(num_blocks))
+        slstm_at = [int(part) if part.strip().isdecimal() else -1 for part in parts]
+    positions = tuple(sorted(slstm_at))
+    if len(set(positions)) < len(positions) or any(not 0 <= n < num_blocks for n in positions):
+        raise ValueError(problem)
+    return positions
+
+
+def rounded_up(size: float, multiple: int) -> int:
+    """The least multiple that is not below `size`."""
+    return math.ceil(size / multiple) * multiple
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """What the configs of all kinds of stack hold; one of a kind has `norm` and calls `_check`."""
+
+    embedding_size: int  # H
+    num_blocks: int  # L
+    vocab_size: int | None = None  # V, of a language model
+    num_heads: int = 4  # N
+    dropout: float = 0.0  # rate on all that is added to the residual sum
+    logit_cap: float | None = None  # a language model's logits are cap · tanh(logits / cap)
+    chunk_size: int = 64  # tokens that an mLSTM takes at once; it changes the speed, not the result
+    dtype: str = "float32"  # of activations
+    param_dtype: str = "float32"
+
+    def _check(self, sizes=(), factors=()):
+        """Checks what all have, and the sizes and factors of these names; dtypes are kept as names."""
+        sizes = ("embedding_size", "num_blocks", "num_heads", "chunk_size", *sizes)
+        sizes += () if self.vocab_size is None else ("vocab_size",)
+        base.check_sizes(**{name: getattr(self, name) for name in sizes})
+        for name in (*factors, *(() if self.logit_cap is None else ("logit_cap",))):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number above 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout!r}; expected a rate from 0 to below 1")
+        for name in ("dtype", "param_dtype"):
+            object.__setattr__(self, name, jnp.dtype(getattr(self, name) or jnp.float32).name)
+
+    def _check_divides(self, name, whole, size):
+        if size % getattr(self, name) or size == 0:
+            raise ValueError(f"{whole} is {size}; expected a multiple of {name}, which is {getattr(self, name)}")
+
+    def layer_options(self, rngs) -> dict:
+        """The options that layers share."""
+        return {"dtype": jnp.dtype(self.dtype), "param_dtype": jnp.dtype(self.param_dtype), "rngs": rngs}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class XLSTMConfig(StackConfig):
+    """The sizes and options of a stack of the blocks of the first paper; defaults are those of the official code.
+
+    Raises:
+        ValueError: for a size, rate or option out of range, or sizes that do not divide each other.
+    """
+
+    slstm_at: str | Sequence[int] = ()  # see `slstm_positions`; kept as positions
+    conv_size: int = 4  # W
+    projection_block: int = 4  # rows of a block of W_q, W_k and W_v
+    inner_factor: float = 2.0  # inner is this times H, rounded up
+    inner_multiple: int = 64
+    feedforward_factor: float = 1.3  # of the sLSTM block's feed-forward
+    feedforward_multiple: int = 64
+
+    def __post_init__(self):
+        sizes = ("conv_size", "projection_block", "inner_multiple", "feedforward_multiple")
+        self._check(sizes, ("inner_factor", "feedforward_factor"))
+        object.__setattr__(self, "slstm_at", slstm_positions(self.slstm_at, self.num_blocks))
+        if self.slstm_at:
+            self._check_divides("num_heads", "embedding_size", self.embedding_size)
+        if len(self.slstm_at) < self.num_blocks:
+            for name in ("num_heads", "projection_block"):
+                self._check_divides(name, "the inner size of the mLSTM blocks", self.inner_size)
+
+    @property
+    def inner_size(self) -> int:
+        """Channels inside an mLSTM block."""
+        return rounded_up(self.inner_factor * self.embedding_size, self.inner_multiple)
+
+    @property
+    def feedforward_size(self) -> int:
+        """Channels inside the feed-forward of an sLSTM block."""
+        return rounded_up(self.feedforward_factor * self.embedding_size, self.feedforward_multiple)
+
+    def norm(self):
+        """A LayerNorm of the residual sum."""
+        return HeadNorm(self.embedding_size, param_dtype=self.param_dtype)

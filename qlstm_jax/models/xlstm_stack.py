@@ -1,0 +1,93 @@
+"""Blocks of xLSTM (arXiv 2405.04517) or of xLSTM 7B (2503.13427) on one another: x = block(x) for each; ys = norm(x).
+
+An `XLSTMConfig` gives blocks of `qlstm_jax.models.xlstm_blocks` and LayerNorm, an `MLSTM7BConfig` the block of
+`qlstm_jax.models.xlstm_7b` and RMSNorm.
+"""
+
+import jax
+from flax import nnx
+
+from qlstm_jax.cells import base
+from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig
+from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
+from qlstm_jax.models.xlstm_config import XLSTMConfig
+from qlstm_jax.unroll import matrix_memory
+
+
+def block_kind(config: XLSTMConfig | MLSTM7BConfig, index: int):
+    """The class of the block at a place in the stack, counted from 0."""
+    if isinstance(config, MLSTM7BConfig):
+        return MLSTM7BBlock
+    return SLSTMBlock if index in config.slstm_at else MLSTMBlock
+
+
+class XLSTMStack(nnx.Module):
+    """Blocks on blocks and a final norm: xs (B, T, H) to (B, T, H).
+
+    config = XLSTMConfig(embedding_size=64, num_blocks=8, slstm_at="7:1")
+    stack = XLSTMStack(config, rngs=nnx.Rngs(0))
+    ys, carry = stack(xs, return_carry=True)
+    carry, y = stack.step(carry, x)                         # one more token, x (B, 64)
+
+    Args:
+        config: sizes and options; its class says which blocks and which norm.
+        rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
+    """
+
+    def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        places = range(config.num_blocks)
+        self.blocks = nnx.List([block_kind(config, n)(config, index=n, rngs=rngs) for n in places])
+        self.norm = config.norm()
+
+    def initialize_carry(self, batch_size: int) -> tuple:
+        """The carry before the first token, a tuple with one for each block."""
+        return tuple(block.initialize_carry(batch_size) for block in self.blocks)
+
+    def __call__(self, xs, *, lengths=None, carry=None, return_carry=False, deterministic=None, rngs=None):
+        """The outputs at every position, equal to folding `step`.
+
+        Args:
+            xs: (B, T, H).
+            lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
+            carry: where to continue from; default `initialize_carry`.
+            return_carry: whether to return the carry after each row's last valid position too.
+            deterministic: whether dropout is off; default as set by `train()` and `eval()`.
+            rngs: for dropout, an `nnx.Rngs` or a key; default those of the constructor.
+
+        Returns:
+            ys (B, T, H), 0 beyond `lengths`; with return_carry (ys, carry).
+
+        Raises:
+            ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
+        """
+        xs, lengths, valid = base.prepare(xs, lengths, self.config.embedding_size)
+        # One key would give every block the same masks.
+        rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
+        options, ends = {"return_carry": True, "deterministic": deterministic, "rngs": rngs}, []
+        for block, start in zip(self.blocks, self._starts(carry), strict=True):
+            xs, end = block(xs, lengths=lengths, carry=start, **options)
+            ends.append(end)
+        ys = matrix_memory.cleared(self.norm(xs).astype(self.config.dtype), valid)
+        return (ys, tuple(ends)) if return_carry else ys
+
+    def step(self, carry, x):
+        """One token, x (B, H) to (carry, y (B, H)), without dropout.
+
+        Raises:
+            ValueError: if x or the carry does not fit.
+        """
+        ends = []
+        for block, start in zip(self.blocks, self._starts(carry), strict=True):
+            end, x = block.step(start, x)
+            ends.append(end)
+        return tuple(ends), self.norm(x).astype(self.config.dtype)
+
+    def _starts(self, carry):
+        if carry is None:
+            return (None,) * len(self.blocks)
+        if not isinstance(carry, tuple) or hasattr(carry, "_fields") or len(carry) != len(self.blocks):
+            raise ValueError(
+                f"the carry is {carry!r:.80}; expected a tuple of {len(self.blocks)}, one carry for each block"
+            )
+        return carry
