@@ -151,7 +151,7 @@ def device_step(
     params = optax.apply_updates(state.params, updates)
     metrics = {
         "loss": sums["loss"] / sums["weight"],
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
         "tokens": sums["tokens"] * devices,
     }
     if "correct" in sums:
