@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from qlstm_jax import registry
 from qlstm_jax.training import config as configs
+from qlstm_jax.training import config_checks
 
 SECTIONS = ("model", "train", "formal")  # where a key without a dot is looked for, after the cell's own options
 
@@ -69,7 +70,7 @@ def apply(base: ConfigDict, variant: Variant, common: dict) -> ConfigDict:
     config = base.copy_and_resolve_references()
     config.model.cell = variant.cell
     config.update_from_flattened_dict(common | variant.settings)
-    configs.check(config)
+    config_checks.check(config)
     return config
 
 

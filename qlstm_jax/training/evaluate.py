@@ -6,7 +6,7 @@ from pathlib import Path
 from flax import nnx
 
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import plots, problems
+from qlstm_jax.training import config_checks, plots, problems
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.loop import run_keys
 from qlstm_jax.training.metrics import history
@@ -61,7 +61,7 @@ def evaluate(workdir, *, checkpoint: str | None = None, **overrides) -> dict:
     """
     config, problem, model, step = restore(workdir, checkpoint=checkpoint)
     config.eval.update(overrides)
-    configs.check(config)
+    config_checks.check(config)
     folder = Path(workdir) / "eval"
     folder.mkdir(exist_ok=True)
     *_, key = run_keys(config.seed)

@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import problems
+from qlstm_jax.training import config_checks, problems
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.metrics import Patience, Progress, Writer
 from qlstm_jax.training.step import choose_devices, initial_state, make_optimizer, make_step
@@ -93,7 +93,7 @@ def train(config, workdir) -> dict[str, float]:
         Interrupted: after SIGINT or SIGTERM, once everything is saved.
     """
     workdir = Path(workdir)
-    unused = configs.check(config)
+    unused = config_checks.check(config)
     problem = open_run(config, workdir)
     init_key, train_key, eval_key = run_keys(config.seed)
     model = _build(problem, init_key)

@@ -10,7 +10,7 @@ import pytest
 
 from qlstm_jax.benchmark import footprint, studies, study, study_report, variants
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import plots, problems
+from qlstm_jax.training import config_checks, plots, problems
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = """
@@ -218,7 +218,7 @@ def tiny(task, **settings):
     config.task = task
     sizes = {"train.batch_size": 4, "model.cell": "lstm", "model.hidden_size": 4, "model.embedding_size": 4}
     config.update_from_flattened_dict(sizes | settings)
-    configs.check(config)
+    config_checks.check(config)
     return config
 
 

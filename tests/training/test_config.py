@@ -6,6 +6,7 @@ from ml_collections import config_flags
 from qlstm_jax import registry
 from qlstm_jax.data.formal import TASKS
 from qlstm_jax.training import config as configs
+from qlstm_jax.training import config_checks
 from qlstm_jax.training.config import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -21,8 +22,8 @@ def changed(**changes):
 @pytest.mark.parametrize("cell", registry.CELLS)
 def test_default_is_valid_for_every_task_and_cell(cell):
     for task in [*TASKS, "recall"]:
-        assert configs.check(changed(task=task, model__cell=cell)) == []
-    assert configs.check(changed(task="text", text__path="a.tsv", model__cell=cell)) == []
+        assert config_checks.check(changed(task=task, model__cell=cell)) == []
+    assert config_checks.check(changed(task="text", text__path="a.tsv", model__cell=cell)) == []
 
 
 def test_defaults_do_not_share_state():
@@ -44,10 +45,10 @@ def test_ill_typed_or_unknown_value_is_refused(key, value):
 
 
 OUT_OF_RANGE = [
-    *[(key, 0, "more than 0") for key in configs.POSITIVE if key != "formal.min_length"],
-    *[(key, -1, "0 or more") for key in configs.NOT_NEGATIVE],
-    *[(key, value, "less than 1") for key in configs.FRACTIONS for value in (1.0, -0.1)],
-    *[(key, "nothing", "expected one of") for key in configs.CHOICES],
+    *[(key, 0, "more than 0") for key in config_checks.POSITIVE if key != "formal.min_length"],
+    *[(key, -1, "0 or more") for key in config_checks.NOT_NEGATIVE],
+    *[(key, value, "less than 1") for key in config_checks.FRACTIONS for value in (1.0, -0.1)],
+    *[(key, "nothing", "expected one of") for key in config_checks.CHOICES],
     ("recall.num_classes", 1, "2 or more"),
     ("train.learning_rate", float("nan"), "more than 0"),
 ]
@@ -59,7 +60,7 @@ def test_range_check_names_key_value_and_expectation(key, value, expected):
     value = float(value) if isinstance(configs.get(config, key), float) else value
     config.update_from_flattened_dict({key: value})
     with pytest.raises(ConfigError) as caught:
-        configs.check(config)
+        config_checks.check(config)
     for part in (key, repr(value), expected):
         assert part in str(caught.value)
 
@@ -88,25 +89,25 @@ def test_range_check_names_key_value_and_expectation(key, value, expected):
 )
 def test_what_does_not_fit_together(changes, parts):
     with pytest.raises(ConfigError) as caught:
-        configs.check(changed(**changes))
+        config_checks.check(changed(**changes))
     for part in parts:
         assert part in str(caught.value)
 
 
 def test_decay_is_allowed_with_adamw():
-    assert configs.check(changed(train__weight_decay=0.1, train__optimizer="adamw")) == []
+    assert config_checks.check(changed(train__weight_decay=0.1, train__optimizer="adamw")) == []
 
 
 def test_notes_on_what_is_not_used():
-    notes = configs.check(changed(recall__length=9, text__vocab_size=50, model__ql_lstm__block_size=8))
+    notes = config_checks.check(changed(recall__length=9, text__vocab_size=50, model__ql_lstm__block_size=8))
     assert notes == [
         "recall.length: not used, as task is 'parity_check'",
         "text.vocab_size: not used, as task is 'parity_check'",
         "model.ql_lstm.block_size: not used, as model.cell is 'pr_lstm'",
     ]
-    assert configs.check(changed(task="recall", recall__length=9)) == []
+    assert config_checks.check(changed(task="recall", recall__length=9)) == []
     attention = {"model__cell": "transformer", "model__transformer__causal": True, "lm__restart": 4}
-    assert configs.check(changed(task="lm", **attention)) == [
+    assert config_checks.check(changed(task="lm", **attention)) == [
         "lm.restart: not used, as model.cell is 'transformer', which has no carry"
     ]
 
@@ -150,7 +151,7 @@ def test_config_file_is_valid(name):
     config = load_file(name)
     if config.task == "text" and not config.text.dataset:
         config.text.path = "reviews.tsv"
-    assert configs.check(config) == []
+    assert config_checks.check(config) == []
     assert config.keys() == configs.default().keys()
     assert config.is_locked
 
@@ -159,7 +160,7 @@ def test_config_file_is_valid(name):
 def test_formal_config_takes_task_and_cell(argument):
     config = load_file("formal", argument)
     assert [config.task, config.model.cell] == argument.split(",")
-    assert configs.check(config) == []
+    assert config_checks.check(config) == []
 
 
 def test_compared_runs_differ_in_the_cell_and_its_options_alone():

@@ -14,6 +14,7 @@ from flax import nnx
 from qlstm_jax.data import corpus
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.training import config as configs
+from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
@@ -237,7 +238,7 @@ def test_a_run_that_could_not_start_can_be_mended(tmp_path):
 )
 def test_settings_that_cannot_be(changes, message):
     with pytest.raises(ConfigError, match=message):
-        configs.check(tiny("lm", **{**LM, **changes}))
+        config_checks.check(tiny("lm", **{**LM, **changes}))
 
 
 def test_a_layer_without_a_carry(tmp_path):

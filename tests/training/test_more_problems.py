@@ -11,7 +11,7 @@ from flax import nnx
 from qlstm_jax import nnx as layers
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.models import Predictor
-from qlstm_jax.training import config as configs
+from qlstm_jax.training import config_checks
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.loop import train
@@ -284,7 +284,7 @@ def test_a_constant_column_is_noted_and_does_no_harm(tmp_path):
 )
 def test_settings_that_cannot_be(task, changes, message):
     with pytest.raises(ConfigError, match=message):
-        configs.check(tiny(task, **changes))
+        config_checks.check(tiny(task, **changes))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from qlstm_jax.training import config as configs
+from qlstm_jax.training import config_checks
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate
 from qlstm_jax.training.loop import train
@@ -57,4 +57,4 @@ def test_accuracy_of_a_model_that_guesses_one_value(tmp_path):
 )
 def test_settings_that_cannot_be(changes, message):
     with pytest.raises(ConfigError, match=message):
-        configs.check(tiny("mqar", **{**SMALL, **changes}))
+        config_checks.check(tiny("mqar", **{**SMALL, **changes}))
