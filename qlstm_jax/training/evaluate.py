@@ -27,6 +27,12 @@ def restore(workdir, *, checkpoint: str | None = None):
     Raises:
         ConfigError: if there is no run or no such checkpoint.
     """
+    config, problem, model, state = restore_state(workdir, checkpoint=checkpoint)
+    return config, problem, model, int(state.step)
+
+
+def restore_state(workdir, *, checkpoint: str | None = None):
+    """`restore` with the whole `TrainState`, a language model's carry among it, in place of the step."""
     workdir = Path(workdir)
     config = configs.load(workdir / "config.json")
     problem = problems.make(config, workdir)
@@ -42,7 +48,7 @@ def restore(workdir, *, checkpoint: str | None = None):
     if state is None:
         raise configs.ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")
     model.eval()
-    return config, problem, nnx.merge(nnx.graphdef(model), state.final_params), int(state.step)
+    return config, problem, nnx.merge(nnx.graphdef(model), state.final_params), state
 
 
 def evaluate(workdir, *, checkpoint: str | None = None, **overrides) -> dict:

@@ -147,17 +147,18 @@ class LMProblem(Problem):
         losses, right = _by_token(logits, targets)
         return jnp.mean(losses, axis=0), jnp.mean(right), carry
 
-    def figures(self, model, part: str, tokens: int) -> dict[str, float]:
+    def figures(self, model, part: str, tokens: int, carry=None) -> dict[str, float]:
         """Loss (nats a token), accuracy, bits per byte and perplexity of a part from its start, with carried state.
 
         Args:
             model: in evaluation mode.
             part: "train", "validation" or "test".
             tokens: about how many to read at most, of all streams together: whole windows, at least one.
+            carry: what the streams begin with; by default nothing.
         """
         windows = self.windows(part)
         graphdef, params = nnx.split(model, nnx.Param)
-        carry, losses, right = self.initial_carry(model, windows.batch_size), [], []
+        carry, losses, right = self.initial_carry(model, windows.batch_size) if carry is None else carry, [], []
         for batch in stream(windows, 0, _count(windows, tokens)):
             loss, accuracy, carry = self._read(graphdef, params, batch, carry)
             losses.append(loss)
