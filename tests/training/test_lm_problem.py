@@ -57,6 +57,15 @@ def test_a_uniform_model_takes_eight_bits_a_byte(tmp_path):
     assert figures["loss"] == pytest.approx(math.log(256), abs=1e-6)
 
 
+def test_figures_from_a_carry(tmp_path):
+    problem, model = make(tmp_path)
+    start = problem.initial_carry(model, problem.windows("test").batch_size)
+    figures = problem.figures(model, "test", 99)
+    assert problem.figures(model, "test", 99, start) == figures
+    other = problem.figures(model, "test", 99, jax.tree.map(lambda a: a + 0.7, start))
+    assert abs(other["loss"] - figures["loss"]) > 1e-3
+
+
 def test_bits_per_byte_of_longer_tokens(tmp_path):
     problem, model = make(tmp_path, lm__tokenizer="bpe", lm__vocab_size=270)
     model.head.kernel[...] = 0 * model.head.kernel[...]
