@@ -154,7 +154,7 @@ def run(cell: dict, seed: int, workdir: Path) -> dict:
     config = cell["config"].copy_and_resolve_references()
     config.seed = seed
     folder = workdir / f"{config.task}_{variants.fingerprint(cell['identity'])}_seed_{seed}"
-    start, lost = time.perf_counter(), ""
+    resumed, start, lost = configs.begun(folder), time.perf_counter(), ""
     validation, figures = {}, {}
     try:
         validation = train(config, folder)
@@ -178,7 +178,7 @@ def run(cell: dict, seed: int, workdir: Path) -> dict:
         "steps": config.train.steps,
         "batch_size": config.train.batch_size,
         "lost": lost.partition(":")[0],  # "diverged", "out of memory", or "" for a run that came to its end
-        "train_seconds": round(seconds, 1),
+        "train_seconds": None if resumed else round(seconds, 1),  # else it would be those of the last call alone
         "tokens_per_second": footprint.tokens_per_second(folder),
         "step_bytes": cell["step_bytes"],
         "device": jax.devices()[0].device_kind,

@@ -82,7 +82,7 @@ def table(groups: dict, records: list[dict], metric: str) -> str:
     """Markdown: a line a row, with its numbers of parameters and what its training takes.
 
     Of time and tokens a second the medians over the runs; of memory the range over the columns. Records of older
-    versions have neither tokens a second nor memory.
+    versions have neither tokens a second nor memory, those of runs that were cut off and went on no time.
     """
     columns = list(dict.fromkeys(column for _, column in groups))
     seeds = max(map(len, groups.values()))
@@ -101,12 +101,13 @@ def table(groups: dict, records: list[dict], metric: str) -> str:
         lost = Counter(r["lost"] for r in records if r["row"] == row and r["lost"])
         cells = [_cell(groups.get((row, column)), metric, seeds) for column in columns]
         sizes = [_range([r["report"][k] for r in mine]) for k in ("parameters", "recurrent_parameters")]
-        seconds = statistics.median(r["train_seconds"] for r in mine)
-        speeds, memory = ([r[k] for r in mine if r.get(k)] for k in ("tokens_per_second", "step_bytes"))
+        known = ("train_seconds", "tokens_per_second", "step_bytes")
+        seconds, speeds, memory = ([r[k] for r in mine if r.get(k)] for k in known)
+        taken = f"{statistics.median(seconds):.0f} s" if seconds else ""
         speed = f"{statistics.median(speeds):,.0f}" if speeds else ""
         held = f"{_range([n / 1e6 for n in memory], digits=1)} MB" if memory else ""
         name = row + "".join(f" ({count} {reason})" for reason, count in lost.items())
-        lines.append("| " + " | ".join([name, *cells, *sizes, f"{seconds:.0f} s", speed, held]) + " |")
+        lines.append("| " + " | ".join([name, *cells, *sizes, taken, speed, held]) + " |")
     return "\n".join(lines)
 
 

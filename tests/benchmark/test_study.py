@@ -67,6 +67,20 @@ def test_a_study_runs_reports_and_is_not_run_twice(folder, capsys):
     assert "expected one of accuracy, accuracy_by_length, length" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_time_of_a_run_that_was_cut_off_is_not_known(begun, folder, tmp_path, monkeypatch):
+    report = {"accuracy": 1.0, "parameters": 1, "recurrent_parameters": 1}
+    monkeypatch.setattr(study, "train", lambda config, workdir: {})
+    monkeypatch.setattr(study, "evaluate", lambda workdir: report)
+    monkeypatch.setattr(footprint, "step_bytes", lambda problem, config: 7)
+    monkeypatch.setattr(footprint, "tokens_per_second", lambda workdir: 7.0)
+    monkeypatch.setattr(configs, "begun", lambda workdir: begun)
+    arguments = ["--workdir", f"{tmp_path}", "--out", f"{tmp_path}", "--seeds", "1", "--rows", "rnn"]
+    assert study.main([*command(folder), *arguments]) == 0
+    (record,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert (record["train_seconds"] is None) == begun
+
+
 def test_a_run_that_needs_too_much_memory_does_not_end_the_study(folder, tmp_path, monkeypatch, capsys):
     def train(config, workdir):
         if config.model.cell == "rnn":
@@ -106,13 +120,14 @@ def test_the_table_of_a_study(tmp_path):
     records += [record("b", "t=1", 0, 0.25), record("b", "t=2", 0, None)]
     costs = [{"tokens_per_second": 1000.0 * n, "step_bytes": 10**6 * n} for n in (1, 2, 6)]
     records += [record("c", "t=1", seed, 0.5, **cost) for seed, cost in enumerate(costs)]
-    records += [record("c", "t=1", 3, 0.5), record("d", "t=1", 0, 0.5, tokens_per_second=None, step_bytes=12345678)]
+    costs = {"train_seconds": None, "tokens_per_second": None, "step_bytes": 12345678}
+    records += [record("c", "t=1", 3, 0.5), record("d", "t=1", 0, 0.5, **costs)]
     lines = study_report.write(records, ["accuracy"], tmp_path).read_text().splitlines()
     # Half the interval of 0.5 and 0.7: t(0.975, 1) = 12.706 times 0.1414 / sqrt(2).
     assert "| a | 60.0 ± 127.1, 2 of 4 seeds | 100.0, 1 of 4 seeds | 9,000 | 7 to 8 | 1 s |  |  |" in lines
     assert "| b (1 diverged) | 25.0, 1 of 4 seeds |  | 9,000 | 7 | 1 s |  |  |" in lines
     assert "| c | 50.0 ± 0.0 |  | 9,000 | 7 to 10 | 1 s | 2,000 | 1.0 to 6.0 MB |" in lines
-    assert "| d | 50.0, 1 of 4 seeds |  | 9,000 | 7 | 1 s |  | 12.3 MB |" in lines
+    assert "| d | 50.0, 1 of 4 seeds |  | 9,000 | 7 |  |  | 12.3 MB |" in lines
 
 
 def test_a_figure_at_several_lengths_has_a_column_for_each(folder, tmp_path):
