@@ -97,24 +97,17 @@ def test_a_run_that_needs_too_much_memory_does_not_end_the_study(folder, tmp_pat
         study.main([*arguments, "lstm"])
 
 
+def finished(row, column, seed, report, **costs):
+    """A line of results.jsonl, of a run that diverged where the report is empty."""
+    about = {"row": row, "column": column, "seed": seed, "lost": "" if report else "diverged", "report": report}
+    about |= {"task": "recall", "steps": 2, "batch_size": 2, "device": "cpu", "train_seconds": 1.0}
+    return about | costs
+
+
 def test_the_table_of_a_study(tmp_path):
     def record(row, column, seed, accuracy, **costs):
-        report = (
-            {} if accuracy is None else {"accuracy": accuracy, "parameters": 9000, "recurrent_parameters": seed + 7}
-        )
-        about = {"task": "recall", "steps": 2, "batch_size": 2, "device": "cpu", "train_seconds": 1.0}
-        about |= {"lost": "diverged" if accuracy is None else ""}
-        return (
-            about
-            | {
-                "row": row,
-                "column": column,
-                "seed": seed,
-                "lost": "diverged" if accuracy is None else "",
-                "report": report,
-            }
-            | costs
-        )
+        report = {"accuracy": accuracy, "parameters": 9000, "recurrent_parameters": seed + 7}
+        return finished(row, column, seed, {} if accuracy is None else report, **costs)
 
     records = [record("a", "t=1", 0, 0.5), record("a", "t=1", 1, 0.7), record("a", "t=2", 0, 1.0)]
     records += [record("b", "t=1", 0, 0.25), record("b", "t=2", 0, None)]
@@ -130,11 +123,10 @@ def test_the_table_of_a_study(tmp_path):
     assert "| d | 50.0, 1 of 4 seeds |  | 9,000 | 7 |  |  | 12.3 MB |" in lines
 
 
-def test_a_figure_at_several_lengths_has_a_column_for_each(folder, tmp_path):
+def test_a_figure_at_several_lengths_has_a_column_for_each(tmp_path):
     def record(row, column, by_length):
         report = {"accuracy": 1.0, "accuracy_by_length": by_length, "parameters": 9, "recurrent_parameters": 7}
-        about = {"task": "recall", "steps": 2, "batch_size": 2, "device": "cpu", "train_seconds": 1.0, "lost": ""}
-        return about | {"row": row, "column": column, "seed": 0, "report": report}
+        return finished(row, column, 0, report)
 
     records = [record("a", "", {"4": 0.5, "8": 0.25}), record("b", "", {"4": 1.0, "8": 0.75})]
     lines = study_report.write(records, ["accuracy_by_length"], tmp_path).read_text().splitlines()
