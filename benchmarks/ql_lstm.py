@@ -1,12 +1,16 @@
 """What a training step of QL-LSTM costs beside Flax's and PyTorch's LSTM of the same size, on this machine.
 
     python benchmarks/ql_lstm.py --length 256 --hidden 512
+    JAX_NUM_CPU_DEVICES=2 python benchmarks/ql_lstm.py          # each batch also split over two devices
 
 A step is one pass forward and backward, with gradients to the weights and the inputs. Rounds visit every contestant in
 turn, so that a slow spell of the machine touches all of them alike; printed are the median, the spread (the range
 between the first and third quartile as a share of the median), the fastest round, and how many times as long as the
 fast path both the medians and the fastest rounds are. "peak" is the share of the rate of one large matrix product
-that the model's own products reach. Memory is what the compiled program needs besides inputs and outputs.
+that the model's own products reach. Memory is what the compiled program needs a device besides inputs and outputs.
+
+Where JAX has several devices, such as the two that JAX_NUM_CPU_DEVICES=2 makes of a processor, each JAX contestant is
+there twice: on one device, and with its batch split over all of them and the gradients of the weights summed.
 """
 
 import argparse
@@ -19,39 +23,58 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from qlstm_jax.cells import ql_lstm
 
 LARGE = 2048  # rows and columns of the large product
 
 
-def ours(args, xs, weights, *, plain=False, remat=False):
-    """(step, bytes of temporary memory) of QL-LSTM."""
+def compiled(outputs, params, xs, weights, devices: int):
+    """(step, bytes of temporary memory) of a JAX model, on one device or with the batch split over `devices`.
+
+    Args:
+        outputs: (params, xs) -> ys, whose weighted sum is differentiated by both.
+        params: a pytree.
+        xs: (B, T, D).
+        weights: (B, T, H).
+        devices: how many; B is a multiple of it.
+    """
+    mesh = jax.make_mesh((devices,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    rows, copies = PartitionSpec("batch"), PartitionSpec()
+    params = jax.device_put(params, NamedSharding(mesh, copies))
+    xs, weights = jax.device_put((xs, weights), NamedSharding(mesh, rows))
+
+    def gradient(params, xs, weights):
+        by_params, by_xs = jax.grad(lambda p, x: jnp.sum(weights * outputs(p, x)), argnums=(0, 1))(params, xs)
+        return jax.lax.psum(by_params, "batch"), by_xs
+
+    specs = {"in_specs": (copies, rows, rows), "out_specs": (copies, rows)}
+    step = jax.jit(jax.shard_map(gradient, mesh=mesh, check_vma=False, **specs)).lower(params, xs, weights).compile()
+    memory = step.memory_analysis().temp_size_in_bytes
+    return lambda: jax.block_until_ready(step(params, xs, weights)), memory
+
+
+def ours(args, xs, weights, devices=1, *, plain=False, remat=False):
+    """`compiled` of QL-LSTM."""
     params = ql_lstm.init(jax.random.key(0), args.inputs, args.hidden, block_size=args.block, remat=remat)
-
-    def loss(params, xs):
-        return jnp.sum(weights * ql_lstm.unroll(params, xs, plain=plain)[0])
-
-    step = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, xs).compile()
-    return lambda: jax.block_until_ready(step(params, xs)), step.memory_analysis().temp_size_in_bytes
+    return compiled(lambda p, x: ql_lstm.unroll(p, x, plain=plain)[0], params, xs, weights, devices)
 
 
-def flax_lstm(args, xs, weights):
-    """As `ours`, of `nnx.RNN(nnx.OptimizedLSTMCell)`."""
+def flax_lstm(args, xs, weights, devices=1):
+    """`compiled` of `nnx.RNN(nnx.OptimizedLSTMCell)`."""
     graph, state = nnx.split(nnx.RNN(nnx.OptimizedLSTMCell(args.inputs, args.hidden, rngs=nnx.Rngs(0))))
     params, rest = nnx.filter_state(state, nnx.Param, ...)
 
-    zeros = jnp.zeros((args.batch, args.hidden))
+    def outputs(params, xs):
+        zeros = jnp.zeros((len(xs), args.hidden))
+        return nnx.merge(graph, params, rest)(xs, initial_carry=(zeros, zeros))
 
-    def loss(params, xs):
-        return jnp.sum(weights * nnx.merge(graph, params, rest)(xs, initial_carry=(zeros, zeros)))
-
-    step = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, xs).compile()
-    return lambda: jax.block_until_ready(step(params, xs)), step.memory_analysis().temp_size_in_bytes
+    return compiled(outputs, params, xs, weights, devices)
 
 
 def torch_lstm(args, xs, weights):
-    """As `ours`, of `torch.nn.LSTM`, whose memory is not known."""
+    """As `compiled`, of `torch.nn.LSTM`, whose memory is not known."""
     import torch
 
     layer = torch.nn.LSTM(args.inputs, args.hidden, batch_first=True)
@@ -67,7 +90,7 @@ def torch_lstm(args, xs, weights):
 
 
 def large_product():
-    """As `ours`, of one large product."""
+    """As `compiled`, of one large product."""
     a = jnp.ones((LARGE, LARGE))
     step = jax.jit(jnp.matmul)
     return lambda: jax.block_until_ready(step(a, a)), None
@@ -118,6 +141,12 @@ def main():
         "Flax OptimizedLSTMCell": flax_lstm(args, xs, weights),
         "large product": large_product(),
     }
+    devices = len(jax.devices())
+    if devices > 1 and args.batch % devices == 0:
+        contestants[f"QL-LSTM, {devices} devices"] = ours(args, xs, weights, devices)
+        contestants[f"Flax, {devices} devices"] = flax_lstm(args, xs, weights, devices)
+    elif devices > 1:
+        print(f"a batch of {args.batch} cannot be split over {devices} devices: one is used")
     if importlib.util.find_spec("torch"):
         contestants["torch.nn.LSTM"] = torch_lstm(args, xs, weights)
     else:

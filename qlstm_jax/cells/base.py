@@ -55,6 +55,23 @@ def orthogonal(key, hidden_size: int, blocks: int, dtype=jnp.float32):
     return jnp.concatenate([draw(k) for k in jax.random.split(key, blocks)], axis=1).astype(dtype)
 
 
+def chrono_bias(key, hidden_size: int, longest: int, dtype=jnp.float32):
+    """(H,) biases log u, u uniform on 1 .. longest − 1, of gates that keep: with them a unit forgets in about u tokens.
+
+    Chrono initialisation (Tallec and Ollivier 2018, arXiv 1804.11188): units of all time scales up to `longest`. A gate
+    that lets in begins at the negative.
+
+    Raises:
+        ValueError: if longest is no integer from 3 on.
+    """
+    if isinstance(longest, bool) or not isinstance(longest, int) or longest < 3:
+        raise ValueError(
+            f"chrono is {longest!r}; expected the longest dependence in tokens, an integer from 3 on, or 0 for biases "
+            "that are equal in all units"
+        )
+    return jnp.log(jax.random.uniform(key, (hidden_size,), minval=1, maxval=longest - 1)).astype(dtype)
+
+
 def check_sizes(**sizes):
     """Raises ValueError unless every given size is a positive integer."""
     for name, value in sizes.items():

@@ -33,25 +33,30 @@ class Carry(NamedTuple):
     h: jax.Array  # (B, H), float32 or wider: it is a running sum
 
 
-def init(key, input_size: int, hidden_size: int, *, dtype="float32", param_dtype="float32") -> Params:
+def init(key, input_size: int, hidden_size: int, *, chrono: int = 0, dtype="float32", param_dtype="float32") -> Params:
     """Draws parameters: W lecun normal, each gate's U orthogonal, biases zero.
 
     Args:
         key: a PRNG key.
         input_size: D.
         hidden_size: H.
+        chrono: the longest dependence in tokens, for chrono initialisation: z's biases are drawn by
+            `base.chrono_bias`. 0: as above.
         dtype: of outputs and products; gates, sums and the carried h are float32 whatever it is.
         param_dtype: of the stored weights.
 
     Raises:
-        ValueError: if a size is not a positive integer.
+        ValueError: if a size is not a positive integer, or chrono neither 0 nor an integer from 3 on.
     """
     base.check_sizes(input_size=input_size, hidden_size=hidden_size)
     k_in, k_rec = jax.random.split(key)
+    bias = jnp.zeros((3, hidden_size), param_dtype)
+    if chrono:
+        bias = bias.at[1].set(base.chrono_bias(jax.random.fold_in(key, 2), hidden_size, chrono, param_dtype))
     return Params(
         input_kernel=base.lecun_normal(k_in, (input_size, 3 * hidden_size), param_dtype),
         recurrent_kernel=base.orthogonal(k_rec, hidden_size, 3, param_dtype),
-        bias=jnp.zeros((3 * hidden_size,), param_dtype),
+        bias=bias.reshape(-1),
         recurrent_bias=jnp.zeros((hidden_size,), param_dtype),
         dtype=jnp.dtype(dtype).name,
     )

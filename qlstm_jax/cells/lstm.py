@@ -31,7 +31,7 @@ class Carry(NamedTuple):
     h: jax.Array  # (B, H)
 
 
-def init(key, input_size: int, hidden_size: int, *, dtype="float32", param_dtype="float32") -> Params:
+def init(key, input_size: int, hidden_size: int, *, chrono: int = 0, dtype="float32", param_dtype="float32") -> Params:
     """Draws parameters: W lecun normal, each gate's U orthogonal, b zero but 1 for the forget gate.
 
     The forget bias of 1 (Jozefowicz et al., 2015) is the one departure from Flax's defaults.
@@ -40,18 +40,24 @@ def init(key, input_size: int, hidden_size: int, *, dtype="float32", param_dtype
         key: a PRNG key.
         input_size: D.
         hidden_size: H.
+        chrono: the longest dependence in tokens, for chrono initialisation: the forget gates' biases are drawn by
+            `base.chrono_bias` and the input gates' are their negatives. 0: as above.
         dtype: of activations and products; gates, sums and c are float32 whatever it is.
         param_dtype: of the stored weights.
 
     Raises:
-        ValueError: if a size is not a positive integer.
+        ValueError: if a size is not a positive integer, or chrono neither 0 nor an integer from 3 on.
     """
     base.check_sizes(input_size=input_size, hidden_size=hidden_size)
     k_in, k_rec = jax.random.split(key)
+    bias = jnp.zeros((4, hidden_size), param_dtype).at[1].set(1)
+    if chrono:
+        keep = base.chrono_bias(jax.random.fold_in(key, 2), hidden_size, chrono, param_dtype)
+        bias = bias.at[0].set(-keep).at[1].set(keep)
     return Params(
         input_kernel=base.lecun_normal(k_in, (input_size, 4 * hidden_size), param_dtype),
         recurrent_kernel=base.orthogonal(k_rec, hidden_size, 4, param_dtype),
-        bias=jnp.zeros((4, hidden_size), param_dtype).at[1].set(1).reshape(-1),
+        bias=bias.reshape(-1),
         dtype=jnp.dtype(dtype).name,
     )
 

@@ -72,6 +72,7 @@ def init(
     skip: bool = True,
     epsilon: float = 1.0,
     forget_bias: float = 1.0,
+    chrono: int = 0,
     remat: bool = False,
     dtype="float32",
     param_dtype="float32",
@@ -90,24 +91,34 @@ def init(
         epsilon: ε of the memory's read.
         forget_bias: β_f at the start. With 2 or 3 more of a token lasts until its block is summed up, and far recall is
             learnt several times as fast; short texts are classified worse.
+        chrono: the longest dependence in tokens, for chrono initialisation in place of forget_bias: β_f is drawn by
+            `base.chrono_bias` and β_i is its negative. What must be kept to the token, as in the adding problem, is
+            learnt with it alone. 0: forget_bias.
         remat: whether the gradient keeps only what passes between blocks and computes each block again: besides
             inputs and outputs, memory for T/L + L tokens instead of T, and more time.
         dtype: of activations and products; gates, sums, c and the memory are float32 whatever it is.
         param_dtype: of the stored weights.
 
     Raises:
-        ValueError: for a size that is not a positive integer, an unknown sharing, or epsilon not above 0.
+        ValueError: for a size that is not a positive integer, an unknown sharing, epsilon not above 0, chrono neither
+            0 nor an integer from 3 on, or chrono with a forget_bias other than 1.
     """
     base.check_sizes(input_size=input_size, hidden_size=hidden_size, block_size=block_size)
     base.check_choice("sharing", sharing, tuple(SHARING))
     if not epsilon > 0:
         raise ValueError(f"epsilon is {epsilon!r}; expected a number above 0")
+    if chrono and forget_bias != 1:
+        raise ValueError(f"chrono is {chrono!r} and forget_bias {forget_bias!r}; expected chrono=0 or forget_bias=1")
     h, maps = hidden_size, 1 + max(SHARING[sharing])
     keys = jax.random.split(key, 6)
 
     def apart(key, rows):
         return 1 + 0.5 * jax.random.rademacher(key, (rows, h), param_dtype)
 
+    bias = jnp.zeros((4, h), param_dtype).at[1].set(forget_bias)
+    if chrono:
+        keep = base.chrono_bias(jax.random.fold_in(key, 6), h, chrono, param_dtype)
+        bias = bias.at[0].set(-keep).at[1].set(keep)
     memory = {}
     if skip:
         memory = {
@@ -121,7 +132,7 @@ def init(
         input_kernel=base.lecun_normal(keys[0], (input_size, maps * h), param_dtype),
         recurrent_kernel=base.orthogonal(keys[1], h, maps, param_dtype),
         gate_scale=None if sharing == "none" else apart(keys[2], 4),
-        gate_bias=jnp.zeros((4, h), param_dtype).at[1].set(forget_bias),
+        gate_bias=bias,
         sharing=sharing,
         block_size=block_size,
         epsilon=float(epsilon),

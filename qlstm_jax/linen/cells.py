@@ -90,15 +90,21 @@ class SimpleCell(Cell):
 
 
 class LSTMCell(Cell):
-    """The LSTM cell of `qlstm_jax.cells.lstm`; the carry is (c, h)."""
+    """The LSTM cell of `qlstm_jax.cells.lstm`, whose `init` describes chrono; the carry is (c, h)."""
+
+    chrono: int = 0
 
     functions = lstm
+    option_names = ("chrono",)
 
 
 class GRUCell(Cell):
-    """The GRU cell of `qlstm_jax.cells.gru`."""
+    """The GRU cell of `qlstm_jax.cells.gru`, whose `init` describes chrono."""
+
+    chrono: int = 0
 
     functions = gru
+    option_names = ("chrono",)
 
 
 class QLSTMCell(Cell):
@@ -113,10 +119,11 @@ class QLSTMCell(Cell):
     skip: bool = True
     epsilon: float = 1.0
     forget_bias: float = 1.0
+    chrono: int = 0
     remat: bool = False
 
     functions = ql_lstm
-    option_names = ("sharing", "block_size", "skip", "epsilon", "forget_bias", "remat")
+    option_names = ("sharing", "block_size", "skip", "epsilon", "forget_bias", "chrono", "remat")
 
 
 class SLSTMCell(Cell):

@@ -124,18 +124,22 @@ class SimpleRNN(Layer):
 
 
 class LSTM(Layer):
-    """LSTM layers of `qlstm_jax.cells.lstm`.
+    """LSTM layers of `qlstm_jax.cells.lstm`, whose `init` describes chrono.
 
     layer = LSTM(8, num_layers=2)
     variables = layer.init(key, xs)
     ys, carry = layer.apply(variables, xs, return_carry=True)      # xs (B, T, D), ys (B, T, 8)
     """
 
+    chrono: int = 0
+
     cell_class = LSTMCell
 
 
 class GRU(Layer):
-    """GRU layers of `qlstm_jax.cells.gru`."""
+    """GRU layers of `qlstm_jax.cells.gru`, whose `init` describes chrono."""
+
+    chrono: int = 0
 
     cell_class = GRUCell
 
@@ -153,6 +157,7 @@ class QLSTM(Layer):
     skip: bool = True
     epsilon: float = 1.0
     forget_bias: float = 1.0
+    chrono: int = 0
     remat: bool = False
 
     cell_class = QLSTMCell

@@ -102,13 +102,13 @@ class SimpleCell(Cell):
 
 
 class LSTMCell(Cell):
-    """The LSTM cell of `qlstm_jax.cells.lstm`; the carry is (c, h)."""
+    """The LSTM cell of `qlstm_jax.cells.lstm`, whose `init` describes chrono; the carry is (c, h)."""
 
     functions = lstm
 
 
 class GRUCell(Cell):
-    """The GRU cell of `qlstm_jax.cells.gru`."""
+    """The GRU cell of `qlstm_jax.cells.gru`, whose `init` describes chrono."""
 
     functions = gru
 

@@ -131,7 +131,7 @@ class SimpleRNN(Layer):
 
 
 class LSTM(Layer):
-    """LSTM layers of `qlstm_jax.cells.lstm`.
+    """LSTM layers of `qlstm_jax.cells.lstm`, whose `init` describes chrono.
 
     layer = LSTM(3, 8, num_layers=2, dropout=0.1, rngs=nnx.Rngs(0))
     ys, carry = layer(xs, return_carry=True)      # xs (B, T, 3), ys (B, T, 8)
@@ -142,7 +142,7 @@ class LSTM(Layer):
 
 
 class GRU(Layer):
-    """GRU layers of `qlstm_jax.cells.gru`."""
+    """GRU layers of `qlstm_jax.cells.gru`, whose `init` describes chrono."""
 
     cell_class = GRUCell
 

@@ -124,6 +124,38 @@ def test_initial_values_of_ql_lstm():
     np.testing.assert_array_equal(biases, np.outer([0, 2.5, 0, 0], np.ones(hidden)))
 
 
+def biases(cell, key, hidden, chrono):
+    """(gates, H), in the order of the cell."""
+    params = cell.init(key, 2, hidden, chrono=chrono)
+    return np.asarray(params.gate_bias if cell is ql_lstm else params.bias.reshape(-1, hidden))
+
+
+@pytest.mark.parametrize(("cell", "lets_in", "keeps"), [(lstm, 0, 1), (ql_lstm, 0, 1), (gru, None, 1)])
+def test_chrono_initialisation(cell, lets_in, keeps):
+    """Time scales are uniform on 1 .. longest − 1; other gates and all other weights stay as they were."""
+    hidden, longest = 4000, 100
+    drawn, usual = biases(cell, KEY, hidden, longest), biases(cell, KEY, hidden, 0)
+    scales = np.sort(np.exp(drawn[keeps]))
+    np.testing.assert_allclose(scales, np.linspace(1, longest - 1, hidden), atol=0.04 * longest)
+    if lets_in is not None:
+        np.testing.assert_array_equal(drawn[lets_in], -drawn[keeps])
+    others = [j for j in range(len(drawn)) if j not in (lets_in, keeps)]
+    np.testing.assert_array_equal(drawn[others], usual[others])
+    assert not np.allclose(drawn[keeps], biases(cell, jax.random.key(1), hidden, longest)[keeps])
+
+    params, plain = cell.init(KEY, 2, 6, chrono=longest), cell.init(KEY, 2, 6)
+    same = jax.tree.map(lambda a, b: bool(jnp.all(a == b)), params, plain)
+    assert [same.input_kernel, same.recurrent_kernel] == [True, True]
+    assert jax.tree.leaves(same).count(False) == 1
+
+
+@pytest.mark.parametrize("cell", [lstm, gru, ql_lstm], ids=["lstm", "gru", "ql_lstm"])
+@pytest.mark.parametrize("bad", [2, -5, True, 7.5])
+def test_bad_chrono(cell, bad):
+    with pytest.raises(ValueError, match=f"chrono is {bad!r}; expected the longest dependence in tokens"):
+        cell.init(KEY, 3, 4, chrono=bad)
+
+
 @pytest.mark.parametrize("cell", ["lstm", "rnn"])
 def test_initial_values_of_pr_lstm(cell):
     inputs, hidden = 150, 90
@@ -157,6 +189,7 @@ def test_bad_sizes(cell, bad):
         (ql_lstm, {"sharing": "all"}, "sharing is 'all'; expected one of 'full', 'gates', 'none'"),
         (ql_lstm, {"epsilon": 0.0}, "epsilon is 0.0; expected a number above 0"),
         (ql_lstm, {"epsilon": float("nan")}, "epsilon is nan; expected a number above 0"),
+        (ql_lstm, {"chrono": 9, "forget_bias": 2.0}, "chrono is 9 and forget_bias 2.0; expected chrono=0 or"),
         (pr_lstm, {"cell": "gru"}, "cell is 'gru'; expected one of 'lstm', 'rnn'"),
         (pr_lstm, {"refinements": -1}, "refinements is -1; expected an integer, 0 or more"),
         (pr_lstm, {"refinements": True}, "refinements is True; expected an integer, 0 or more"),
