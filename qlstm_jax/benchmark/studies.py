@@ -36,6 +36,9 @@ LONG_RANGE = {
     "metric": ["accuracy_by_length"],
     "seeds": 1,
 }
+CHRONO = [  # the same with biases of all time scales up to the training length
+    f"{row},chrono=256" for row in ("lstm", "gru", "ql_lstm", "ql_lstm,skip=false", "ql_lstm,sharing=none")
+]
 SHORT = ["model.hidden_size=64", "train.steps=1000", "train.batch_size=32", "train.learning_rate=0.003"]
 
 
@@ -74,10 +77,16 @@ STUDIES = {
     },
     # Long range: accuracy, or the error of a sum, against length.
     "recall": LONG_RANGE | {"config": "configs/recall_ql_lstm.py", "set": ["train.batch_size=32", "eval.longest=16"]},
-    "copy": LONG_RANGE | {"config": "configs/copying.py:lstm,256", "set": [*SHORT, "eval.longest=64"]},
+    "copy": LONG_RANGE
+    | {
+        "config": "configs/copying.py:lstm,256",
+        "rows": [*LONG_RANGE["rows"], *CHRONO],
+        "set": [*SHORT, "eval.longest=64"],
+    },
     "adding": LONG_RANGE
     | {
         "config": "configs/adding.py:lstm,256",
+        "rows": [*LONG_RANGE["rows"], *CHRONO],
         "set": [*SHORT, "eval.longest=64"],
         "metric": ["accuracy_by_length", "loss_by_length"],
     },
