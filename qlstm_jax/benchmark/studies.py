@@ -36,8 +36,13 @@ LONG_RANGE = {
     "metric": ["accuracy_by_length"],
     "seeds": 1,
 }
-CHRONO = [  # the same with biases of all time scales up to the training length
-    f"{row},chrono=256" for row in ("lstm", "gru", "ql_lstm", "ql_lstm,skip=false", "ql_lstm,sharing=none")
+# The same with biases of all time scales up to the training length.
+CHRONO = [f"{row},chrono=256" for row in ("lstm", "gru", "ql_lstm", "ql_lstm,skip=false", "ql_lstm,sharing=none")]
+CHRONO_RECALL = [
+    "lstm,chrono=1024",
+    "gru,chrono=1024",
+    "ql_lstm,chrono=1024,forget_bias=1.0",
+    "ql_lstm,skip=false,chrono=1024,forget_bias=1.0",
 ]
 SHORT = ["model.hidden_size=64", "train.steps=1000", "train.batch_size=32", "train.learning_rate=0.003"]
 
@@ -76,7 +81,12 @@ STUDIES = {
         "seeds": 1,
     },
     # Long range: accuracy, or the error of a sum, against length.
-    "recall": LONG_RANGE | {"config": "configs/recall_ql_lstm.py", "set": ["train.batch_size=32", "eval.longest=16"]},
+    "recall": LONG_RANGE
+    | {
+        "config": "configs/recall_ql_lstm.py",
+        "rows": [*LONG_RANGE["rows"], *CHRONO_RECALL],
+        "set": ["train.batch_size=32", "eval.longest=16"],
+    },
     "copy": LONG_RANGE
     | {
         "config": "configs/copying.py:lstm,256",
