@@ -61,3 +61,14 @@ def test_a_split_batch_stays_split(name):
     for program in (forward.as_text(), backward.as_text()):
         assert not any(f" {move}(" in program for move in ("all-gather", "all-to-all", "collective-permute"))
     assert " all-reduce(" in backward.as_text()
+
+
+def test_auto_axes_let_a_layer_run_where_axes_are_explicit():
+    layer = layers.QLSTM(D, 8, rngs=nnx.Rngs(0))
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit,))
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, D)), jnp.float32)
+    run = jax.sharding.auto_axes(lambda xs: layer(xs), axes="rows", out_sharding=P("rows"))
+    with jax.set_mesh(mesh):
+        ys = run(jax.device_put(xs, NamedSharding(mesh, P("rows"))))
+    assert ys.sharding.is_equivalent_to(NamedSharding(mesh, P("rows")), 3)
+    np.testing.assert_allclose(ys, layer(xs), rtol=1e-5, atol=1e-6)
