@@ -2,6 +2,9 @@
 
 python train.py --config=configs/adding.py:ql_lstm,200 --workdir=runs/adding_ql_lstm
 python eval.py --workdir=runs/adding_ql_lstm
+
+QL-LSTM wants biases of all time scales for it, --config.model.ql_lstm.chrono=200 (the length), and LSTM and GRU gain by
+them.
 """
 
 from qlstm_jax.training import config as configs

@@ -181,7 +181,9 @@ def _check_layer(model):
     try:
         jax.eval_shape(lambda: nnx.state(registry.build_layer(model, 1, rngs=nnx.Rngs(0))))
     except ValueError as error:
-        raise ConfigError(f"model.{error}") from error
+        # The layer's message begins with the option's name, which may be one of the cell's own section.
+        own = str(error).split()[0] in model.get(model.cell, {})
+        raise ConfigError(f"model.{model.cell}.{error}" if own else f"model.{error}") from error
 
 
 def _check_lm(config):

@@ -84,6 +84,14 @@ def test_range_check_names_key_value_and_expectation(key, value, expected):
             {"model__cell": "transformer", "model__hidden_size": 12},
             ["model.hidden_size is 12", "a multiple of 8, as num_heads is 4, and rotary"],
         ),
+        (
+            {"model__cell": "lstm", "model__lstm__chrono": 2},
+            ["model.lstm.chrono is 2; expected the longest"],
+        ),
+        (
+            {"model__cell": "ql_lstm", "model__ql_lstm__chrono": 9, "model__ql_lstm__forget_bias": 2.0},
+            ["model.ql_lstm.chrono is 9 and forget_bias 2.0"],
+        ),
         ({"train__weight_decay": 0.1}, ["train.weight_decay is 0.1", "--config.train.optimizer=adamw"]),
     ],
 )
