@@ -4,8 +4,8 @@ python train.py --config=configs/recall_lstm.py --workdir=runs/recall_lstm
 python eval.py --workdir=runs/recall_lstm
 
 Measured on two CPU cores (shared AMD EPYC), seed 0: 0.109 after 1,024 tokens; trained at 4,096 tokens, 300 steps of 32,
-0.137 there. Chance is 0.125. With biases of all time scales, --config.model.lstm.chrono=1024, and batches of 32 it is
-1.000 after 1,024 tokens.
+0.137 there. Chance is 0.125. With biases of all time scales, --config.model.lstm.chrono=1024, and batches of 32: 1.000,
+0.898 and 1.000 (seeds 0, 1, 2).
 """
 
 from configs import recall_ql_lstm
