@@ -295,7 +295,7 @@ def test_the_interval_is_students():
         (("--rows", "lsm"), "did you mean 'lstm'"),
         (("--rows", "lstm,hiden_size=3"), "hidden_size"),
         (("--rows", "lstm", "--columns", "recall.length=short"), "expected a value like"),
-        (("--rows", "lstm", "pr_lstm,cell=rnn,norm=rms"), "model.norm is 'rms'"),
+        (("--rows", "lstm", "pr_lstm,cell=rnn,norm=rms"), "model.pr_lstm.norm is 'rms'"),
         (("--rows", "lstm", "--seeds", "0"), "expected 1 or more"),
         (("--rows", "lstm", "--config", "nothing.py"), "from the repository's root"),
         (("--rows", "lstm", "--equal", "parameters", "--columns", "hidden_size=8"), "expected columns without it"),
