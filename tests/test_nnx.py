@@ -338,7 +338,9 @@ def test_options_out_of_range(kwargs, message):
 
 
 def test_unknown_option():
-    with pytest.raises(TypeError, match="LSTM has no option block_size; expected none"):
+    with pytest.raises(TypeError, match="SimpleRNN has no option block_size; expected none"):
+        layers.SimpleRNN(D, H, block_size=3, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match="LSTM has no option block_size; expected chrono"):
         layers.LSTM(D, H, block_size=3, rngs=nnx.Rngs(0))
     with pytest.raises(TypeError, match="QLSTMCell has no option block; expected sharing, block_size"):
         layers.QLSTMCell(D, H, block=3, rngs=nnx.Rngs(0))

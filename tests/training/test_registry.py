@@ -12,7 +12,8 @@ from tests.training.conftest import tiny
 
 def test_cell_options_are_those_of_cells_and_layers():
     options = {name: own.to_dict() for name, own in registry.cell_options().items()}
-    assert set(options) == {"ql_lstm", "pr_lstm", "slstm", "mlstm", "xlstm", "transformer"}
+    assert set(options) == set(registry.CELLS) - {"rnn"}
+    assert options["lstm"] == options["gru"] == {"chrono": 0}
     assert options["slstm"] == {"num_heads": 1, "forget_gate": "sigmoid", "block_position": 0.0}
     assert options["mlstm"] == {"num_heads": 4, "chunk_size": 64}  # key_size is None: not for configs
     for name, own in options.items():
@@ -27,7 +28,8 @@ def test_cell_options_are_those_of_cells_and_layers():
 @pytest.mark.parametrize("cell", [name for name in registry.CELLS if name not in ("transformer", "xlstm")])
 def test_build_layer_passes_every_option_on(cell):
     changes = {"model__num_layers": 2, "model__bidirectional": True, "model__ql_lstm__sharing": "none"}
-    config = tiny(model__cell=cell, model__pr_lstm__refinements=2, **changes)
+    chrono = {f"model__{name}__chrono": 9 for name in ("lstm", "gru", "ql_lstm")}
+    config = tiny(model__cell=cell, model__pr_lstm__refinements=2, **changes, **chrono)
     layer = registry.build_layer(config.model, 3, rngs=nnx.Rngs(0))
     assert type(layer) is registry.CELLS[cell]
     assert (layer.in_features, layer.hidden_size, layer.output_size) == (3, 8, 16)
@@ -35,6 +37,9 @@ def test_build_layer_passes_every_option_on(cell):
     params = layer.cells[0].params
     if cell == "ql_lstm":
         assert (params.block_size, params.sharing) == (4, "none")
+        assert len(set(params.gate_bias[1].tolist())) == 8
+    if cell in ("lstm", "gru"):
+        assert len(set(params.bias[8:16].tolist())) == 8
     if cell == "pr_lstm":
         assert params.refine_kernel.shape[0] == 2
     ys = layer(np.zeros((2, 3, 3), np.float32))
