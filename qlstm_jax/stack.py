@@ -6,13 +6,12 @@ import warnings
 import jax
 import jax.numpy as jnp
 
-from qlstm_jax.cells import base
-from qlstm_jax.unroll import sequential, tree
+from qlstm_jax.cells import common
 
 
 def check_stack(num_layers: int, dropout: float):
     """Raises ValueError for a number of layers or a rate that a sequence layer cannot have."""
-    base.check_sizes(num_layers=num_layers)
+    common.check_sizes(num_layers=num_layers)
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is {dropout!r}; expected a rate from 0 to below 1")
     if dropout and num_layers == 1:
@@ -62,19 +61,19 @@ def initial_carry(functions, params, input_shape: tuple[int, ...], **options):
     return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), carry)
 
 
-def run(functions, layers, xs, lengths, carry, between):
+def run(functions, layers, xs, seq_lengths, carry, between):
     """Reads sequences with a stack of layers, each the `unroll` of a cell, or of two in opposite directions.
 
     Args:
         functions: the cell's module in `qlstm_jax.cells`, or what else has its `unroll`.
         layers: for each layer the params of its directions, (forward,) or (forward, backward).
         xs: (B, T, D).
-        lengths: None or (B,), as `base.prepare` returns them.
+        seq_lengths: None or (B,), as `common.check_sequence` returns them.
         carry: None or one carry for each layer.
         between: maps the outputs of each layer but the last to the input of the next.
 
     Returns:
-        (ys, carry): (B, T, H or 2H) and the forward carries, one for each layer.
+        (carry, ys): the forward carries, one for each layer, and (B, T, H or 2H).
 
     Raises:
         ValueError: if the carry does not fit.
@@ -89,29 +88,27 @@ def run(functions, layers, xs, lengths, carry, between):
     ends = []
     for number, ((forward, *backward), start) in enumerate(zip(layers, carry, strict=True)):
         xs = between(xs) if number else xs
-        ys, end = functions.unroll(forward, xs, lengths=lengths, carry=start)
+        end, ys = functions.unroll(forward, xs, seq_lengths=seq_lengths, carry=start)
         if backward:
-            zs, _ = functions.unroll(backward[0], sequential.reverse(xs, lengths), lengths=lengths)
-            ys = jnp.concatenate([ys, sequential.reverse(zs, lengths)], axis=-1)
+            _, zs = functions.unroll(backward[0], common.reverse(xs, seq_lengths), seq_lengths=seq_lengths)
+            ys = jnp.concatenate([ys, common.reverse(zs, seq_lengths)], axis=-1)
         xs = ys
         ends.append(end)
-    return xs, tuple(ends)
+    return tuple(ends), xs
 
 
-def run_last(functions, layers, xs, lengths, between):
+def run_last(functions, layers, xs, seq_lengths, between):
     """The output of `run` at the last position that each direction reads, (B, H or 2H); zeros at length 0."""
     *below, top = layers
     if below:
-        xs = between(run(functions, below, xs, lengths, None, between)[0])
-    inputs = [xs, sequential.reverse(xs, lengths)] if len(top) > 1 else [xs]
-    outputs = [_final(functions, params, x, lengths) for params, x in zip(top, inputs, strict=True)]
+        xs = between(run(functions, below, xs, seq_lengths, None, between)[1])
+    inputs = [xs, common.reverse(xs, seq_lengths)] if len(top) > 1 else [xs]
+    outputs = [_final(functions, params, x, seq_lengths) for params, x in zip(top, inputs, strict=True)]
     return jnp.concatenate(outputs, axis=-1) if len(top) > 1 else outputs[0]
 
 
-def _final(functions, params, xs, lengths):
+def _final(functions, params, xs, seq_lengths):
     if hasattr(functions, "reduce"):
-        return functions.reduce(params, xs, lengths=lengths).h
-    ys, _ = functions.unroll(params, xs, lengths=lengths)
-    if xs.shape[1] == 0:
-        return jnp.zeros((ys.shape[0], ys.shape[2]), ys.dtype)
-    return ys[:, -1] if lengths is None else tree.pick(ys, lengths - 1)
+        return functions.reduce(params, xs, seq_lengths=seq_lengths).h
+    _, ys = functions.unroll(params, xs, seq_lengths=seq_lengths)
+    return common.last_valid(ys, seq_lengths)

@@ -1,4 +1,7 @@
-"""Cells as pure functions: each module has `init`, `initial_carry`, `step` and `unroll`, and its formula at the top."""
+"""Cells as pure functions: each has `init`, `initial_carry`, `step` and `unroll`, with its formula at the top.
+
+A cell is a file or a folder of this name; `common` holds what several use.
+"""
 
 from qlstm_jax.cells import gru, lstm, mlstm, pr_lstm, ql_lstm, rnn, slstm
 

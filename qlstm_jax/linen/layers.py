@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from qlstm_jax.cells import base
+from qlstm_jax.cells import common
 from qlstm_jax.linen.cells import GRUCell, LSTMCell, MLSTMCell, QLSTMCell, SimpleCell, SLSTMCell
 from qlstm_jax.stack import check_stack, refuse_carry, run, run_last
 
@@ -72,18 +72,18 @@ class Layer(nn.Module):
         params = self._cell(parent=None).template(1)  # no carry depends on the size of the input
         return (self.cell_class.functions.initial_carry(params, batch_size, **options),) * self.num_layers
 
-    def __call__(self, xs, *, lengths=None, initial_carry=None, return_carry=False, deterministic=True):
+    def __call__(self, xs, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=True):
         """The outputs at every position.
 
         Args:
             xs: (B, T, D).
-            lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
+            seq_lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
             initial_carry: where to continue from, a tuple with one carry for each layer.
             return_carry: whether to return the carry after each row's last valid position too.
             deterministic: whether dropout is off.
 
         Returns:
-            ys (B, T, H or 2H), 0 beyond `lengths`; with return_carry (ys, carry).
+            ys (B, T, H or 2H), 0 beyond `seq_lengths`; with return_carry (carry, ys).
 
         Raises:
             ValueError: if a size, option, shape or carry does not fit, a length lies outside 0..T, or a bidirectional
@@ -91,20 +91,20 @@ class Layer(nn.Module):
         """
         if initial_carry is not None or return_carry:
             refuse_carry(self.bidirectional)
-        _, lengths, _ = base.prepare(xs, lengths, xs.shape[-1])
+        _, seq_lengths, _ = common.check_sequence(xs, seq_lengths, xs.shape[-1])
         between = partial(self.between, deterministic=deterministic)
-        ys, carry = run(self.functions_for(deterministic), self._params(xs), xs, lengths, initial_carry, between)
-        return (ys, carry) if return_carry else ys
+        carry, ys = run(self.functions_for(deterministic), self._params(xs), xs, seq_lengths, initial_carry, between)
+        return (carry, ys) if return_carry else ys
 
-    def last(self, xs, *, lengths=None, deterministic=True):
+    def last(self, xs, *, seq_lengths=None, deterministic=True):
         """The output at each row's last valid position, (B, H); zeros at length 0.
 
         Bidirectional, (B, 2H): the backward half is its output at the first position, where it has read the whole.
         Arguments and errors are those of a call.
         """
-        _, lengths, _ = base.prepare(xs, lengths, xs.shape[-1])
+        _, seq_lengths, _ = common.check_sequence(xs, seq_lengths, xs.shape[-1])
         between = partial(self.between, deterministic=deterministic)
-        return run_last(self.functions_for(deterministic), self._params(xs), xs, lengths, between)
+        return run_last(self.functions_for(deterministic), self._params(xs), xs, seq_lengths, between)
 
     def functions_for(self, deterministic):
         """What gives `unroll` and `reduce` in a call with these arguments; default the module of the cell."""
@@ -128,7 +128,7 @@ class LSTM(Layer):
 
     layer = LSTM(8, num_layers=2)
     variables = layer.init(key, xs)
-    ys, carry = layer.apply(variables, xs, return_carry=True)      # xs (B, T, D), ys (B, T, 8)
+    carry, ys = layer.apply(variables, xs, return_carry=True)      # xs (B, T, D), ys (B, T, 8)
     """
 
     chrono: int = 0
@@ -149,7 +149,7 @@ class QLSTM(Layer):
 
     layer = QLSTM(8, bidirectional=True)
     variables = layer.init(key, xs)
-    y = layer.apply(variables, xs, lengths=lengths, method="last")      # (B, T, D) to (B, 16)
+    y = layer.apply(variables, xs, seq_lengths=seq_lengths, method="last")      # (B, T, D) to (B, 16)
     """
 
     sharing: str = "full"

@@ -2,7 +2,8 @@
 
 import flax.linen as nn
 
-from qlstm_jax.cells import pr_lstm, pr_lstm_beyond
+from qlstm_jax.cells import pr_lstm
+from qlstm_jax.cells.pr_lstm import regularization
 from qlstm_jax.linen.cells import PRLSTMCell
 from qlstm_jax.linen.layers import Layer
 
@@ -11,7 +12,7 @@ class PRLSTM(Layer):
     """PR-LSTM or PR-RNN layers of `qlstm_jax.cells.pr_lstm`; `init` there describes their options.
 
     `last` takes half the merges of a call. With max_offset and deterministic=False the tree of each row begins at a
-    random place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm_beyond`), drawn from the
+    random place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm.regularization`), drawn from the
     stream "dropout"; there is no carry then.
     """
 
@@ -30,7 +31,7 @@ class PRLSTM(Layer):
         """As for the other layers; max_length, the tokens that the stream may grow to, sets the size of the carry."""
         return self.stack_carry(batch_size, max_length=max_length)
 
-    def __call__(self, xs, *, lengths=None, initial_carry=None, return_carry=False, deterministic=True):
+    def __call__(self, xs, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=True):
         """As for the other layers.
 
         Raises:
@@ -41,7 +42,7 @@ class PRLSTM(Layer):
                 f"a carry is given or wanted in training with max_offset={self.max_offset}: a tree that began before "
                 "its first token cannot be continued. Give deterministic=True, or make the layer with max_offset=0."
             )
-        options = {"lengths": lengths, "initial_carry": initial_carry, "return_carry": return_carry}
+        options = {"seq_lengths": seq_lengths, "initial_carry": initial_carry, "return_carry": return_carry}
         return super().__call__(xs, **options, deterministic=deterministic)
 
     def functions_for(self, deterministic):
@@ -50,4 +51,4 @@ class PRLSTM(Layer):
             raise ValueError(f"max_offset is {self.max_offset!r}; expected an integer, 0 or more")
         if deterministic or not self.max_offset:
             return pr_lstm
-        return pr_lstm_beyond.RandomOffset(self.make_rng("dropout"), self.max_offset)
+        return regularization.RandomOffset(self.make_rng("dropout"), self.max_offset)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qlstm_jax.cells import base, gru, lstm, mlstm, pr_lstm, ql_lstm, rnn, slstm
+from qlstm_jax.cells import common, gru, lstm, mlstm, pr_lstm, ql_lstm, rnn, slstm
 from qlstm_jax.nnx.options import check_options
 from qlstm_jax.stack import initial_carry, step
 
@@ -148,7 +148,7 @@ class PRLSTMCell(Cell):
         self, in_features: int, hidden_features: int, *, max_length: int = 2**pr_lstm.MAX_SLOTS - 1, **options
     ):
         super().__init__(in_features, hidden_features, **options)
-        base.check_sizes(max_length=max_length)
+        common.check_sizes(max_length=max_length)
         self.max_length = max_length
 
     def _carry_options(self):

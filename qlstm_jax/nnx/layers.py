@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from qlstm_jax.cells import base
+from qlstm_jax.cells import common
 from qlstm_jax.nnx.cells import GRUCell, LSTMCell, MLSTMCell, QLSTMCell, SimpleCell, SLSTMCell
 from qlstm_jax.nnx.dropout import applied, dropout_stream
 from qlstm_jax.nnx.options import check_options
@@ -79,19 +79,19 @@ class Layer(nnx.Module):
         refuse_carry(self.bidirectional)
         return tuple(self.cell_class.functions.initial_carry(c.params, batch_size, **options) for c in self.cells)
 
-    def __call__(self, xs, *, lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
+    def __call__(self, xs, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
         """The outputs at every position.
 
         Args:
             xs: (B, T, D).
-            lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
+            seq_lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
             initial_carry: where to continue from, a tuple with one carry for each layer.
             return_carry: whether to return the carry after each row's last valid position too.
             deterministic: whether dropout is off; default as set by `train()` and `eval()`.
             rngs: for dropout, an `nnx.Rngs` or a key; default those of the constructor.
 
         Returns:
-            ys (B, T, H or 2H), 0 beyond `lengths`; with return_carry (ys, carry).
+            ys (B, T, H or 2H), 0 beyond `seq_lengths`; with return_carry (carry, ys).
 
         Raises:
             ValueError: if a shape or carry does not fit, a length lies outside 0..T, or a bidirectional layer is asked
@@ -99,20 +99,20 @@ class Layer(nnx.Module):
         """
         if initial_carry is not None or return_carry:
             refuse_carry(self.bidirectional)
-        _, lengths, _ = base.prepare(xs, lengths, self.in_features)
+        _, seq_lengths, _ = common.check_sequence(xs, seq_lengths, self.in_features)
         functions, between = self.functions_for(deterministic, rngs), applied(self.dropout, deterministic, rngs)
-        ys, carry = run(functions, self.layer_params(), xs, lengths, initial_carry, between)
-        return (ys, carry) if return_carry else ys
+        carry, ys = run(functions, self.layer_params(), xs, seq_lengths, initial_carry, between)
+        return (carry, ys) if return_carry else ys
 
-    def last(self, xs, *, lengths=None, deterministic=None, rngs=None):
+    def last(self, xs, *, seq_lengths=None, deterministic=None, rngs=None):
         """The output at each row's last valid position, (B, H); zeros at length 0.
 
         Bidirectional, (B, 2H): the backward half is its output at the first position, where it has read the whole.
         Arguments and errors are those of a call.
         """
-        _, lengths, _ = base.prepare(xs, lengths, self.in_features)
+        _, seq_lengths, _ = common.check_sequence(xs, seq_lengths, self.in_features)
         functions, between = self.functions_for(deterministic, rngs), applied(self.dropout, deterministic, rngs)
-        return run_last(functions, self.layer_params(), xs, lengths, between)
+        return run_last(functions, self.layer_params(), xs, seq_lengths, between)
 
     def functions_for(self, deterministic, rngs):
         """What gives `unroll` and `reduce` in a call with these arguments; default the module of the cell."""
@@ -134,8 +134,8 @@ class LSTM(Layer):
     """LSTM layers of `qlstm_jax.cells.lstm`, whose `init` describes chrono.
 
     layer = LSTM(3, 8, num_layers=2, dropout=0.1, rngs=nnx.Rngs(0))
-    ys, carry = layer(xs, return_carry=True)      # xs (B, T, 3), ys (B, T, 8)
-    more, carry = layer(more_xs, initial_carry=carry, return_carry=True)
+    carry, ys = layer(xs, return_carry=True)      # xs (B, T, 3), ys (B, T, 8)
+    carry, more = layer(more_xs, initial_carry=carry, return_carry=True)
     """
 
     cell_class = LSTMCell
@@ -151,8 +151,8 @@ class QLSTM(Layer):
     """QL-LSTM layers of `qlstm_jax.cells.ql_lstm`; `init` there describes sharing, block_size, skip and more.
 
     layer = QLSTM(3, 8, bidirectional=True, rngs=nnx.Rngs(0))
-    ys = layer(xs, lengths=lengths)               # (B, T, 3) to (B, T, 16)
-    y = layer.last(xs, lengths=lengths)           # (B, 16)
+    ys = layer(xs, seq_lengths=seq_lengths)               # (B, T, 3) to (B, T, 16)
+    y = layer.last(xs, seq_lengths=seq_lengths)           # (B, 16)
     """
 
     cell_class = QLSTMCell

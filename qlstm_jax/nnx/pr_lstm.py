@@ -2,17 +2,17 @@
 
 import jax
 
-from qlstm_jax.cells import pr_lstm, pr_lstm_beyond, pr_lstm_tokens
+from qlstm_jax.cells import pr_lstm
+from qlstm_jax.cells.pr_lstm import regularization, tables, tokens
 from qlstm_jax.nnx.cells import PRLSTMCell
 from qlstm_jax.nnx.layers import Layer
-from qlstm_jax.unroll import tokens
 
 
 class PRLSTM(Layer):
     """PR-LSTM or PR-RNN layers of `qlstm_jax.cells.pr_lstm`; `init` there describes their options.
 
     `last` takes half the merges of a call. With max_offset, after `train()` the tree of each row begins at a random
-    place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm_beyond`); `rngs` draws it, and there
+    place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm.regularization`); `rngs` draws it, and there
     is no carry.
     """
 
@@ -29,7 +29,7 @@ class PRLSTM(Layer):
         """As for the other layers; max_length, the tokens that the stream may grow to, sets the size of the carry."""
         return self.stack_carry(batch_size, max_length=max_length)
 
-    def __call__(self, xs, *, lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
+    def __call__(self, xs, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
         """As for the other layers.
 
         Raises:
@@ -40,32 +40,32 @@ class PRLSTM(Layer):
                 f"a carry is given or wanted in training with max_offset={self.max_offset}: a tree that began before "
                 "its first token cannot be continued. Call eval(), or make the layer with max_offset=0."
             )
-        options = {"lengths": lengths, "initial_carry": initial_carry, "return_carry": return_carry}
+        options = {"seq_lengths": seq_lengths, "initial_carry": initial_carry, "return_carry": return_carry}
         return super().__call__(xs, **options, deterministic=deterministic, rngs=rngs)
 
-    def of_tokens(self, symbols, ids, *, lengths=None, deterministic=None, rngs=None):
+    def of_tokens(self, symbols, ids, *, seq_lengths=None, deterministic=None, rngs=None):
         """A call on the inputs symbols[ids]: in fewer products where one layer reads forward and V is small.
 
         Args:
             symbols: (V, D), the input of each symbol.
-            ids: (B, T) integers in 0..V-1; what stands beyond `lengths` is not read.
-            lengths, deterministic, rngs: as for a call.
+            ids: (B, T) integers in 0..V-1; what stands beyond `seq_lengths` is not read.
+            seq_lengths, deterministic, rngs: as for a call.
         """
         if self._reads_tokens_alone(deterministic):
-            return pr_lstm_tokens.unroll(self.cells[0].params, symbols, ids, lengths=lengths)
-        return self(tokens.read(symbols, ids), lengths=lengths, deterministic=deterministic, rngs=rngs)
+            return tokens.unroll(self.cells[0].params, symbols, ids, seq_lengths=seq_lengths)
+        return self(tables.read(symbols, ids), seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
 
-    def last_of_tokens(self, symbols, ids, *, lengths=None, deterministic=None, rngs=None):
+    def last_of_tokens(self, symbols, ids, *, seq_lengths=None, deterministic=None, rngs=None):
         """`last` of the inputs symbols[ids], in far fewer merges; see `of_tokens`."""
         if self._reads_tokens_alone(deterministic):
-            return pr_lstm_tokens.reduce(self.cells[0].params, symbols, ids, lengths=lengths).h
-        return self.last(tokens.read(symbols, ids), lengths=lengths, deterministic=deterministic, rngs=rngs)
+            return tokens.reduce(self.cells[0].params, symbols, ids, seq_lengths=seq_lengths).h
+        return self.last(tables.read(symbols, ids), seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
 
     def _reads_tokens_alone(self, deterministic) -> bool:
         return len(self.cells) == 1 and not self.bidirectional and not self._moves(deterministic)
 
-    def associativity(self, xs, *, lengths=None, rngs):
-        """The penalty of `qlstm_jax.cells.pr_lstm_beyond.associativity`, mean over the layers; `rngs` draws triples.
+    def associativity(self, xs, *, seq_lengths=None, rngs):
+        """The penalty of `qlstm_jax.cells.pr_lstm.regularization.associativity`, mean over the layers; `rngs` draws triples.
 
         Raises:
             ValueError: if the layer is bidirectional, or a shape does not fit.
@@ -75,9 +75,9 @@ class PRLSTM(Layer):
         key, penalties = rngs if isinstance(rngs, jax.Array) else rngs.dropout(), []
         for number, (params,) in enumerate(self.layer_params()):
             layer_key = jax.random.fold_in(key, number)
-            penalties.append(pr_lstm_beyond.associativity(params, xs, layer_key, lengths=lengths))
+            penalties.append(regularization.associativity(params, xs, layer_key, seq_lengths=seq_lengths))
             if number + 1 < len(self.cells):
-                xs, _ = pr_lstm.unroll(params, xs, lengths=lengths)
+                _, xs = pr_lstm.unroll(params, xs, seq_lengths=seq_lengths)
         return sum(penalties) / len(penalties)
 
     def _moves(self, deterministic) -> bool:
@@ -97,4 +97,4 @@ class PRLSTM(Layer):
                 "the offsets with. To evaluate, call eval() first."
             )
         key = rngs if isinstance(rngs, jax.Array) else rngs.dropout()
-        return pr_lstm_beyond.RandomOffset(jax.random.fold_in(key, 1), self.max_offset)
+        return regularization.RandomOffset(jax.random.fold_in(key, 1), self.max_offset)

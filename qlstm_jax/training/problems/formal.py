@@ -57,8 +57,8 @@ class FormalProblem(Problem):
             xs, total = self.task.frame(batch)
             inputs, run, last = (xs,), model, model.last
         if self.single:
-            return last(*inputs, lengths=total, rngs=rngs)[:, None]
-        return self.task.outputs(run(*inputs, lengths=total, rngs=rngs), batch)
+            return last(*inputs, seq_lengths=total, rngs=rngs)[:, None]
+        return self.task.outputs(run(*inputs, seq_lengths=total, rngs=rngs), batch)
 
     def loss(self, model, batch, rngs):
         """Cross-entropy by sequence, and the associativity penalty if there is one; accuracy by token."""
@@ -67,7 +67,7 @@ class FormalProblem(Problem):
         rows, loss = batch.lengths.shape[0], self.task.loss(logits, batch)
         if self.config.formal.associativity:
             xs, total = self.task.frame(batch)
-            loss = loss + self.config.formal.associativity * model.layer.associativity(xs, lengths=total, rngs=rngs)
+            loss = loss + self.config.formal.associativity * model.layer.associativity(xs, seq_lengths=total, rngs=rngs)
         return {
             "loss": rows * loss,
             "weight": jnp.float32(rows),

@@ -1,0 +1,46 @@
+"""What several cells use: params, products, masks, checks at the door, initial values, the plain scan."""
+
+from qlstm_jax.cells.common.checks import check_carry, check_choice, check_sequence, check_sizes, check_step
+from qlstm_jax.cells.common.initializers import chrono_bias, lecun_normal, orthogonal
+from qlstm_jax.cells.common.masks import (
+    at_position,
+    last_valid,
+    reverse,
+    shift_left,
+    shift_right,
+    time_major,
+    valid_mask,
+    where,
+)
+from qlstm_jax.cells.common.params import params_dataclass, static
+from qlstm_jax.cells.common.products import accumulator, affine, kernel_gradient, matmul, row
+from qlstm_jax.cells.common.scan import scan, scan_time_major, unroll
+
+__all__ = [
+    "accumulator",
+    "affine",
+    "at_position",
+    "check_carry",
+    "check_choice",
+    "check_sequence",
+    "check_sizes",
+    "check_step",
+    "chrono_bias",
+    "kernel_gradient",
+    "last_valid",
+    "lecun_normal",
+    "matmul",
+    "orthogonal",
+    "params_dataclass",
+    "reverse",
+    "row",
+    "scan",
+    "scan_time_major",
+    "shift_left",
+    "shift_right",
+    "static",
+    "time_major",
+    "unroll",
+    "valid_mask",
+    "where",
+]
