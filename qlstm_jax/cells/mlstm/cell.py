@@ -145,3 +145,6 @@ def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None):
     carry = initial_carry(params, xs.shape[0]) if carry is None else carry
     carry, h = chunkwise(*_project(params, xs), carry, seq_lengths=seq_lengths, chunk_size=params.chunk_size)
     return carry, _gate(params, xs, h)
+
+
+last = common.last_by_unroll(unroll)

@@ -4,7 +4,7 @@
 vocabulary; `regularization` and `offset` are ways to train that the paper does not have.
 """
 
-from qlstm_jax.cells.pr_lstm.cell import MAX_SLOTS, Carry, Params, init, initial_carry, reduce, step, unroll
+from qlstm_jax.cells.pr_lstm.cell import MAX_SLOTS, Carry, Params, init, initial_carry, last, reduce, step, unroll
 from qlstm_jax.cells.pr_lstm.merge import State
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "State",
     "init",
     "initial_carry",
+    "last",
     "reduce",
     "step",
     "unroll",

@@ -194,3 +194,8 @@ def reduce(params: Params, xs, *, seq_lengths=None) -> State:
     """
     xs, seq_lengths, _ = common.check_sequence(xs, seq_lengths, params.leaf_kernel.shape[0])
     return tree.reduce(merge(params), leaf(params, xs), seq_lengths)
+
+
+def last(params: Params, xs, *, seq_lengths=None):
+    """The output at each row's last valid position, (B, H), as `reduce` computes it; zeros at length 0."""
+    return reduce(params, xs, seq_lengths=seq_lengths).h

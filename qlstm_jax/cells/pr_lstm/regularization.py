@@ -55,6 +55,10 @@ class RandomOffset:
         leaves, shift = leaf(params, xs), self._draw(xs.shape[0])
         return offset.reduce(merge(params), leaves, seq_lengths, shift, self.max_offset)
 
+    def last(self, params, xs, *, seq_lengths=None):
+        """The output at each row's last valid position, (B, H); arguments and errors as for `pr_lstm.last`."""
+        return self.reduce(params, xs, seq_lengths=seq_lengths).h
+
 
 def associativity(params: cell.Params, xs, key, *, seq_lengths=None):
     """How far merge(merge(a, b), c) lies from merge(a, merge(b, c)), for adjacent spans of the tree.
