@@ -5,13 +5,15 @@ field of the Linen modules, the text of `help()` and the key of a config.
 """
 
 import inspect
+import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from jaxtyping import Array
 
 from qlstm_jax.cells.common import Cell, cell_options, option_docs
 
+T = TypeVar("T")
 Initializer = Callable[..., Any]  # (key, shape, dtype) -> array, or the array in a box with metadata
 
 
@@ -44,6 +46,11 @@ def docstring(summary: str, base: type, cell: Cell) -> str:
         text = cell_docs.get(name, "an option of the cell.")
         lines.append(f"    {name}: {text} Default {parameter.default!r}.")
     return "\n".join(lines) + "\n"
+
+
+def subclass(name: str, base: type[T], attributes: dict[str, Any]) -> type[T]:
+    """A class made from a table rather than by a class statement."""
+    return cast(type[T], types.new_class(name, (base,), exec_body=lambda body: body.update(attributes)))
 
 
 class Signature:

@@ -242,4 +242,5 @@ def last(
         xs = between(_run(cell, below, xs, seq_lengths, [None] * len(below), between)[1])
     read = [xs, common.reverse(xs, seq_lengths)] if len(top) > 1 else [xs]
     outputs = [cell.last(params, x, seq_lengths=seq_lengths) for params, x in zip(top, read, strict=True)]
-    return _split_batch(jnp.concatenate(outputs, axis=-1) if len(top) > 1 else outputs[0], batch)
+    joined: Array = _split_batch(jnp.concatenate(outputs, axis=-1) if len(top) > 1 else outputs[0], batch)
+    return joined

@@ -117,7 +117,7 @@ def option_fields(functions: common.Cell) -> dict[str, Any]:
 def cell_class(layer: str, functions: common.Cell, base: type[Cell] = Cell) -> type[Cell]:
     """The class of the cell of a layer, LSTMCell for "LSTM"; `base` has what it has beyond the others."""
     summary = f"The cell of `{functions.__name__}`, one time step; works inside `flax.linen.RNN`."
-    return type(Cell)(describe.cell_class_name(layer), (base,), described(functions, summary, Cell))
+    return describe.subclass(describe.cell_class_name(layer), base, described(functions, summary, Cell))
 
 
 def described(functions: common.Cell, summary: str, base: type) -> dict[str, Any]:

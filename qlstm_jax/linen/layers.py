@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from qlstm_jax import stack
+from qlstm_jax import describe, stack
 from qlstm_jax.cells import common
 from qlstm_jax.cells.common import cell_options
 from qlstm_jax.describe import Initializer
@@ -188,4 +188,4 @@ def layer_class(name: str, cell: type[Cell], base: type[Layer] = Layer) -> type[
     functions = cell.functions
     summary = f"Layers of `{functions.__name__}`." if base is Layer else inspect.getdoc(base) or ""
     attributes = described(functions, summary, Layer) | {"cell_class": cell}
-    return type(Layer)(name, (base,), attributes)
+    return describe.subclass(name, base, attributes)

@@ -1,6 +1,6 @@
 """PR-LSTM's modules: what they have beyond the others, streams of a chosen size and random offsets in training."""
 
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -91,7 +91,8 @@ class StreamLayer(Layer):
             raise ValueError(f"max_offset is {self.max_offset!r}; expected an integer, 0 or more")
         if deterministic or not self.max_offset:
             return pr_lstm
-        return regularization.RandomOffset(self.make_rng("dropout"), self.max_offset)
+        # It has what a call without a carry runs, and no more.
+        return cast(common.Cell, regularization.RandomOffset(self.make_rng("dropout"), self.max_offset))
 
 
 def refuse_carry_init(carry_init: Initializer | None) -> None:

@@ -120,16 +120,15 @@ class Cell(nnx.RNNCellBase):
 
 def carry_key(rngs: nnx.Rngs | nnx.RngStream | Array | None) -> Array | None:
     """A key to draw a carry with."""
-    if isinstance(rngs, nnx.Rngs):
-        return rngs.carry()
-    return rngs() if isinstance(rngs, nnx.RngStream) else rngs
+    stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
+    return stream() if isinstance(stream, nnx.RngStream) else stream
 
 
 def cell_class(layer: str, functions: common.Cell, base: type[Cell] = Cell) -> type[Cell]:
     """The class of the cell of a layer, LSTMCell for "LSTM"; `base` has what it has beyond the others."""
     summary = f"The cell of `{functions.__name__}`, one time step; works inside `flax.nnx.RNN`."
     attributes = described(functions, summary, Cell.__init__, base.__init__, base=Cell)
-    return type(Cell)(describe.cell_class_name(layer), (base,), attributes)
+    return describe.subclass(describe.cell_class_name(layer), base, attributes)
 
 
 def described(functions: common.Cell, summary: str, *constructors: Any, base: type) -> dict[str, Any]:

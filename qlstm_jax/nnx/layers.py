@@ -214,4 +214,4 @@ def layer_class(name: str, cell: type[Cell], base: type[Layer] = Layer) -> type[
     functions = cell.functions
     summary = f"Layers of `{functions.__name__}`." if base is Layer else inspect.getdoc(base) or ""
     attributes = described(functions, summary, Layer.__init__, base.__init__, base=Layer) | {"cell_class": cell}
-    return type(Layer)(name, (base,), attributes)
+    return describe.subclass(name, base, attributes)

@@ -1,6 +1,6 @@
 """PR-LSTM's modules: what they have beyond the others, streams of a chosen size, random offsets, inputs by token."""
 
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import jax
 from flax import nnx
@@ -18,7 +18,7 @@ LONGEST = 2**pr_lstm.MAX_SLOTS - 1  # tokens of the longest stream
 class PRLSTMCell(Cell):
     """The PR-LSTM or PR-RNN cell of `qlstm_jax.cells.pr_lstm`, as a stream; works inside `flax.nnx.RNN`."""
 
-    functions = pr_lstm
+    functions: ClassVar[common.Cell] = pr_lstm
 
     def __init__(
         self, in_features: int, hidden_features: int, *, max_length: int = LONGEST, rngs: nnx.Rngs, **options: Any
@@ -53,8 +53,8 @@ class PRLSTM(Layer):
     it, and there is no carry.
     """
 
-    cell_class = PRLSTMCell
-    functions = pr_lstm
+    cell_class: ClassVar[type[Cell]] = PRLSTMCell
+    functions: ClassVar[common.Cell] = pr_lstm
 
     def __init__(
         self, in_features: int, hidden_features: int, *, max_offset: int = 0, rngs: nnx.Rngs, **options: Any
@@ -164,7 +164,8 @@ class PRLSTM(Layer):
                 "the offsets with. To evaluate, call eval() first."
             )
         key = rngs if isinstance(rngs, jax.Array) else rngs.dropout()
-        return regularization.RandomOffset(jax.random.fold_in(key, 1), self.max_offset)
+        # It has what a call without a carry runs, and no more.
+        return cast(common.Cell, regularization.RandomOffset(jax.random.fold_in(key, 1), self.max_offset))
 
 
 def _refuse_carry_init(carry_init: Initializer | None) -> None:

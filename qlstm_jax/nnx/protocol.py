@@ -1,6 +1,6 @@
 """A sequence layer, as the models see it."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from jaxtyping import Array, Float, Int
 
@@ -76,8 +76,9 @@ class TokenInputs:
             deterministic: as for a call.
             rngs: as for a call.
         """
-        layer: Any = self
-        return layer(symbols[ids], seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        layer = cast(SequenceLayer, self)
+        ys: Array = layer(symbols[ids], seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        return ys
 
     def last_from_tokens(
         self,
@@ -89,5 +90,5 @@ class TokenInputs:
         rngs: Any = None,
     ) -> Float[Array, "batch h"]:
         """`last` of the inputs symbols[ids]; see `from_tokens`."""
-        layer: Any = self
+        layer = cast(SequenceLayer, self)
         return layer.last(symbols[ids], seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
