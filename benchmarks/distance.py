@@ -42,7 +42,7 @@ def gradients(cell, params, xs, key):
     """(T,) the norm of what reaches x_{T−d} from the last output, by d."""
 
     def last(xs):
-        return pr_lstm.reduce(params, xs).h if cell is pr_lstm else cell.unroll(params, xs)[0][:, -1]
+        return pr_lstm.reduce(params, xs).h if cell is pr_lstm else cell.unroll(params, xs)[1][:, -1]
 
     def grad(xs):
         w = jax.random.normal(key, (jax.eval_shape(last, xs).shape[-1],))

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from xlstm.blocks.mlstm.backends import chunkwise_simple, parallel_stabilized_simple
 
-from qlstm_jax.kernels import mlstm
+from qlstm_jax.cells import mlstm
 
 
 def draw(batch: int, steps: int, heads: int, size: int):
@@ -36,7 +36,7 @@ def ours(inputs, weight, chunk_size: int):
     """A function that runs `chunkwise` forward and backward, and returns h's weighted sum and the gradients."""
 
     def loss(weight, *inputs):
-        return jnp.sum(mlstm.chunkwise(*inputs, chunk_size=chunk_size)[0] * weight)
+        return jnp.sum(mlstm.chunkwise(*inputs, chunk_size=chunk_size)[1] * weight)
 
     gradients = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(1, 6))))
     arrays = [jnp.asarray(a) for a in (weight, *inputs)]

@@ -58,7 +58,7 @@ def compiled(outputs, params, xs, weights, devices: int):
 def ours(args, xs, weights, devices=1, *, plain=False, remat=False):
     """`compiled` of QL-LSTM."""
     params = ql_lstm.init(jax.random.key(0), args.inputs, args.hidden, block_size=args.block, remat=remat)
-    return compiled(lambda p, x: ql_lstm.unroll(p, x, plain=plain)[0], params, xs, weights, devices)
+    return compiled(lambda p, x: ql_lstm.unroll(p, x, plain=plain)[1], params, xs, weights, devices)
 
 
 def flax_lstm(args, xs, weights, devices=1):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from xlstm.blocks.slstm.cell import sLSTMCell_vanilla, sLSTMCellConfig
 
-from qlstm_jax.cells import slstm_recurrence
+from qlstm_jax.cells import slstm
 
 
 def draw(batch: int, steps: int, hidden: int, heads: int):
@@ -34,7 +34,7 @@ def ours(z, kernel, weight):
     """A function that runs forward and backward: ys, and the gradients of z and the kernel."""
 
     def loss(z, kernel):
-        ys, _ = slstm_recurrence.unroll_preactivations(kernel, z)
+        _, ys = slstm.unroll_preactivations(kernel, z)
         return jnp.sum(ys * weight), ys
 
     gradients = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))

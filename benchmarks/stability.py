@@ -47,7 +47,7 @@ def read(cell, dtype: str, args):
     @jax.jit
     def piece(carry, key):
         xs = jax.random.normal(key, (args.batch, PIECE, args.hidden)).astype(dtype)
-        ys, carry = cell.unroll(params, xs, carry=carry)
+        carry, ys = cell.unroll(params, xs, carry=carry)
         return carry, largest(ys)
 
     most, keys = 0.0, jax.random.split(jax.random.key(1), args.steps // PIECE)

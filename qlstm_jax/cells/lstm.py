@@ -11,17 +11,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qlstm_jax.cells import base
+from qlstm_jax.cells import common
 
 
-@base.params_dataclass
+@common.params_dataclass
 class Params:
     """Weights of the cell, gates side by side in the order i, f, g, o."""
 
     input_kernel: jax.Array  # W (D, 4H)
     recurrent_kernel: jax.Array  # U (H, 4H)
     bias: jax.Array  # b (4H,)
-    dtype: str = base.static(default="float32")
+    dtype: str = common.static(default="float32")
 
 
 class Carry(NamedTuple):
@@ -41,22 +41,22 @@ def init(key, input_size: int, hidden_size: int, *, chrono: int = 0, dtype="floa
         input_size: D.
         hidden_size: H.
         chrono: the longest dependence in tokens, for chrono initialisation: the forget gates' biases are drawn by
-            `base.chrono_bias` and the input gates' are their negatives. 0: as above.
+            `common.chrono_bias` and the input gates' are their negatives. 0: as above.
         dtype: of activations and products; gates, sums and c are float32 whatever it is.
         param_dtype: of the stored weights.
 
     Raises:
         ValueError: if a size is not a positive integer, or chrono neither 0 nor an integer from 3 on.
     """
-    base.check_sizes(input_size=input_size, hidden_size=hidden_size)
+    common.check_sizes(input_size=input_size, hidden_size=hidden_size)
     k_in, k_rec = jax.random.split(key)
     bias = jnp.zeros((4, hidden_size), param_dtype).at[1].set(1)
     if chrono:
-        keep = base.chrono_bias(jax.random.fold_in(key, 2), hidden_size, chrono, param_dtype)
+        keep = common.chrono_bias(jax.random.fold_in(key, 2), hidden_size, chrono, param_dtype)
         bias = bias.at[0].set(-keep).at[1].set(keep)
     return Params(
-        input_kernel=base.lecun_normal(k_in, (input_size, 4 * hidden_size), param_dtype),
-        recurrent_kernel=base.orthogonal(k_rec, hidden_size, 4, param_dtype),
+        input_kernel=common.lecun_normal(k_in, (input_size, 4 * hidden_size), param_dtype),
+        recurrent_kernel=common.orthogonal(k_rec, hidden_size, 4, param_dtype),
         bias=bias.reshape(-1),
         dtype=jnp.dtype(dtype).name,
     )
@@ -65,15 +65,15 @@ def init(key, input_size: int, hidden_size: int, *, chrono: int = 0, dtype="floa
 def initial_carry(params: Params, batch_size: int) -> Carry:
     """The carry before the first token: c = h = 0."""
     shape = (batch_size, params.recurrent_kernel.shape[0])
-    return Carry(c=jnp.zeros(shape, base.accumulator(params.dtype)), h=jnp.zeros(shape, params.dtype))
+    return Carry(c=jnp.zeros(shape, common.accumulator(params.dtype)), h=jnp.zeros(shape, params.dtype))
 
 
 def _project(params, x):
-    return base.affine(x, params.input_kernel, params.bias, params.dtype)
+    return common.affine(x, params.input_kernel, params.bias, params.dtype)
 
 
 def _recur(params, carry, z):
-    z = z + base.matmul(carry.h, params.recurrent_kernel, params.dtype)
+    z = z + common.matmul(carry.h, params.recurrent_kernel, params.dtype)
     i, f, g, o = jnp.split(z, 4, axis=-1)
     c = jax.nn.sigmoid(f) * carry.c + jax.nn.sigmoid(i) * jnp.tanh(g)
     h = (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(params.dtype)
@@ -86,22 +86,25 @@ def step(params: Params, carry: Carry, x):
     Raises:
         ValueError: if x is not (B, D).
     """
-    base.check_step(x, params.input_kernel.shape[0])
+    common.check_step(x, params.input_kernel.shape[0])
     return _recur(params, carry, _project(params, x))
 
 
-def unroll(params: Params, xs, *, lengths=None, carry: Carry | None = None):
-    """A whole sequence: xs (B, T, D) to (ys (B, T, H), carry), equal to folding `step`.
+def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None):
+    """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`.
 
     The product with W is taken for all positions at once, outside the recurrence.
 
     Args:
         params: from `init`.
         xs: (B, T, D).
-        lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
         carry: where to continue from; default `initial_carry`.
 
     Raises:
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
-    return base.unroll(params, xs, lengths, carry, initial_carry=initial_carry, project=_project, recur=_recur)
+    return common.unroll(params, xs, seq_lengths, carry, initial_carry=initial_carry, project=_project, recur=_recur)
+
+
+last = common.last_by_unroll(unroll)

@@ -9,17 +9,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qlstm_jax.cells import base
+from qlstm_jax.cells import common
 
 
-@base.params_dataclass
+@common.params_dataclass
 class Params:
     """Weights of the cell."""
 
     input_kernel: jax.Array  # W (D, H)
     recurrent_kernel: jax.Array  # U (H, H)
     bias: jax.Array  # b (H,)
-    dtype: str = base.static(default="float32")
+    dtype: str = common.static(default="float32")
 
 
 class Carry(NamedTuple):
@@ -41,11 +41,11 @@ def init(key, input_size: int, hidden_size: int, *, dtype="float32", param_dtype
     Raises:
         ValueError: if a size is not a positive integer.
     """
-    base.check_sizes(input_size=input_size, hidden_size=hidden_size)
+    common.check_sizes(input_size=input_size, hidden_size=hidden_size)
     k_in, k_rec = jax.random.split(key)
     return Params(
-        input_kernel=base.lecun_normal(k_in, (input_size, hidden_size), param_dtype),
-        recurrent_kernel=base.orthogonal(k_rec, hidden_size, 1, param_dtype),
+        input_kernel=common.lecun_normal(k_in, (input_size, hidden_size), param_dtype),
+        recurrent_kernel=common.orthogonal(k_rec, hidden_size, 1, param_dtype),
         bias=jnp.zeros((hidden_size,), param_dtype),
         dtype=jnp.dtype(dtype).name,
     )
@@ -57,11 +57,11 @@ def initial_carry(params: Params, batch_size: int) -> Carry:
 
 
 def _project(params, x):
-    return base.affine(x, params.input_kernel, params.bias, params.dtype)
+    return common.affine(x, params.input_kernel, params.bias, params.dtype)
 
 
 def _recur(params, carry, z):
-    h = jnp.tanh(z + base.matmul(carry.h, params.recurrent_kernel, params.dtype)).astype(params.dtype)
+    h = jnp.tanh(z + common.matmul(carry.h, params.recurrent_kernel, params.dtype)).astype(params.dtype)
     return Carry(h=h), h
 
 
@@ -71,22 +71,25 @@ def step(params: Params, carry: Carry, x):
     Raises:
         ValueError: if x is not (B, D).
     """
-    base.check_step(x, params.input_kernel.shape[0])
+    common.check_step(x, params.input_kernel.shape[0])
     return _recur(params, carry, _project(params, x))
 
 
-def unroll(params: Params, xs, *, lengths=None, carry: Carry | None = None):
-    """A whole sequence: xs (B, T, D) to (ys (B, T, H), carry), equal to folding `step`.
+def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None):
+    """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`.
 
     The product with W is taken for all positions at once, outside the recurrence.
 
     Args:
         params: from `init`.
         xs: (B, T, D).
-        lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
         carry: where to continue from; default `initial_carry`.
 
     Raises:
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
-    return base.unroll(params, xs, lengths, carry, initial_carry=initial_carry, project=_project, recur=_recur)
+    return common.unroll(params, xs, seq_lengths, carry, initial_carry=initial_carry, project=_project, recur=_recur)
+
+
+last = common.last_by_unroll(unroll)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from qlstm_jax.cells import base, slstm
+from qlstm_jax.cells import common, slstm
 from qlstm_jax.interop import checks
 from qlstm_jax.models.xlstm import SLSTMBlock, XLSTMLanguageModel, XLSTMStack, block_kind
 from qlstm_jax.models.xlstm_config import XLSTMConfig
@@ -40,8 +40,8 @@ def slstm_from_torch(state_dict, *, num_heads: int, bias_layout: str, dtype="flo
     Raises:
         ValueError: that lists every name missing, unexpected or of another shape; for an unknown layout.
     """
-    base.check_sizes(num_heads=num_heads)
-    base.check_choice("bias_layout", bias_layout, BIAS_LAYOUTS)
+    common.check_sizes(num_heads=num_heads)
+    common.check_choice("bias_layout", bias_layout, BIAS_LAYOUTS)
     size = checks.size(state_dict, "_bias_", 0, 4 * num_heads)
     expected = _cell_shapes(num_heads, size, bias_layout)
     checks.check_arrays(f"an sLSTM cell of {num_heads} heads in the layout {bias_layout!r}", state_dict, expected)
@@ -180,7 +180,7 @@ def _block_shapes(config, index, bias_layout) -> dict:
             "xlstm.learnable_skip": (inner,),
             "xlstm.proj_down.weight": (size, inner),
         }
-    base.check_choice("bias_layout", bias_layout, BIAS_LAYOUTS)
+    common.check_choice("bias_layout", bias_layout, BIAS_LAYOUTS)
     cell = _cell_shapes(heads, size // heads, bias_layout)
     return {f"xlstm.slstm_cell.{name}": shape for name, shape in cell.items()} | {
         "xlstm_norm.weight": (size,),

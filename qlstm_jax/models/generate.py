@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from qlstm_jax.unroll import tree
+from qlstm_jax.cells import common
 
 
 def check_options(steps: int, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0):
@@ -50,7 +50,7 @@ def filter_logits(logits, *, top_k: int = 0, top_p: float = 1.0):
 def generate(
     model,
     prompts,
-    lengths,
+    seq_lengths,
     steps: int,
     key,
     *,
@@ -69,7 +69,7 @@ def generate(
     Args:
         model: a `TokenModel` or `XLSTMLanguageModel`; dropout is off, whatever mode it is in.
         prompts: (B, P) integers, right padded.
-        lengths: (B,) number of valid positions, 1 to P.
+        seq_lengths: (B,) number of valid positions, 1 to P.
         steps: tokens to draw.
         key: a PRNG key.
         temperature: 0 takes the likeliest token, of equals the first.
@@ -80,14 +80,18 @@ def generate(
         (B, steps) int32.
 
     Raises:
-        ValueError: for an option out of range, prompts that do not fit the lengths, or an empty prompt.
+        ValueError: for an option out of range, prompts that do not fit the seq_lengths, or an empty prompt.
     """
     check_options(steps, temperature=temperature, top_k=top_k, top_p=top_p)
-    prompts, lengths = jnp.asarray(prompts), np.asarray(lengths)
-    if prompts.ndim != 2 or lengths.shape != prompts.shape[:1]:
-        raise ValueError(f"prompts is {prompts.shape} and lengths {lengths.shape}; expected (batch, P) and (batch,)")
-    if lengths.size and not (lengths.min() >= 1 and lengths.max() <= prompts.shape[1]):
-        raise ValueError(f"lengths run from {lengths.min()} to {lengths.max()}; expected 1..{prompts.shape[1]}")
+    prompts, seq_lengths = jnp.asarray(prompts), np.asarray(seq_lengths)
+    if prompts.ndim != 2 or seq_lengths.shape != prompts.shape[:1]:
+        raise ValueError(
+            f"prompts is {prompts.shape} and seq_lengths {seq_lengths.shape}; expected (batch, P) and (batch,)"
+        )
+    if seq_lengths.size and not (seq_lengths.min() >= 1 and seq_lengths.max() <= prompts.shape[1]):
+        raise ValueError(
+            f"seq_lengths run from {seq_lengths.min()} to {seq_lengths.max()}; expected 1..{prompts.shape[1]}"
+        )
     window = prompts.shape[1] + steps if window is None else window
     if window < 1:
         raise ValueError(f"window is {window}; expected 1 or more")
@@ -95,8 +99,8 @@ def generate(
     graphdef, state = nnx.split(model)
     keys = jax.random.split(key, steps)
     if model.has_carry:
-        return _continue(graphdef, state, prompts, lengths, keys, draw=draw)
-    return _reread(graphdef, state, prompts, lengths, keys, draw=draw, window=window)
+        return _continue(graphdef, state, prompts, seq_lengths, keys, draw=draw)
+    return _reread(graphdef, state, prompts, seq_lengths, keys, draw=draw, window=window)
 
 
 class _Draw(NamedTuple):
@@ -122,9 +126,9 @@ def _model(graphdef, state):
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="draw")
-def _continue(graphdef, state, prompts, lengths, keys, *, draw):
-    logits, carry = _model(graphdef, state)(prompts, lengths=lengths, return_carry=True)
-    first = draw(keys[0], tree.pick(logits, lengths - 1))
+def _continue(graphdef, state, prompts, seq_lengths, keys, *, draw):
+    logits, carry = _model(graphdef, state)(prompts, seq_lengths=seq_lengths, return_carry=True)
+    first = draw(keys[0], common.at_position(logits, seq_lengths - 1))
 
     def step(carry_and_token, key):
         carry, token = carry_and_token
@@ -137,15 +141,15 @@ def _continue(graphdef, state, prompts, lengths, keys, *, draw):
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=("draw", "window"))
-def _reread(graphdef, state, prompts, lengths, keys, *, draw, window):
+def _reread(graphdef, state, prompts, seq_lengths, keys, *, draw, window):
     places = jnp.arange(window, dtype=jnp.int32)[None, :]
-    count = jnp.minimum(lengths, window).astype(jnp.int32)
-    seen = jnp.minimum((lengths - count)[:, None] + places, prompts.shape[1] - 1)
+    count = jnp.minimum(seq_lengths, window).astype(jnp.int32)
+    seen = jnp.minimum((seq_lengths - count)[:, None] + places, prompts.shape[1] - 1)
     last = jnp.take_along_axis(prompts.astype(jnp.int32), seen, axis=1)  # the last tokens of each prompt, left aligned
 
     def step(last_and_count, key):
         last, count = last_and_count
-        token = draw(key, tree.pick(_model(graphdef, state)(last, lengths=count), count - 1))
+        token = draw(key, common.at_position(_model(graphdef, state)(last, seq_lengths=count), count - 1))
         full = count == window
         last = jnp.where(full[:, None], jnp.roll(last, -1, axis=1), last)
         place = jnp.where(full, window - 1, count)

@@ -24,7 +24,7 @@ class Predictor(nnx.Module):
         features = layer.output_size * (2 if pooling == "mean_max" else 1)
         self.head = nnx.Linear(features, output_size, rngs=rngs)
 
-    def __call__(self, xs, *, lengths=None, rngs=None):
-        """xs (B, T, C) and lengths (B,), None for T each, to (B, K). A row of length 0 is pooled to zeros."""
-        pooled = summary(self.layer, xs, lengths, self.pooling, rngs)
+    def __call__(self, xs, *, seq_lengths=None, rngs=None):
+        """xs (B, T, C) and seq_lengths (B,), None for T each, to (B, K). A row of length 0 is pooled to zeros."""
+        pooled = summary(self.layer, xs, seq_lengths, self.pooling, rngs)
         return self.head(self.dropout(pooled.astype(jnp.float32), rngs=rngs))

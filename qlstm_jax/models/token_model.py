@@ -44,24 +44,24 @@ class TokenModel(nnx.Module):
         """The layer's carry before the first token; only where `has_carry`."""
         return self.layer.initialize_carry(batch_size)
 
-    def __call__(self, ids, *, lengths=None, initial_carry=None, return_carry=False, rngs=None):
+    def __call__(self, ids, *, seq_lengths=None, initial_carry=None, return_carry=False, rngs=None):
         """The logits at every position.
 
         Args:
             ids: (B, T).
-            lengths: optional (B,) number of valid positions; logits beyond mean nothing.
+            seq_lengths: optional (B,) number of valid positions; logits beyond mean nothing.
             initial_carry: where to continue from; default `initialize_carry`.
             return_carry: whether to return the carry after each row's last valid position too.
             rngs: for dropout.
 
         Returns:
-            logits (B, T, K); with return_carry (logits, carry).
+            logits (B, T, K); with return_carry (carry, logits).
 
         Raises:
             ValueError: as the layer does, for a carry that does not fit or of a layer that has none.
         """
         xs = self.embedding_dropout(self.embed(ids), rngs=rngs)
-        ys = self.layer(xs, lengths=lengths, initial_carry=initial_carry, return_carry=return_carry, rngs=rngs)
-        ys, carry = ys if return_carry else (ys, None)
+        ys = self.layer(xs, seq_lengths=seq_lengths, initial_carry=initial_carry, return_carry=return_carry, rngs=rngs)
+        carry, ys = ys if return_carry else (None, ys)
         logits = self.head(self.dropout(ys.astype(self.head.kernel.dtype), rngs=rngs))
-        return (logits, carry) if return_carry else logits
+        return (carry, logits) if return_carry else logits

@@ -20,10 +20,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qlstm_jax.cells import base
+from qlstm_jax.cells import common
 from qlstm_jax.models.positions import POSITIONS, alibi, rotate, sinusoidal
 from qlstm_jax.nnx.dropout import applied, dropout_stream
-from qlstm_jax.unroll import tree
 
 
 def check_options(hidden_size: int, *, num_heads: int, positions: str, bidirectional: bool):
@@ -46,7 +45,7 @@ def _norm(hidden_size: int, *, dtype, param_dtype, rngs):
 
     The fast variance is a difference of squares, which drowns where that sum has a large mean.
     """
-    dtype = base.accumulator(dtype)
+    dtype = common.accumulator(dtype)
     return nnx.LayerNorm(hidden_size, use_fast_variance=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
 
@@ -58,8 +57,8 @@ class Attention(nnx.Module):
         self.query, self.key, self.value, self.output = linear(), linear(), linear(), linear()
         self.num_heads, self.positions, self.causal = num_heads, positions, causal
 
-    def __call__(self, x, lengths=None):
-        """Positions beyond `lengths` are not attended to; what the output holds there means nothing."""
+    def __call__(self, x, seq_lengths=None):
+        """Positions beyond `seq_lengths` are not attended to; what the output holds there means nothing."""
         batch, steps, hidden_size = x.shape
         heads = (batch, steps, self.num_heads, hidden_size // self.num_heads)
         query, key, value = (f(x).reshape(heads) for f in (self.query, self.key, self.value))
@@ -68,7 +67,7 @@ class Attention(nnx.Module):
         bias = alibi(steps, self.num_heads) if self.positions == "alibi" else None
         # A row of length 0 hides all scores alike by a large finite number, and its softmax is a finite one.
         mixed = jax.nn.dot_product_attention(
-            query, key, value, bias, is_causal=self.causal, key_value_seq_lengths=lengths
+            query, key, value, bias, is_causal=self.causal, key_value_seq_lengths=seq_lengths
         )
         return self.output(mixed.reshape(x.shape))
 
@@ -84,9 +83,9 @@ class Block(nnx.Module):
         self.feedforward_in = nnx.Linear(hidden_size, feedforward * hidden_size, **options)
         self.feedforward_out = nnx.Linear(feedforward * hidden_size, hidden_size, **options)
 
-    def __call__(self, x, lengths, dropout):
+    def __call__(self, x, seq_lengths, dropout):
         """`dropout` maps what attention and feed-forward add to what is added."""
-        x = x + dropout(self.attention(self.attention_norm(x), lengths))
+        x = x + dropout(self.attention(self.attention_norm(x), seq_lengths))
         wide = jax.nn.gelu(self.feedforward_in(self.feedforward_norm(x)), approximate=False)
         return x + dropout(self.feedforward_out(wide))
 
@@ -95,8 +94,8 @@ class Transformer(nnx.Module):
     """Sequences in, sequences out, in the frame of the layers of `qlstm_jax.nnx`; the formula is that of this module.
 
     layer = Transformer(3, 8, num_layers=2, rngs=nnx.Rngs(0))
-    ys = layer(xs, lengths=lengths)               # (B, T, 3) to (B, T, 8)
-    y = layer.last(xs, lengths=lengths)           # (B, 8)
+    ys = layer(xs, seq_lengths=seq_lengths)               # (B, T, 3) to (B, T, 8)
+    y = layer.last(xs, seq_lengths=seq_lengths)           # (B, 8)
 
     It has D·H + 3H + L·((4 + 2F)·H² + (9 + F)·H) parameters.
 
@@ -135,9 +134,9 @@ class Transformer(nnx.Module):
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        base.check_sizes(in_features=in_features, hidden_size=hidden_size, num_layers=num_layers)
-        base.check_sizes(num_heads=num_heads, feedforward=feedforward)
-        base.check_choice("positions", positions, POSITIONS)
+        common.check_sizes(in_features=in_features, hidden_size=hidden_size, num_layers=num_layers)
+        common.check_sizes(num_heads=num_heads, feedforward=feedforward)
+        common.check_choice("positions", positions, POSITIONS)
         check_options(hidden_size, num_heads=num_heads, positions=positions, bidirectional=bidirectional)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout!r}; expected a rate from 0 to below 1")
@@ -154,18 +153,18 @@ class Transformer(nnx.Module):
         self.norm = _norm(hidden_size, **options)
         self.dropout = nnx.Dropout(dropout, rngs=dropout_stream(rngs)) if dropout else None
 
-    def __call__(self, xs, *, lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
+    def __call__(self, xs, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
         """The outputs at every position.
 
         Args:
             xs: (B, T, D).
-            lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
+            seq_lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
             initial_carry, return_carry: must be left out; recurrent layers have a carry.
             deterministic: whether dropout is off; default as set by `train()` and `eval()`.
             rngs: for dropout, an `nnx.Rngs` or a key; default those of the constructor.
 
         Returns:
-            ys (B, T, H), 0 beyond `lengths`.
+            ys (B, T, H), 0 beyond `seq_lengths`.
 
         Raises:
             ValueError: if a shape does not fit, a length lies outside 0..T, or a carry is given or asked for.
@@ -175,20 +174,20 @@ class Transformer(nnx.Module):
                 "a transformer has no carry: it reads each sequence whole. Leave out initial_carry and return_carry, "
                 "or take a recurrent layer of qlstm_jax.nnx."
             )
-        xs, lengths, valid = base.prepare(xs, lengths, self.in_features)
+        xs, seq_lengths, valid = common.check_sequence(xs, seq_lengths, self.in_features)
         dropout = applied(self.dropout, deterministic, rngs)
         x = self.embed(xs)
-        x = x.astype(base.accumulator(x.dtype))
+        x = x.astype(common.accumulator(x.dtype))
         if self.positions == "sinusoidal":
             x = x + sinusoidal(x.shape[1], self.hidden_size)[None]
         for block in self.blocks:
-            x = block(x, lengths, dropout)
+            x = block(x, seq_lengths, dropout)
         ys = self.norm(x).astype(self.embed.dtype)
         return ys if valid is None else jnp.where(valid[:, :, None], ys, jnp.zeros((), ys.dtype))
 
-    def last(self, xs, *, lengths=None, deterministic=None, rngs=None):
+    def last(self, xs, *, seq_lengths=None, deterministic=None, rngs=None):
         """The output at each row's last valid position, (B, H); zeros at length 0. Arguments are those of a call."""
-        ys = self(xs, lengths=lengths, deterministic=deterministic, rngs=rngs)
+        ys = self(xs, seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
         if ys.shape[1] == 0:
             return jnp.zeros((ys.shape[0], ys.shape[2]), ys.dtype)
-        return ys[:, -1] if lengths is None else tree.pick(ys, jnp.asarray(lengths) - 1)
+        return common.last_valid(ys, seq_lengths)

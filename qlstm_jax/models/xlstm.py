@@ -10,13 +10,12 @@ once, or a token at a time by `step`, to the same result. What belongs to xLSTM 
 import jax.numpy as jnp
 from flax import nnx
 
-from qlstm_jax.cells import base
+from qlstm_jax.cells import common
 from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig, capped
 from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
 from qlstm_jax.models.xlstm_config import XLSTMConfig, slstm_positions
 from qlstm_jax.models.xlstm_layers import linear, small_init
 from qlstm_jax.models.xlstm_stack import XLSTMStack, block_kind
-from qlstm_jax.unroll import tree
 
 __all__ = [
     "XLSTM",
@@ -37,7 +36,7 @@ class XLSTMLanguageModel(nnx.Module):
 
     config = XLSTMConfig(vocab_size=256, embedding_size=64, num_blocks=8, slstm_at="7:1")
     model = XLSTMLanguageModel(config, rngs=nnx.Rngs(0))
-    logits, carry = model(tokens, return_carry=True)        # (B, T) to (B, T, 256)
+    carry, logits = model(tokens, return_carry=True)        # (B, T) to (B, T, 256)
     carry, logits = model.step(carry, token)                # one more token, (B,) to (B, 256)
 
     Args:
@@ -63,24 +62,26 @@ class XLSTMLanguageModel(nnx.Module):
         """The carry before the first token, a tuple with one for each block."""
         return self.stack.initialize_carry(batch_size)
 
-    def __call__(self, tokens, *, lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
+    def __call__(
+        self, tokens, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None
+    ):
         """The logits at every position, equal to folding `step`.
 
         Args:
-            tokens: (B, T) integers in 0..V−1, beyond lengths any.
-            lengths, return_carry, deterministic, rngs: as of `XLSTMStack`.
+            tokens: (B, T) integers in 0..V−1, beyond seq_lengths any.
+            seq_lengths, return_carry, deterministic, rngs: as of `XLSTMStack`.
             initial_carry: where to continue from; default `initialize_carry`.
 
         Returns:
-            logits (B, T, V), float32, 0 beyond `lengths`; with return_carry (logits, carry).
+            logits (B, T, V), float32, 0 beyond `seq_lengths`; with return_carry (carry, logits).
 
         Raises:
             ValueError: if tokens are not (B, T) integers, or for what `XLSTMStack` refuses.
         """
         self._check(tokens, 2, "(batch, time)")
-        options = {"lengths": lengths, "carry": initial_carry, "deterministic": deterministic, "rngs": rngs}
-        ys, carry = self.stack(self.embed(tokens), return_carry=True, **options)
-        return (self._logits(ys), carry) if return_carry else self._logits(ys)
+        options = {"seq_lengths": seq_lengths, "carry": initial_carry, "deterministic": deterministic, "rngs": rngs}
+        carry, ys = self.stack(self.embed(tokens), return_carry=True, **options)
+        return (carry, self._logits(ys)) if return_carry else self._logits(ys)
 
     def step(self, carry, tokens):
         """One token a row, (B,) integers to (carry, logits (B, V)), without dropout.
@@ -104,8 +105,8 @@ class XLSTM(nnx.Module):
     """Sequences in, sequences out, in the frame of the layers of `qlstm_jax.nnx`: a linear map and an `XLSTMStack`.
 
     layer = XLSTM(3, 64, num_layers=2, slstm_at="1", rngs=nnx.Rngs(0))
-    ys, carry = layer(xs, return_carry=True)                # (B, T, 3) to (B, T, 64)
-    y = layer.last(xs, lengths=lengths)                     # (B, 64)
+    carry, ys = layer(xs, return_carry=True)                # (B, T, 3) to (B, T, 64)
+    y = layer.last(xs, seq_lengths=seq_lengths)                     # (B, 64)
 
     Args:
         in_features: D.
@@ -139,7 +140,7 @@ class XLSTM(nnx.Module):
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        base.check_sizes(in_features=in_features, hidden_size=hidden_size, num_layers=num_layers)
+        common.check_sizes(in_features=in_features, hidden_size=hidden_size, num_layers=num_layers)
         if bidirectional:
             raise ValueError("bidirectional is True; expected False: an xLSTM reads forward, and its carry goes on")
         config = XLSTMConfig(
@@ -161,27 +162,27 @@ class XLSTM(nnx.Module):
         """The carry before the first token, a tuple with one for each block."""
         return self.stack.initialize_carry(batch_size)
 
-    def __call__(self, xs, *, lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
+    def __call__(self, xs, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
         """The outputs at every position.
 
         Args:
             xs: (B, T, D).
-            lengths, return_carry, deterministic, rngs: as of `XLSTMStack`.
+            seq_lengths, return_carry, deterministic, rngs: as of `XLSTMStack`.
             initial_carry: where to continue from, a tuple with one carry for each block.
 
         Returns:
-            ys (B, T, H), 0 beyond `lengths`; with return_carry (ys, carry).
+            ys (B, T, H), 0 beyond `seq_lengths`; with return_carry (ys, carry).
 
         Raises:
             ValueError: if a shape or carry does not fit, or a length lies outside 0..T.
         """
-        xs, lengths, _ = base.prepare(xs, lengths, self.in_features)
+        xs, seq_lengths, _ = common.check_sequence(xs, seq_lengths, self.in_features)
         options = {"return_carry": return_carry, "deterministic": deterministic, "rngs": rngs}
-        return self.stack(self.embed(xs), lengths=lengths, carry=initial_carry, **options)
+        return self.stack(self.embed(xs), seq_lengths=seq_lengths, carry=initial_carry, **options)
 
-    def last(self, xs, *, lengths=None, deterministic=None, rngs=None):
+    def last(self, xs, *, seq_lengths=None, deterministic=None, rngs=None):
         """The output at each row's last valid position, (B, H); zeros at length 0. Arguments are those of a call."""
-        ys = self(xs, lengths=lengths, deterministic=deterministic, rngs=rngs)
+        ys = self(xs, seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
         if ys.shape[1] == 0:
             return jnp.zeros((ys.shape[0], ys.shape[2]), ys.dtype)
-        return ys[:, -1] if lengths is None else tree.pick(ys, jnp.asarray(lengths) - 1)
+        return common.last_valid(ys, seq_lengths)

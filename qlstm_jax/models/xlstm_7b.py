@@ -5,7 +5,7 @@
     x = x + (σ(u W_o) ⊙ HeadNorm(memory(q, k, v, ĩ, f̃))) W_down
     [g, p] = RMS(x) W_in;  x + (swish(g) ⊙ p) W_out
 
-with `memory` of `qlstm_jax.unroll.matrix_memory`, run in chunks by `qlstm_jax.kernels.mlstm`. RMS and HeadNorm have no
+with `memory` of `qlstm_jax.cells.mlstm.matrix_memory`, run in chunks by `qlstm_jax.cells.mlstm.chunked`. RMS and HeadNorm have no
 bias, and their scale is w. Norms, gates, states and the residual sum are float32 (or wider). The stack and the language
 model are `XLSTMStack` and `XLSTMLanguageModel` of `qlstm_jax.models.xlstm`, given an `MLSTM7BConfig`.
 """
@@ -16,12 +16,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qlstm_jax.cells import base
-from qlstm_jax.kernels import mlstm as kernels
+from qlstm_jax.cells import common, mlstm
+from qlstm_jax.cells.mlstm import matrix_memory
 from qlstm_jax.models.xlstm_blocks import ResidualBlock
 from qlstm_jax.models.xlstm_config import StackConfig, rounded_up
 from qlstm_jax.models.xlstm_layers import HeadNorm, linear, small_init, wang_init
-from qlstm_jax.unroll import matrix_memory
 
 EPSILON = 1e-6
 INPUT_GATE_BIAS = -10.0
@@ -74,7 +73,7 @@ class MLSTM7BBlock(ResidualBlock):
     """The block of this module; the carry is a `matrix_memory.State`.
 
     block = MLSTM7BBlock(MLSTM7BConfig(embedding_size=64, num_blocks=1, num_heads=4), rngs=nnx.Rngs(0))
-    ys, carry = block(xs, return_carry=True)                # (B, T, 64) to (B, T, 64)
+    carry, ys = block(xs, return_carry=True)                # (B, T, 64) to (B, T, 64)
     carry, y = block.step(carry, x)                         # one more token, x (B, 64)
     """
 
@@ -101,17 +100,17 @@ class MLSTM7BBlock(ResidualBlock):
         keys, values = config.key_size // config.num_heads, config.embedding_size // config.num_heads
         return matrix_memory.empty(batch_size, config.num_heads, keys, values, config.dtype)
 
-    def _read(self, x, carry, lengths, dropout, *, one_token=False):
+    def _read(self, x, carry, seq_lengths, dropout, *, one_token=False):
         config, keys = self.config, self.config.key_size
         u = self.norm(x)
         *qkv, o = jnp.split(self.inputs(u), [keys, 2 * keys, 2 * keys + config.embedding_size], axis=-1)
-        gates = capped(base.affine(u, self.gate_kernel[...], self.gate_bias[...], config.dtype), config.gate_cap)
+        gates = capped(common.affine(u, self.gate_kernel[...], self.gate_bias[...], config.dtype), config.gate_cap)
         inputs = [a.reshape(*a.shape[:2], config.num_heads, a.shape[2] // config.num_heads) for a in qkv]
         inputs = [a.astype(config.dtype) for a in inputs] + jnp.split(gates, 2, axis=-1)
         if one_token:
-            h, carry = matrix_memory.step(*(a[:, 0] for a in inputs), carry)
+            carry, h = matrix_memory.step(*(a[:, 0] for a in inputs), carry)
         else:
-            h, carry = kernels.chunkwise(*inputs, carry, lengths=lengths, chunk_size=config.chunk_size)
+            carry, h = mlstm.chunkwise(*inputs, carry, seq_lengths=seq_lengths, chunk_size=config.chunk_size)
         x = x + dropout(self.down(jax.nn.sigmoid(o) * self.head_norm(h.reshape(x.shape))))
         g, p = jnp.split(self.feedforward_in(self.feedforward_norm(x)), 2, axis=-1)
-        return x + dropout(self.feedforward_out(jax.nn.silu(g) * p)), carry
+        return carry, x + dropout(self.feedforward_out(jax.nn.silu(g) * p))

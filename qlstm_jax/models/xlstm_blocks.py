@@ -7,7 +7,7 @@ mLSTM block, x (H) the residual sum and `inner` about 2H:
     ĩ, f̃ = [q, k, v] W_g + b_g                   a number for each head
     x + ((HeadNorm(memory(q, k, v, ĩ, f̃)) + skip ⊙ c) ⊙ swish(z)) W_down
 
-with `memory` of `qlstm_jax.unroll.matrix_memory`, run in chunks by `qlstm_jax.kernels.mlstm`.
+with `memory` of `qlstm_jax.cells.mlstm.matrix_memory`, run in chunks by `qlstm_jax.cells.mlstm.chunked`.
 
 sLSTM block, with the recurrence of `qlstm_jax.cells.slstm` and block-diagonal maps, a block for each head:
 
@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qlstm_jax.cells import base, slstm, slstm_recurrence
-from qlstm_jax.kernels import mlstm as kernels
+from qlstm_jax.cells import common, mlstm, slstm
+from qlstm_jax.cells.mlstm import matrix_memory
 from qlstm_jax.models.xlstm_layers import (
     CausalConv,
     HeadNorm,
@@ -38,7 +38,6 @@ from qlstm_jax.models.xlstm_layers import (
     wang_init,
 )
 from qlstm_jax.nnx.dropout import applied, dropout_stream
-from qlstm_jax.unroll import matrix_memory
 
 
 class MLSTMCarry(NamedTuple):
@@ -52,7 +51,7 @@ class SLSTMCarry(NamedTuple):
     """What passes from token to token in an sLSTM block."""
 
     conv: jax.Array  # (B, W−1, H), the last inputs of the convolution, the oldest first
-    cell: slstm_recurrence.Carry
+    cell: slstm.Carry
 
 
 class ResidualBlock(nnx.Module):
@@ -71,29 +70,29 @@ class ResidualBlock(nnx.Module):
         self.dropout = nnx.Dropout(config.dropout, rngs=dropout_stream(rngs)) if config.dropout else None
         self._build(config, index, rngs)
 
-    def __call__(self, xs, *, lengths=None, carry=None, return_carry=False, deterministic=None, rngs=None):
+    def __call__(self, xs, *, seq_lengths=None, carry=None, return_carry=False, deterministic=None, rngs=None):
         """The outputs at every position, equal to folding `step`.
 
         Args:
             xs: (B, T, H).
-            lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
+            seq_lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
             carry: where to continue from; default `initialize_carry`.
             return_carry: whether to return the carry after each row's last valid position too.
             deterministic: whether dropout is off; default as set by `train()` and `eval()`.
             rngs: for dropout, an `nnx.Rngs` or a key; default those of the constructor.
 
         Returns:
-            ys (B, T, H), float32, 0 beyond `lengths`; with return_carry (ys, carry).
+            ys (B, T, H), float32, 0 beyond `seq_lengths`; with return_carry (carry, ys).
 
         Raises:
             ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
         """
-        xs, lengths, valid = base.prepare(xs, lengths, self.config.embedding_size)
+        xs, seq_lengths, valid = common.check_sequence(xs, seq_lengths, self.config.embedding_size)
         carry = self._start(carry, xs.shape[0])
-        x = xs.astype(base.accumulator(xs.dtype))
-        ys, carry = self._read(x, carry, lengths, applied(self.dropout, deterministic, rngs))
+        x = xs.astype(common.accumulator(xs.dtype))
+        carry, ys = self._read(x, carry, seq_lengths, applied(self.dropout, deterministic, rngs))
         ys = matrix_memory.cleared(ys, valid)
-        return (ys, carry) if return_carry else ys
+        return (carry, ys) if return_carry else ys
 
     def step(self, carry, x):
         """One token, x (B, H) to (carry, y (B, H)), without dropout.
@@ -107,8 +106,8 @@ class ResidualBlock(nnx.Module):
                 "whole sequence call the block."
             )
         carry = self._start(carry, x.shape[0])
-        x = x.astype(base.accumulator(x.dtype))[:, None]
-        ys, carry = self._read(x, carry, None, lambda added: added, one_token=True)
+        x = x.astype(common.accumulator(x.dtype))[:, None]
+        carry, ys = self._read(x, carry, None, lambda added: added, one_token=True)
         return carry, ys[:, 0]
 
     def _start(self, carry, batch):
@@ -151,24 +150,24 @@ class MLSTMBlock(ResidualBlock):
         memory = matrix_memory.empty(batch_size, heads, inner // heads, inner // heads, self.config.dtype)
         return MLSTMCarry(conv=self._no_inputs(batch_size, inner), memory=memory)
 
-    def _read(self, x, carry, lengths, dropout, *, one_token=False):
+    def _read(self, x, carry, seq_lengths, dropout, *, one_token=False):
         config = self.config
         u, z = jnp.split(self.up(self.norm(x)), 2, axis=-1)
         u = u.astype(config.dtype)
-        c, conv = self.conv(u, carry.conv, lengths)
+        c, conv = self.conv(u, carry.conv, seq_lengths)
         c = jax.nn.silu(c)
         q, k = jnp.split(self.query_key(c).astype(config.dtype), 2, axis=-1)
         v = self.value(u).astype(config.dtype)
         gates = jnp.concatenate([q, k, v], axis=-1)
-        gates = base.affine(gates, self.gate_kernel[...], self.gate_bias[...], config.dtype)
+        gates = common.affine(gates, self.gate_kernel[...], self.gate_bias[...], config.dtype)
         heads = (*u.shape[:2], config.num_heads, config.inner_size // config.num_heads)
         inputs = [a.reshape(heads) for a in (q, k, v)] + jnp.split(gates, 2, axis=-1)
         if one_token:
-            h, memory = matrix_memory.step(*(a[:, 0] for a in inputs), carry.memory)
+            memory, h = matrix_memory.step(*(a[:, 0] for a in inputs), carry.memory)
         else:
-            h, memory = kernels.chunkwise(*inputs, carry.memory, lengths=lengths, chunk_size=config.chunk_size)
-        h = self.head_norm(h.reshape(c.shape)) + base.row(self.skip[...], 3) * c
-        return x + dropout(self.down(h * jax.nn.silu(z))), MLSTMCarry(conv=conv, memory=memory)
+            memory, h = mlstm.chunkwise(*inputs, carry.memory, seq_lengths=seq_lengths, chunk_size=config.chunk_size)
+        h = self.head_norm(h.reshape(c.shape)) + common.row(self.skip[...], 3) * c
+        return MLSTMCarry(conv=conv, memory=memory), x + dropout(self.down(h * jax.nn.silu(z)))
 
 
 class SLSTMBlock(ResidualBlock):
@@ -195,24 +194,19 @@ class SLSTMBlock(ResidualBlock):
     def initialize_carry(self, batch_size: int) -> SLSTMCarry:
         """The carry before the first token: all zero."""
         size, dtype = self.config.embedding_size, self.config.dtype
-        return SLSTMCarry(
-            conv=self._no_inputs(batch_size, size), cell=slstm_recurrence.zero_carry(batch_size, size, dtype)
-        )
+        return SLSTMCarry(conv=self._no_inputs(batch_size, size), cell=slstm.zero_carry(batch_size, size, dtype))
 
-    def _read(self, x, carry, lengths, dropout, *, one_token=False):
+    def _read(self, x, carry, seq_lengths, dropout, *, one_token=False):
         dtype, kernel = self.config.dtype, self.recurrent_kernel[...]
         u = self.norm(x).astype(dtype)
-        c, conv = self.conv(u, carry.conv, lengths)
+        c, conv = self.conv(u, carry.conv, seq_lengths)
         gates = jnp.concatenate([self.input_forget(jax.nn.silu(c)), self.cell_output(u)], axis=-1)
-        gates = gates + base.row(self.bias[...], 3)
+        gates = gates + common.row(self.bias[...], 3)
         if one_token:
-            cell, y = slstm_recurrence.recur(kernel, carry.cell, gates[:, 0], dtype=dtype)
+            cell, y = slstm.recur(kernel, carry.cell, gates[:, 0], dtype=dtype)
         else:
-            y, cell = slstm_recurrence.unroll_preactivations(
-                kernel, gates, lengths=lengths, carry=carry.cell, dtype=dtype
-            )
+            cell, y = slstm.unroll_preactivations(kernel, gates, seq_lengths=seq_lengths, carry=carry.cell, dtype=dtype)
         x = x + dropout(self.head_norm(y.reshape(x.shape)))
         g, p = jnp.split(self.feedforward_in(self.feedforward_norm(x)), 2, axis=-1)
-        return x + dropout(self.feedforward_out(jax.nn.gelu(g, approximate=False) * p)), SLSTMCarry(
-            conv=conv, cell=cell
-        )
+        ys = x + dropout(self.feedforward_out(jax.nn.gelu(g, approximate=False) * p))
+        return SLSTMCarry(conv=conv, cell=cell), ys

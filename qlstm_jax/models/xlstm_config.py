@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from qlstm_jax.cells import base
+from qlstm_jax.cells import common
 from qlstm_jax.models.xlstm_layers import HeadNorm
 
 
@@ -65,7 +65,7 @@ class StackConfig:
         """Checks what all have, and the sizes and factors of these names; dtypes are kept as names."""
         sizes = ("embedding_size", "num_blocks", "num_heads", "chunk_size", *sizes)
         sizes += () if self.vocab_size is None else ("vocab_size",)
-        base.check_sizes(**{name: getattr(self, name) for name in sizes})
+        common.check_sizes(**{name: getattr(self, name) for name in sizes})
         for name in (*factors, *(() if self.logit_cap is None else ("logit_cap",))):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number above 0")

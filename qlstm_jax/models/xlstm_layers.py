@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from qlstm_jax.cells import base
+from qlstm_jax.cells import common
 
 EPSILON = 1e-5
 
@@ -48,7 +48,7 @@ def linear(in_features: int, out_features: int, init, *, dtype, param_dtype, rng
         kernel_init=init,
         dtype=dtype,
         param_dtype=param_dtype,
-        preferred_element_type=base.accumulator(dtype),
+        preferred_element_type=common.accumulator(dtype),
         rngs=rngs,
     )
 
@@ -71,12 +71,12 @@ class HeadNorm(nnx.Module):
 
     def __call__(self, x):
         """(..., C) to (..., C)."""
-        heads = x.astype(base.accumulator(x.dtype))
+        heads = x.astype(common.accumulator(x.dtype))
         heads = heads.reshape(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)
         if self.centred:
             heads = heads - jnp.mean(heads, axis=-1, keepdims=True)
         heads = heads * jax.lax.rsqrt(jnp.mean(heads**2, axis=-1, keepdims=True) + self.epsilon)
-        return heads.reshape(x.shape) * base.row(self.offset + self.scale[...].astype(heads.dtype), x.ndim)
+        return heads.reshape(x.shape) * common.row(self.offset + self.scale[...].astype(heads.dtype), x.ndim)
 
 
 class HeadwiseLinear(nnx.Module):
@@ -101,7 +101,7 @@ class HeadwiseLinear(nnx.Module):
         """(B, T, C) to (B, T, G·C), the G results side by side."""
         outputs, heads, size, _ = self.kernel.shape
         x, kernel = x.reshape(*x.shape[:2], heads, size).astype(self.dtype), self.kernel[...].astype(self.dtype)
-        y = jnp.einsum("btnk,gnkj->btgnj", x, kernel, preferred_element_type=base.accumulator(self.dtype))
+        y = jnp.einsum("btnk,gnkj->btgnj", x, kernel, preferred_element_type=common.accumulator(self.dtype))
         return y.reshape(*y.shape[:2], outputs * heads * size)
 
 
@@ -120,23 +120,23 @@ class CausalConv(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), (width, features), param_dtype))
         self.bias = nnx.Param(init(rngs.params(), (features,), param_dtype))
 
-    def __call__(self, x, before, lengths=None):
+    def __call__(self, x, before, seq_lengths=None):
         """A stretch of a stream.
 
         Args:
-            x: (B, T, C), 0 beyond lengths.
+            x: (B, T, C), 0 beyond seq_lengths.
             before: (B, W−1, C), the inputs before it, the oldest first; zeros at the start of a stream.
-            lengths: None or (B,) number of valid positions.
+            seq_lengths: None or (B,) number of valid positions.
 
         Returns:
             (y (B, T, C), the last W−1 valid inputs).
         """
-        steps, wide = x.shape[1], base.accumulator(x.dtype)
+        steps, wide = x.shape[1], common.accumulator(x.dtype)
         seen = jnp.concatenate([before.astype(x.dtype), x], axis=1)
-        y = base.row(self.bias[...].astype(wide), 3)
+        y = common.row(self.bias[...].astype(wide), 3)
         for shift, kernel in enumerate(self.kernel[...].astype(wide)):
-            y = y + base.row(kernel, 3) * seen[:, shift : shift + steps].astype(wide)
-        if lengths is None:
+            y = y + common.row(kernel, 3) * seen[:, shift : shift + steps].astype(wide)
+        if seq_lengths is None:
             return y, seen[:, steps:]
-        index = lengths[:, None] + jnp.arange(before.shape[1], dtype=lengths.dtype)[None]
+        index = seq_lengths[:, None] + jnp.arange(before.shape[1], dtype=seq_lengths.dtype)[None]
         return y, jnp.take_along_axis(seen, index[:, :, None], axis=1)

@@ -7,11 +7,11 @@ An `XLSTMConfig` gives blocks of `qlstm_jax.models.xlstm_blocks` and LayerNorm, 
 import jax
 from flax import nnx
 
-from qlstm_jax.cells import base
+from qlstm_jax.cells import common
+from qlstm_jax.cells.mlstm import matrix_memory
 from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig
 from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
 from qlstm_jax.models.xlstm_config import XLSTMConfig
-from qlstm_jax.unroll import matrix_memory
 
 
 def block_kind(config: XLSTMConfig | MLSTM7BConfig, index: int):
@@ -26,7 +26,7 @@ class XLSTMStack(nnx.Module):
 
     config = XLSTMConfig(embedding_size=64, num_blocks=8, slstm_at="7:1")
     stack = XLSTMStack(config, rngs=nnx.Rngs(0))
-    ys, carry = stack(xs, return_carry=True)
+    carry, ys = stack(xs, return_carry=True)
     carry, y = stack.step(carry, x)                         # one more token, x (B, 64)
 
     Args:
@@ -44,32 +44,32 @@ class XLSTMStack(nnx.Module):
         """The carry before the first token, a tuple with one for each block."""
         return tuple(block.initialize_carry(batch_size) for block in self.blocks)
 
-    def __call__(self, xs, *, lengths=None, carry=None, return_carry=False, deterministic=None, rngs=None):
+    def __call__(self, xs, *, seq_lengths=None, carry=None, return_carry=False, deterministic=None, rngs=None):
         """The outputs at every position, equal to folding `step`.
 
         Args:
             xs: (B, T, H).
-            lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
+            seq_lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
             carry: where to continue from; default `initialize_carry`.
             return_carry: whether to return the carry after each row's last valid position too.
             deterministic: whether dropout is off; default as set by `train()` and `eval()`.
             rngs: for dropout, an `nnx.Rngs` or a key; default those of the constructor.
 
         Returns:
-            ys (B, T, H), 0 beyond `lengths`; with return_carry (ys, carry).
+            ys (B, T, H), 0 beyond `seq_lengths`; with return_carry (carry, ys).
 
         Raises:
             ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
         """
-        xs, lengths, valid = base.prepare(xs, lengths, self.config.embedding_size)
+        xs, seq_lengths, valid = common.check_sequence(xs, seq_lengths, self.config.embedding_size)
         # One key would give every block the same masks.
         rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
         options, ends = {"return_carry": True, "deterministic": deterministic, "rngs": rngs}, []
         for block, start in zip(self.blocks, self._starts(carry), strict=True):
-            xs, end = block(xs, lengths=lengths, carry=start, **options)
+            end, xs = block(xs, seq_lengths=seq_lengths, carry=start, **options)
             ends.append(end)
         ys = matrix_memory.cleared(self.norm(xs).astype(self.config.dtype), valid)
-        return (ys, tuple(ends)) if return_carry else ys
+        return (tuple(ends), ys) if return_carry else ys
 
     def step(self, carry, x):
         """One token, x (B, H) to (carry, y (B, H)), without dropout.

@@ -15,7 +15,7 @@ def default() -> ConfigDict:
             max_length=40,
             mixed_lengths=True,  # one length for each sequence, or one for each batch as in the paper
             curriculum=0.0,  # share of the steps over which the longest length grows evenly from min to max
-            associativity=0.0,  # weight of the penalty of qlstm_jax.cells.pr_lstm_beyond, for pr_lstm
+            associativity=0.0,  # weight of the penalty of qlstm_jax.cells.pr_lstm.regularization, for pr_lstm
         ),
         recall=config_dict.create(
             length=1024,  # tokens of noise

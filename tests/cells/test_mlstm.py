@@ -10,7 +10,7 @@ import pytest
 
 from qlstm_jax.cells import mlstm
 from tests.cells import cases
-from tests.unroll import test_matrix_memory as memory
+from tests.cells import test_matrix_memory as memory
 
 D, H, N, K = 3, 6, 2, 4
 

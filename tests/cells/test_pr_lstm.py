@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from qlstm_jax import interop
-from qlstm_jax.cells import pr_lstm, pr_lstm_merge
+from qlstm_jax.cells import pr_lstm
+from qlstm_jax.cells.pr_lstm import merge as pr_lstm_merge
 from tests.cells import cases, oracles
 
 # Of states below 1 in size, built by different programs from the same float32 sums.

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from qlstm_jax.cells import pr_lstm, pr_lstm_tokens
+from qlstm_jax.cells import pr_lstm
+from qlstm_jax.cells.pr_lstm import tokens as pr_lstm_tokens
+from qlstm_jax.cells.pr_lstm import tree
 from qlstm_jax.nnx import PRLSTM
-from qlstm_jax.unroll import tokens, tree
 from tests.cells import cases
-from tests.cells.test_pr_lstm_beyond import weights
+from tests.cells.test_pr_lstm_regularization import weights
 
 
 def draw(vocabulary, batch, steps):

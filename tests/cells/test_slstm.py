@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qlstm_jax.cells import slstm, slstm_recurrence
-from qlstm_jax.unroll import sequential
+from qlstm_jax.cells import common, slstm
 from tests.cells import cases, oracles
 
 HEADS, SIZE = 2, 3
@@ -28,10 +27,8 @@ def draw(shape, *, scale=1.0, seed=1):
 def plain(recurrent_kernel, z, *, valid=None, carry=None, **options):
     """`recur` folded and differentiated as it stands."""
     dtype = options.get("dtype", "float32")
-    carry = slstm_recurrence.zero_carry(z.shape[0], H, dtype) if carry is None else carry
-    return sequential.scan(
-        lambda c, z_t: slstm_recurrence.recur(recurrent_kernel, c, z_t, **options), carry, z, valid=valid
-    )
+    carry = slstm.zero_carry(z.shape[0], H, dtype) if carry is None else carry
+    return common.scan(lambda c, z_t: slstm.recur(recurrent_kernel, c, z_t, **options), carry, z, valid=valid)
 
 
 def expected_outputs(recurrent_kernel, z, **options):
@@ -77,14 +74,14 @@ def test_official_states_and_outputs(golden):
         carry, y = slstm.step(params, carry, x)
         return carry, (jnp.stack(carry), y)
 
-    start = slstm_recurrence.Carry(*map(jnp.asarray, golden["state0_ycnm_4BH"]))
-    _, (states, folded) = jax.lax.scan(body, start, sequential.time_major(xs))
+    start = slstm.Carry(*map(jnp.asarray, golden["state0_ycnm_4BH"]))
+    _, (states, folded) = jax.lax.scan(body, start, common.time_major(xs))
     close(states.swapaxes(0, 1), golden["all_states_4SBH"][:, 1:])
     expected = golden["y_BNSH"].transpose(0, 2, 1, 3).reshape(folded.shape[1], folded.shape[0], -1)
-    close(sequential.time_major(folded), expected)
+    close(common.time_major(folded), expected)
     for ys, carry in (
         jax.jit(slstm.unroll)(params, xs),
-        jax.jit(slstm_recurrence.unroll_preactivations)(params.recurrent_kernel, xs),
+        jax.jit(slstm.unroll_preactivations)(params.recurrent_kernel, xs),
     ):
         close(ys, expected)
         close(jnp.stack(carry), golden["final_ycnm_4BH"])
@@ -109,12 +106,12 @@ def test_gradient_equals_that_of_the_plain_scan(forget_gate, dtype):
     lengths, steps = np.array([9, 4, 1, 0]), 9
     valid = np.arange(steps)[None, :] < lengths[:, None]
     z = draw((4, steps, 4 * H))
-    carry = slstm_recurrence.Carry(*(draw((4, H), seed=seed) for seed in (2, 3, 4, 5)))
+    carry = slstm.Carry(*(draw((4, H), seed=seed) for seed in (2, 3, 4, 5)))
     carry = carry._replace(y=carry.y.astype(dtype), n=1 + jnp.abs(carry.n))
     options = {"forget_gate": forget_gate, "dtype": dtype}
 
     def fast(r, z, carry):
-        return slstm_recurrence.unroll_preactivations(r, z, lengths=lengths, carry=carry, **options)
+        return slstm.unroll_preactivations(r, z, lengths=lengths, carry=carry, **options)
 
     def slow(r, z, carry):
         return plain(r, z, valid=valid, carry=carry, **options)
@@ -146,7 +143,7 @@ def extremes():
 
 
 @FORGET
-@pytest.mark.parametrize("run", [slstm_recurrence.unroll_preactivations, plain], ids=["unroll", "fold"])
+@pytest.mark.parametrize("run", [slstm.unroll_preactivations, plain], ids=["unroll", "fold"])
 def test_extreme_gates(run, forget_gate):
     """Right values and finite gradients from the first step on, with feedback and without, where gates tie exactly."""
 
@@ -175,10 +172,10 @@ def test_reset_of_some_rows(reset, forget_gate):
     again = np.arange(len(first)) % 2 == 0
 
     def run(r, first, second):
-        ys, carry = slstm_recurrence.unroll_preactivations(r, first, forget_gate=forget_gate)
+        ys, carry = slstm.unroll_preactivations(r, first, forget_gate=forget_gate)
         mask = again[:, None]
         carry = jax.tree.map(lambda a: jnp.where(mask, 0, a) if reset == "select" else a * ~mask, carry)
-        more, carry = slstm_recurrence.unroll_preactivations(r, second, carry=carry, forget_gate=forget_gate)
+        more, carry = slstm.unroll_preactivations(r, second, carry=carry, forget_gate=forget_gate)
         return jnp.sum(ys) + jnp.sum(more) + sum(jnp.sum(a) for a in carry), more
 
     grads, more = jax.jit(jax.grad(run, argnums=(0, 1, 2), has_aux=True))(kernel(), first, second)
@@ -193,9 +190,9 @@ def test_reset_of_some_rows(reset, forget_gate):
 
 def test_nothing_seen_is_told_apart_unit_by_unit():
     """Of two units of one row, one with n = 0 takes m = i and forgets nothing; the other keeps the larger."""
-    carry = slstm_recurrence.Carry(*(jnp.asarray([a]) for a in ([0.0, 0.3], [0.0, 0.5], [0.0, 1.0], [0.0, 2.0])))
+    carry = slstm.Carry(*(jnp.asarray([a]) for a in ([0.0, 0.3], [0.0, 0.5], [0.0, 1.0], [0.0, 2.0])))
     z = jnp.asarray([[-110.0, -110.0, 50.0, 50.0, 1.0, 1.0, 0.0, 0.0]])
-    carry, y = slstm_recurrence.recur(jnp.zeros((1, 2, 8)), carry, z)
+    carry, y = slstm.recur(jnp.zeros((1, 2, 8)), carry, z)
     np.testing.assert_allclose(carry.m, [[-110, 2]], rtol=1e-6)
     np.testing.assert_allclose(carry.n, [[1, 1]], rtol=1e-6)
     np.testing.assert_allclose(y, [[0.5 * np.tanh(1), 0.5 * 0.5]], rtol=1e-6)
@@ -205,9 +202,7 @@ def test_nothing_seen_is_told_apart_unit_by_unit():
 def test_gradient_of_a_zero_carry(i, slope):
     """dy/dc where n = 0 is that of the equations, σ(o) f' / n, with f' limited to 1 where it would overflow."""
     z = jnp.asarray([[i, 0.0, 1.0, 0.0]])
-    grad = jax.grad(lambda carry: slstm_recurrence.recur(jnp.zeros((1, 1, 4)), carry, z)[1][0, 0])(
-        slstm_recurrence.zero_carry(1, 1)
-    )
+    grad = jax.grad(lambda carry: slstm.recur(jnp.zeros((1, 1, 4)), carry, z)[1][0, 0])(slstm.zero_carry(1, 1))
     np.testing.assert_allclose(grad.c, [[slope]], rtol=1e-6)
     np.testing.assert_allclose(grad.n, [[-slope * np.tanh(1)]], rtol=1e-6)
 
@@ -217,9 +212,7 @@ def test_the_stabiliser_is_differentiated():
     z = jnp.zeros((1, 4, 4, 1)).at[0, 1, 0].set(5.0)
 
     def last(z):
-        carry = slstm_recurrence.unroll_preactivations(
-            jnp.zeros((1, 1, 4)), z.reshape(1, 4, 4), forget_gate="exponential"
-        )[1]
+        carry = slstm.unroll_preactivations(jnp.zeros((1, 1, 4)), z.reshape(1, 4, 4), forget_gate="exponential")[1]
         return carry.m[0, 0]
 
     grad = np.asarray(jax.grad(last)(z))[0, :, :, 0]
@@ -232,7 +225,7 @@ def test_padding_of_preactivations_changes_nothing():
 
     def run(r, z, fill):
         dirty = jnp.where(padded[:, :, None], fill, z)
-        ys, carry = slstm_recurrence.unroll_preactivations(r, dirty, lengths=lengths)
+        ys, carry = slstm.unroll_preactivations(r, dirty, lengths=lengths)
         return jnp.sum(ys**2) + sum(jnp.sum(a) for a in carry), (ys, carry)
 
     compiled = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
@@ -244,7 +237,7 @@ def test_padding_of_preactivations_changes_nothing():
 
 def test_heads_are_separate():
     """y_{t-1} of one head reaches no gate of another."""
-    jacobian = jax.jacrev(lambda z: slstm_recurrence.unroll_preactivations(kernel(), z)[0][0, -1])(draw((1, 2, 4 * H)))
+    jacobian = jax.jacrev(lambda z: slstm.unroll_preactivations(kernel(), z)[0][0, -1])(draw((1, 2, 4 * H)))
     reach = np.abs(jacobian[:, 0, 0]).reshape(HEADS, SIZE, 4, HEADS, SIZE).max(axis=(1, 2, 4))
     assert np.all((reach > 0) == np.eye(HEADS, dtype=bool))
 
@@ -288,8 +281,8 @@ def test_bad_preactivations():
     z = jnp.zeros((2, 7, 4 * H))
     for bad in (z[:, 0], z[:, :, 1:], z[None]):
         with pytest.raises(ValueError, match=r"z has shape .*; expected \(batch, time, 24\), four gates"):
-            slstm_recurrence.unroll_preactivations(kernel(), bad)
+            slstm.unroll_preactivations(kernel(), bad)
     with pytest.raises(ValueError, match="forget_gate is 'exp'; expected one of"):
-        slstm_recurrence.unroll_preactivations(kernel(), z, forget_gate="exp")
+        slstm.unroll_preactivations(kernel(), z, forget_gate="exp")
     with pytest.raises(ValueError, match=r"lengths run from 2 to 8; expected 0\.\.7"):
-        slstm_recurrence.unroll_preactivations(kernel(), z, lengths=jnp.array([8, 2]))
+        slstm.unroll_preactivations(kernel(), z, lengths=jnp.array([8, 2]))

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qlstm_jax.cells import pr_lstm, ql_lstm
-from qlstm_jax.unroll import sequential
+from qlstm_jax.cells import common, pr_lstm, ql_lstm
 from tests.cells import cases
 
 STEPS = 33
@@ -254,16 +253,16 @@ def equations(jaxpr):
 @pytest.mark.parametrize("lengths", [None, np.array([7, 4, 1, 0])], ids=["full", "padded"])
 def test_reverse(lengths):
     xs = cases.sequence(4, 7)
-    once = sequential.reverse(xs, lengths)
-    chex.assert_trees_all_equal(sequential.reverse(once, lengths), xs)
+    once = common.reverse(xs, lengths)
+    chex.assert_trees_all_equal(common.reverse(once, lengths), xs)
     for row, reversed_row, n in zip(xs, once, [7] * 4 if lengths is None else lengths, strict=True):
         np.testing.assert_array_equal(reversed_row, np.concatenate([row[:n][::-1], row[n:]]))
 
 
 def test_scan_with_padding():
-    """`sequential.scan` on a sum that can be done by hand."""
+    """`common.scan` on a sum that can be done by hand."""
     xs = jnp.arange(6.0).reshape(2, 3, 1)
     valid = np.array([[True, True, False], [False, True, True]])
-    ys, total = sequential.scan(lambda c, x: (c + x, 10 * (c + x)), jnp.zeros((2, 1)), xs, valid=valid)
+    ys, total = common.scan(lambda c, x: (c + x, 10 * (c + x)), jnp.zeros((2, 1)), xs, valid=valid)
     np.testing.assert_array_equal(ys[:, :, 0], [[0, 10, 0], [0, 40, 90]])
     np.testing.assert_array_equal(total[:, 0], [1, 9])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from qlstm_jax.cells import slstm
+from qlstm_jax.cells import common, slstm
 from qlstm_jax.models.xlstm import (
     XLSTM,
     MLSTMBlock,
@@ -24,7 +24,6 @@ from qlstm_jax.models.xlstm import (
 )
 from qlstm_jax.models.xlstm_layers import CausalConv, HeadNorm
 from qlstm_jax.nnx.dropout import applied
-from qlstm_jax.unroll import sequential
 
 B, T, H, N, V = 4, 7, 8, 2, 5
 LENGTHS = np.array([7, 0, 4, 1], np.int32)
@@ -73,7 +72,7 @@ def run(module, xs, lengths, carry, weights):
 @jax.jit
 def fold(module, xs, lengths, carry):
     """`step` over the valid part of each row."""
-    return sequential.scan(module.step, carry, xs, valid=sequential.valid_mask(lengths, xs.shape[1]))
+    return common.scan(module.step, carry, xs, valid=common.valid_mask(lengths, xs.shape[1]))
 
 
 @cache

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from qlstm_jax.cells import common
 from qlstm_jax.models.generate import generate
 from qlstm_jax.models.xlstm import XLSTMConfig, XLSTMLanguageModel, XLSTMStack
 from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig
-from qlstm_jax.unroll import sequential
 
 B, T, H, N, V = 3, 7, 8, 2, 11
 CONFIG = MLSTM7BConfig(embedding_size=H, num_blocks=3, num_heads=N, feedforward_multiple=8, gate_cap=2.5, chunk_size=3)
@@ -117,7 +117,7 @@ def test_streams_and_padding(block):
     spoilt = np.where(VALID[:, :, None], XS, np.nan)
     chex.assert_trees_all_equal((outputs, gradients), run(block, spoilt, LENGTHS, carry))
     valid = jnp.asarray(VALID)
-    folded = jax.jit(lambda xs: sequential.scan(block.step, carry, xs, valid=valid))(XS)
+    folded = jax.jit(lambda xs: common.scan(block.step, carry, xs, valid=valid))(XS)
     chex.assert_trees_all_close(outputs, folded, rtol=2e-5, atol=2e-5)
     assert not np.any(outputs[0][~VALID]) and not np.any(gradients[1][~VALID])
     assert all(np.any(a) for a in jax.tree.leaves(gradients))
@@ -152,7 +152,7 @@ def read(model, tokens, lengths, carry):
 @jax.jit
 def fold(model, tokens, lengths, carry):
     """`step` over the valid part of each row."""
-    return sequential.scan(model.step, carry, tokens, valid=sequential.valid_mask(lengths, T))
+    return common.scan(model.step, carry, tokens, valid=common.valid_mask(lengths, T))
 
 
 def test_language_model_against_oracle(model):

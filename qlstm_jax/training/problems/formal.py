@@ -49,16 +49,16 @@ class FormalProblem(Problem):
 
     def logits(self, model, batch, rngs=None):
         """Logits (B, M, output_size) at the positions of the answer. A single answer takes the last state alone."""
-        if hasattr(model.layer, "of_tokens"):
+        if hasattr(model.layer, "from_tokens"):
             ids, total = self.task.tape(batch)
             inputs = jnp.eye(self.task.input_size + 1), ids
-            run, last = model.of_tokens, model.last_of_tokens
+            run, last = model.from_tokens, model.last_from_tokens
         else:
             xs, total = self.task.frame(batch)
             inputs, run, last = (xs,), model, model.last
         if self.single:
-            return last(*inputs, lengths=total, rngs=rngs)[:, None]
-        return self.task.outputs(run(*inputs, lengths=total, rngs=rngs), batch)
+            return last(*inputs, seq_lengths=total, rngs=rngs)[:, None]
+        return self.task.outputs(run(*inputs, seq_lengths=total, rngs=rngs), batch)
 
     def loss(self, model, batch, rngs):
         """Cross-entropy by sequence, and the associativity penalty if there is one; accuracy by token."""
@@ -67,7 +67,7 @@ class FormalProblem(Problem):
         rows, loss = batch.lengths.shape[0], self.task.loss(logits, batch)
         if self.config.formal.associativity:
             xs, total = self.task.frame(batch)
-            loss = loss + self.config.formal.associativity * model.layer.associativity(xs, lengths=total, rngs=rngs)
+            loss = loss + self.config.formal.associativity * model.layer.associativity(xs, seq_lengths=total, rngs=rngs)
         return {
             "loss": rows * loss,
             "weight": jnp.float32(rows),

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from qlstm_jax.cells.common import where
 from qlstm_jax.data import corpus as corpora
 from qlstm_jax.data import tfds_corpus
 from qlstm_jax.data.batching import stream
@@ -21,7 +22,6 @@ from qlstm_jax.training import plots
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.problems.base import Problem
 from qlstm_jax.training.problems.models import token_model
-from qlstm_jax.unroll.sequential import where
 
 PARTS = ("train", "validation", "test")
 CONTEXT = 4  # windows of training that the picture's contexts are long
@@ -136,14 +136,14 @@ class LMProblem(Problem):
     def continued_loss(self, model, batch, rngs, carry):
         """The same from the carry of the window before, which a stream that begins drops."""
         carry = where(batch.starts, model.initialize_carry(batch.starts.shape[0]), carry)
-        logits, carry = model(batch.tokens[:, :-1], initial_carry=carry, return_carry=True, rngs=rngs)
+        carry, logits = model(batch.tokens[:, :-1], initial_carry=carry, return_carry=True, rngs=rngs)
         return _sums(logits, batch.tokens[:, 1:]), carry
 
     def _score(self, graphdef, params, batch, carry):
         """(nats by position (T,) as a mean over the rows, accuracy, carry)."""
         model = nnx.merge(graphdef, params)
         ids, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
-        logits, carry = (model(ids), None) if carry is None else model(ids, initial_carry=carry, return_carry=True)
+        carry, logits = (None, model(ids)) if carry is None else model(ids, initial_carry=carry, return_carry=True)
         losses, right = _by_token(logits, targets)
         return jnp.mean(losses, axis=0), jnp.mean(right), carry
 

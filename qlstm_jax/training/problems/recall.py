@@ -27,5 +27,5 @@ class RecallProblem(SampledProblem):
 
     def rows(self, model, batch, rngs):
         """Cross-entropy and accuracy of the class."""
-        logits = model(batch.ids, lengths=batch.lengths, rngs=rngs)
+        logits = model(batch.ids, seq_lengths=batch.lengths, rngs=rngs)
         return classification_rows(logits, batch.labels, jnp.ones(batch.labels.shape), batch.lengths)

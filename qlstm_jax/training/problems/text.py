@@ -30,7 +30,7 @@ class TextProblem(Problem):
             self._learn_vocabulary()
         self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
         self.label_names = tuple(json.loads((self.folder / "labels.json").read_text()))
-        self._logits = jax.jit(lambda graphdef, p, ids, n: nnx.merge(graphdef, p)(ids, lengths=n), static_argnums=0)
+        self._logits = jax.jit(lambda graphdef, p, ids, n: nnx.merge(graphdef, p)(ids, seq_lengths=n), static_argnums=0)
 
     def _learn_vocabulary(self):
         train, options = self.parts["train"], self.config.text
@@ -110,7 +110,7 @@ class TextProblem(Problem):
 
     def loss(self, model, batch, rngs):
         """Cross-entropy and accuracy of the label; filler rows weigh nothing."""
-        logits = model(batch.ids, lengths=batch.lengths, rngs=rngs)
+        logits = model(batch.ids, seq_lengths=batch.lengths, rngs=rngs)
         smoothing = self.config.text.label_smoothing
         return classification_sums(logits, batch.labels, batch.weights, batch.lengths, smoothing=smoothing)
 

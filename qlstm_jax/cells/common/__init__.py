@@ -1,0 +1,52 @@
+"""What several cells use: params, products, masks, checks at the door, initial values, the plain scan."""
+
+from qlstm_jax.cells.common.checks import check_carry, check_choice, check_sequence, check_sizes, check_step
+from qlstm_jax.cells.common.initializers import chrono_bias, lecun_normal, orthogonal
+from qlstm_jax.cells.common.masks import (
+    at_position,
+    last_valid,
+    reverse,
+    shift_left,
+    shift_right,
+    time_major,
+    valid_mask,
+    where,
+)
+from qlstm_jax.cells.common.params import params_dataclass, static
+from qlstm_jax.cells.common.products import accumulator, affine, kernel_gradient, matmul, row
+from qlstm_jax.cells.common.protocol import COMMON_KEYWORDS, Cell, cell_options, last_by_unroll, option_docs
+from qlstm_jax.cells.common.scan import scan, scan_time_major, unroll
+
+__all__ = [
+    "COMMON_KEYWORDS",
+    "Cell",
+    "accumulator",
+    "affine",
+    "at_position",
+    "cell_options",
+    "check_carry",
+    "check_choice",
+    "check_sequence",
+    "check_sizes",
+    "check_step",
+    "chrono_bias",
+    "kernel_gradient",
+    "last_by_unroll",
+    "last_valid",
+    "lecun_normal",
+    "matmul",
+    "option_docs",
+    "orthogonal",
+    "params_dataclass",
+    "reverse",
+    "row",
+    "scan",
+    "scan_time_major",
+    "shift_left",
+    "shift_right",
+    "static",
+    "time_major",
+    "unroll",
+    "valid_mask",
+    "where",
+]

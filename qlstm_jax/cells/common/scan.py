@@ -1,0 +1,79 @@
+"""A recurrence run one step after another with `lax.scan`: the reference that every other way must equal."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree
+
+from qlstm_jax.cells.common.checks import check_carry, check_sequence
+from qlstm_jax.cells.common.masks import time_major, where
+
+Carry = TypeVar("Carry")
+Step = Callable[[Carry, Any], tuple[Carry, Any]]
+
+
+def scan(
+    step: Step[Carry], carry: Carry, inputs: PyTree, *, valid: Bool[Array, "batch time"] | None = None
+) -> tuple[Carry, PyTree]:
+    """Folds `step(carry, x) -> (carry, y)` over the time axis of `inputs`.
+
+    Args:
+        step: maps a carry and one time step of `inputs`, a pytree of (B, ...), to the next carry and an output.
+        carry: pytree of (B, ...) arrays.
+        inputs: pytree of (B, T, ...) arrays.
+        valid: optional (B, T) booleans. Where false, the carry passes through unchanged and the output is 0.
+
+    Returns:
+        (carry, outputs), the outputs a pytree of (B, T, ...).
+    """
+    carry, ys = scan_time_major(step, carry, time_major(inputs), valid=None if valid is None else valid.T)
+    return carry, time_major(ys)
+
+
+def scan_time_major(
+    step: Step[Carry], carry: Carry, inputs: PyTree, *, valid: Bool[Array, "time batch"] | None = None
+) -> tuple[Carry, PyTree]:
+    """`scan` over inputs (T, B, ...) and valid (T, B), to outputs (T, B, ...): as `lax.scan` has them, no copies."""
+
+    def body(carry: Carry, x_and_valid: tuple[Any, Any]) -> tuple[Carry, Any]:
+        x, ok = x_and_valid
+        new, y = step(carry, x)
+        if ok is not None:
+            new = where(ok, new, carry)
+            y = where(ok, y, jax.tree.map(jnp.zeros_like, y))
+        return new, y
+
+    return jax.lax.scan(body, carry, (inputs, valid))
+
+
+def unroll(
+    params: Any,
+    xs: Array,
+    seq_lengths: Any,
+    carry: Carry | None,
+    *,
+    initial_carry: Callable[[Any, int], Carry],
+    project: Callable[[Any, Array], PyTree],
+    recur: Callable[[Any, Carry, Any], tuple[Carry, Any]],
+) -> tuple[Carry, Array]:
+    """The `unroll` of a cell whose input product can be taken out of the recurrence.
+
+    Args:
+        params: of the cell.
+        xs: (B, T, D).
+        seq_lengths: as given to the cell's own `unroll`.
+        carry: where to continue from; default `initial_carry`.
+        initial_carry: of the cell.
+        project: (params, xs) -> pre-activations, taken for all positions at once, of time-major xs (T, B, D).
+        recur: (params, carry, pre-activations of one position) -> (carry, y), the rest of the cell's step.
+    """
+    xs, _, valid = check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
+    expected = initial_carry(params, xs.shape[0])
+    carry = expected if carry is None else check_carry(carry, expected)
+    projected = project(params, time_major(xs))
+    valid = None if valid is None else valid.T
+    carry, ys = scan_time_major(partial(recur, params), carry, projected, valid=valid)
+    return carry, time_major(ys)

@@ -1,0 +1,195 @@
+"""QL-LSTM (arXiv 2512.06582): one affine map shared by all gates, and an additive memory written once a block.
+
+The paper fixes the two mechanisms and their effects, not every formula; what it leaves open is marked [ours].
+
+PSUG (parameter-shared unified gating), at each token, j in i, f, g, o:
+
+    u_t   = x_t W + (h_{t-1} + s_k) U               W (D, H), U (H, H): the only token-level matrices
+    z^j   = α_j ⊙ u_t + β_j                         α, β (4, H)                                     [ours]
+    c_t   = σ(z^f) ⊙ c_{t-1} + σ(z^i) ⊙ tanh(z^g)
+    h_t   = σ(z^o) ⊙ tanh(c_t)
+    y_t   = h_t + s_k
+
+HGR-ASC (hierarchical gated recurrence with additive skip connections), over blocks of L tokens, k blocks completed:
+
+    p_k     = mean of h over block k                the block's summary
+    v       = p_k P + s_k Q                         P, Q (H, H)                                     [ours]
+    m_{k+1} = m_k + σ(a_i ⊙ v + b_i) ⊙ tanh(a_g ⊙ v + b_g)      forget-free: ∂m_{k+1}/∂m_k = I + …
+    s_k     = γ ⊙ m_k / sqrt(ε + mean_h(m_k²))      m_0 = 0, so s_0 = 0; ε = 1                      [ours]
+
+Blocks are counted from the start of a stream; one that is not complete writes nothing. The division bounds the use
+of the memory whatever its length and leaves a small memory small. Parameters at D = H: 4H² + 13H, an LSTM's 8H² + 4H.
+
+`sharing` says how many maps W, U there are: "full", one; "gates", one for i, f, o and one for g; "none", four, the
+standard LSTM, whose α is 1 and no parameter. `skip=False` leaves out HGR-ASC (s = 0).
+
+`block.py` computes these formulas over a block's tokens, this file is what a user calls.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from qlstm_jax.cells import common
+from qlstm_jax.cells.ql_lstm import blockwise, kernel
+from qlstm_jax.cells.ql_lstm.block import SHARING, Carry, block
+
+
+@common.params_dataclass
+class Params:
+    """Weights; G maps side by side (1, 2 or 4), gates in the order i, f, g, o."""
+
+    input_kernel: jax.Array  # W (D, G·H)
+    recurrent_kernel: jax.Array  # U (H, G·H)
+    gate_scale: jax.Array | None  # α (4, H); None where no map is shared
+    gate_bias: jax.Array  # β (4, H)
+    summary_kernel: jax.Array | None = None  # P (H, H); this and all below None without skip
+    memory_kernel: jax.Array | None = None  # Q (H, H)
+    write_scale: jax.Array | None = None  # a_i, a_g (2, H)
+    write_bias: jax.Array | None = None  # b_i, b_g (2, H)
+    read_scale: jax.Array | None = None  # γ (H,)
+    sharing: str = common.static(default="full")
+    block_size: int = common.static(default=32)
+    epsilon: float = common.static(default=1.0)
+    remat: bool = common.static(default=False)
+    dtype: str = common.static(default="float32")
+
+    @property
+    def skip(self) -> bool:
+        """Whether the cell has the block memory."""
+        return self.read_scale is not None
+
+
+def init(
+    key,
+    input_size: int,
+    hidden_size: int,
+    *,
+    sharing: str = "full",
+    block_size: int = 32,
+    skip: bool = True,
+    epsilon: float = 1.0,
+    forget_bias: float = 1.0,
+    chrono: int = 0,
+    remat: bool = False,
+    dtype="float32",
+    param_dtype="float32",
+) -> Params:
+    """Draws parameters: W, P lecun normal; U, Q orthogonal; rows of α and a 1 ± 0.5 at random; γ = 1, other biases 0.
+
+    Were the rows of α equal, all gates would start equal and separate slowly.
+
+    Args:
+        key: a PRNG key.
+        input_size: D.
+        hidden_size: H.
+        sharing: "full", "gates" or "none".
+        block_size: L, tokens a block.
+        skip: whether there is a block memory.
+        epsilon: ε of the memory's read.
+        forget_bias: β_f at the start. With 2 or 3 more of a token lasts until its block is summed up, and far recall is
+            learnt several times as fast; short texts are classified worse.
+        chrono: the longest dependence in tokens, for chrono initialisation in place of forget_bias: β_f is drawn by
+            `common.chrono_bias` and β_i is its negative. What must be kept to the token, as in the adding problem, is
+            learnt with it alone. 0: forget_bias.
+        remat: whether the gradient keeps only what passes between blocks and computes each block again: besides
+            inputs and outputs, memory for T/L + L tokens instead of T, and more time.
+        dtype: of activations and products; gates, sums, c and the memory are float32 whatever it is.
+        param_dtype: of the stored weights.
+
+    Raises:
+        ValueError: for a size that is not a positive integer, an unknown sharing, epsilon not above 0, chrono neither
+            0 nor an integer from 3 on, or chrono with a forget_bias other than 1.
+    """
+    common.check_sizes(input_size=input_size, hidden_size=hidden_size, block_size=block_size)
+    common.check_choice("sharing", sharing, tuple(SHARING))
+    if not epsilon > 0:
+        raise ValueError(f"epsilon is {epsilon!r}; expected a number above 0")
+    if chrono and forget_bias != 1:
+        raise ValueError(f"chrono is {chrono!r} and forget_bias {forget_bias!r}; expected chrono=0 or forget_bias=1")
+    h, maps = hidden_size, 1 + max(SHARING[sharing])
+    keys = jax.random.split(key, 6)
+
+    def apart(key, rows):
+        return 1 + 0.5 * jax.random.rademacher(key, (rows, h), param_dtype)
+
+    bias = jnp.zeros((4, h), param_dtype).at[1].set(forget_bias)
+    if chrono:
+        keep = common.chrono_bias(jax.random.fold_in(key, 6), h, chrono, param_dtype)
+        bias = bias.at[0].set(-keep).at[1].set(keep)
+    memory = {}
+    if skip:
+        memory = {
+            "summary_kernel": common.lecun_normal(keys[3], (h, h), param_dtype),
+            "memory_kernel": common.orthogonal(keys[4], h, 1, param_dtype),
+            "write_scale": apart(keys[5], 2),
+            "write_bias": jnp.zeros((2, h), param_dtype),
+            "read_scale": jnp.ones((h,), param_dtype),
+        }
+    return Params(
+        input_kernel=common.lecun_normal(keys[0], (input_size, maps * h), param_dtype),
+        recurrent_kernel=common.orthogonal(keys[1], h, maps, param_dtype),
+        gate_scale=None if sharing == "none" else apart(keys[2], 4),
+        gate_bias=bias,
+        sharing=sharing,
+        block_size=block_size,
+        epsilon=float(epsilon),
+        remat=bool(remat),
+        dtype=jnp.dtype(dtype).name,
+        **memory,
+    )
+
+
+def initial_carry(params: Params, batch_size: int) -> Carry:
+    """The carry before the first token: all zero."""
+    shape, wide = (batch_size, params.gate_bias.shape[1]), common.accumulator(params.dtype)
+    carry = Carry(c=jnp.zeros(shape, wide), h=jnp.zeros(shape, params.dtype))
+    if not params.skip:
+        return carry
+    position = jnp.zeros((batch_size,), jnp.int32)
+    return carry._replace(memory=jnp.zeros(shape, wide), summary=jnp.zeros(shape, wide), position=position)
+
+
+def step(params: Params, carry: Carry, x):
+    """One token: x (B, D) to y (B, H), with the next carry first.
+
+    Raises:
+        ValueError: if x is not (B, D).
+    """
+    common.check_step(x, params.input_kernel.shape[0])
+    carry, ys = block(params, kernel.plain, carry, x[None], None)
+    return carry, ys[0]
+
+
+def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None, plain: bool = False):
+    """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`.
+
+    A scan over blocks holds a scan over tokens. The product with W is taken for all positions of a block at once, and
+    the block memory costs one part in L.
+
+    Args:
+        params: from `init`.
+        xs: (B, T, D).
+        seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        carry: where to continue from; default `initial_carry`. Its rows may stand at different places in their blocks.
+        plain: whether JAX itself differentiates the scan over tokens: slower, but in any mode. The fast path,
+            `qlstm_jax.cells.ql_lstm.kernel`, is for first derivatives in reverse mode.
+
+    Raises:
+        ValueError: if a shape does not fit, or a length lies outside 0..T.
+    """
+    xs, seq_lengths, valid = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
+    run = partial(block, params, kernel.plain if plain else kernel.fast)
+    return blockwise.unroll(
+        jax.checkpoint(run) if params.remat else run,
+        initial_carry(params, xs.shape[0]) if carry is None else carry,
+        xs,
+        seq_lengths=seq_lengths,
+        valid=valid,
+        block_size=params.block_size,
+        position=None if carry is None else carry.position,
+    )
+
+
+last = common.last_by_unroll(unroll)

@@ -1,0 +1,145 @@
+"""The sLSTM of xLSTM (arXiv 2405.04517, section 2.2 and appendix A.1): exponential gates, a normaliser, heads.
+
+[i, f, z, o] = split4(x_t W + y_{t-1} R + b)      W (D, 4H), b (4H,); R block-diagonal: N heads of K = H / N
+log f  = log σ(f) + m_{t-1}                       or f + m_{t-1} with forget_gate="exponential"
+m_t    = max(i, log f), but i where n_{t-1} = 0   element by element
+i' = exp(i - m_t);  f' = exp(log f - m_t)
+c_t    = f' ⊙ c_{t-1} + i' ⊙ tanh(z)
+n_t    = f' ⊙ n_{t-1} + i'
+y_t    = σ(o) ⊙ c_t / n_t
+
+The stabiliser m cancels in y and keeps both exponentials at 1 or below. Where n is 0, as in a carry of zeros, nothing
+has been seen and m = 0 stands for nothing: max alone would make 0 / 0 of an i below about -103.
+
+A row of 4H pre-activations holds the gates side by side in the order i, f, z, o, and within a gate its heads.
+
+`recurrence.py` computes all that comes after "x_t W + b", for this cell and for one inside a block.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from qlstm_jax.cells import common
+from qlstm_jax.cells.slstm.recurrence import FORGET_GATES, Carry, recur, run, zero_carry
+
+
+@common.params_dataclass
+class Params:
+    """Weights of the cell, gates side by side in the order i, f, z, o."""
+
+    input_kernel: jax.Array  # W (D, 4H)
+    recurrent_kernel: jax.Array  # R (N, K, 4K), each head's block: its y to its four gates side by side
+    bias: jax.Array  # b (4H,)
+    forget_gate: str = common.static(default="sigmoid")
+    dtype: str = common.static(default="float32")
+
+    @property
+    def num_heads(self) -> int:
+        """N."""
+        return self.recurrent_kernel.shape[0]
+
+
+def powerlaw_forget_bias(head_size: int, rho: float):
+    """The official forget bias `powerlaw_blockdependent` of one head: from 5 down to -7, rates of all kinds.
+
+    b_d = 5 - 12 (d / (K - 1))^(0.3 + 1.3 ρ), d = 0..K-1; a head of one unit has 5.
+
+    Args:
+        head_size: K.
+        rho: ρ, the place of the block in its stack, from 0 for the first to 1 for the last.
+
+    Returns:
+        (K,) float32.
+
+    Raises:
+        ValueError: if head_size is no positive integer, or rho outside 0..1.
+    """
+    common.check_sizes(head_size=head_size)
+    if not 0 <= rho <= 1:
+        raise ValueError(f"the place of the block is {rho!r}; expected a number from 0 (first) to 1 (last)")
+    place = jnp.arange(head_size, dtype=jnp.float32) / max(head_size - 1, 1)
+    return 5 - 12 * place ** (0.3 + 1.3 * rho)
+
+
+def init(
+    key,
+    input_size: int,
+    hidden_size: int,
+    *,
+    num_heads: int = 1,
+    forget_gate: str = "sigmoid",
+    block_position: float = 0.0,
+    dtype="float32",
+    param_dtype="float32",
+) -> Params:
+    """Draws parameters: W lecun normal, R zero as in the official code, b zero but `powerlaw_forget_bias` for f.
+
+    Args:
+        key: a PRNG key.
+        input_size: D.
+        hidden_size: H.
+        num_heads: N, a divisor of H. y_{t-1} reaches the gates of its own head alone.
+        forget_gate: "sigmoid", or "exponential", which the paper has and the official code lacks.
+        block_position: ρ of the forget bias.
+        dtype: of activations and products; gates, sums, c, n and m are float32 whatever it is.
+        param_dtype: of the stored weights.
+
+    Raises:
+        ValueError: for a size that is no positive integer, heads that do not divide H, an unknown forget gate, or a
+            block position outside 0..1.
+    """
+    common.check_sizes(input_size=input_size, hidden_size=hidden_size, num_heads=num_heads)
+    common.check_choice("forget_gate", forget_gate, FORGET_GATES)
+    if hidden_size % num_heads:
+        raise ValueError(
+            f"hidden_size is {hidden_size} and num_heads {num_heads}; expected a hidden_size that is a multiple of "
+            "num_heads, as all heads are of one size"
+        )
+    size = hidden_size // num_heads
+    forget_bias = jnp.tile(powerlaw_forget_bias(size, block_position), num_heads)
+    return Params(
+        input_kernel=common.lecun_normal(key, (input_size, 4 * hidden_size), param_dtype),
+        recurrent_kernel=jnp.zeros((num_heads, size, 4 * size), param_dtype),
+        bias=jnp.zeros((4, hidden_size), param_dtype).at[1].set(forget_bias.astype(param_dtype)).reshape(-1),
+        forget_gate=forget_gate,
+        dtype=jnp.dtype(dtype).name,
+    )
+
+
+def initial_carry(params: Params, batch_size: int) -> Carry:
+    """The carry before the first token: all zero. Setting rows of a carry to zero starts them anew."""
+    return zero_carry(batch_size, params.bias.shape[0] // 4, params.dtype)
+
+
+def step(params: Params, carry: Carry, x):
+    """One token: x (B, D) to y (B, H), with the next carry first.
+
+    Raises:
+        ValueError: if x is not (B, D).
+    """
+    common.check_step(x, params.input_kernel.shape[0])
+    z = common.affine(x, params.input_kernel, params.bias, params.dtype)
+    return recur(params.recurrent_kernel, carry, z, forget_gate=params.forget_gate, dtype=params.dtype)
+
+
+def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None):
+    """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`.
+
+    The product with W is taken for all positions at once, outside the recurrence; `kernel.py` runs the rest, and
+    has a gradient of its own, so that only reverse-mode differentiation (`jax.grad`, `jax.vjp`) goes through.
+
+    Args:
+        params: from `init`.
+        xs: (B, T, D).
+        seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        carry: where to continue from; default `initial_carry`.
+
+    Raises:
+        ValueError: if a shape does not fit, or a length lies outside 0..T.
+    """
+    xs, _, valid = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
+    z = common.affine(xs, params.input_kernel, params.bias, params.dtype)
+    return run(params.recurrent_kernel, z, valid, carry, params.forget_gate, params.dtype)
+
+
+last = common.last_by_unroll(unroll)

@@ -1,1 +1,0 @@
-"""The fast paths, each beside the plain path that it must equal."""

@@ -1,0 +1,242 @@
+"""What the PR-LSTM has beyond its paper: options of the merge, random left offsets, the associativity penalty."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+from qlstm_jax import linen as linen_layers
+from qlstm_jax.cells import pr_lstm
+from qlstm_jax.cells.pr_lstm import merge as pr_lstm_merge
+from qlstm_jax.cells.pr_lstm import offset, regularization
+from qlstm_jax.nnx import PRLSTM
+from tests.cells import cases
+
+H = 4
+
+
+def weights(**options):
+    params = pr_lstm.init(jax.random.key(0), cases.D, H, **options)
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda a: a + jnp.asarray(0.3 * rng.normal(size=a.shape), a.dtype), params)
+
+
+def test_identity_values():
+    params = pr_lstm.init(jax.random.key(0), cases.D, H, value_init="identity", refinements=2)
+    plain = pr_lstm.init(jax.random.key(0), cases.D, H, refinements=2)
+    g = slice(H, 2 * H)
+    np.testing.assert_array_equal(params.merge_kernel[:, g], np.tile(np.eye(H) / 2, (2, 1)))
+    np.testing.assert_array_equal(params.refine_kernel[1, :, g], np.eye(H))
+    for kernel, other in [
+        (params.merge_kernel, plain.merge_kernel),
+        (params.refine_kernel[0], plain.refine_kernel[0]),
+    ]:
+        np.testing.assert_array_equal(np.delete(kernel, np.r_[g], axis=1), np.delete(other, np.r_[g], axis=1))
+    rnn = pr_lstm.init(jax.random.key(0), cases.D, H, value_init="identity", cell="rnn")
+    np.testing.assert_array_equal(rnn.merge_kernel, np.tile(np.eye(H) / 2, (2, 1)))
+
+
+def test_forget_bias():
+    params = pr_lstm.init(jax.random.key(0), cases.D, H, forget_bias=2.0)
+    np.testing.assert_array_equal(params.merge_bias, [0] * 3 * H + [2] * 2 * H)
+    np.testing.assert_array_equal(params.refine_bias, [[0] * 3 * H + [2] * H])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"norm": "layer"}, "norm is 'layer'; expected one of 'none', 'rms'"),
+        ({"value_init": "zero"}, "value_init is 'zero'"),
+        ({"norm": "rms", "cell": "rnn"}, "expected 'none' and 0 with cell='rnn'"),
+        ({"forget_bias": 1.0, "cell": "rnn"}, "expected 'none' and 0 with cell='rnn'"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        pr_lstm.init(jax.random.key(0), 2, 2, **options)
+
+
+def test_rms_norm_by_hand():
+    """One merge in numpy, with a γ of each cell's own."""
+    params = weights(norm="rms")
+    rng = np.random.default_rng(2)
+    left, right = (pr_lstm.State(*(jnp.asarray(rng.normal(size=(1, H)), jnp.float32) for _ in range(2))) for _ in "lr")
+
+    def cell(z, children, gamma):
+        i, g, o, *forget = np.split(z, 3 + len(children), axis=-1)
+        c = expit(i) * np.tanh(g) + sum(expit(f) * child for f, child in zip(forget, children, strict=True))
+        c = gamma * c / np.sqrt(1e-6 + np.mean(c**2))
+        return expit(o) * np.tanh(c), c
+
+    def expit(z):
+        return 1 / (1 + np.exp(-z))
+
+    p = cases.as_arrays(params)
+    h, c = cell(
+        np.concatenate([left.h, right.h], axis=-1) @ p["merge_kernel"] + p["merge_bias"],
+        [np.asarray(left.c), np.asarray(right.c)],
+        p["norm_scale"][0],
+    )
+    h, c = cell(h @ p["refine_kernel"][0] + p["refine_bias"][0], [c], p["norm_scale"][1])
+    chex.assert_trees_all_close(pr_lstm_merge.combine(params, left, right), pr_lstm.State(h, c), rtol=1e-5, atol=1e-6)
+
+
+def test_norm_streams_and_remat_changes_nothing(monkeypatch):
+    monkeypatch.setattr(pr_lstm_merge, "GROUP", 1)  # so that 6 merges are computed in two groups
+    plain, xs = weights(norm="rms"), cases.sequence(2, 7)
+    again = weights(norm="rms", remat=True)
+    folded = cases.fold(pr_lstm, plain, xs, jnp.array([7, 4]))[0]
+
+    def run(params):
+        ys, _ = pr_lstm.unroll(params, xs, lengths=np.array([7, 4]))
+        return jnp.sum(ys**2), ys
+
+    grad = jax.jit(jax.grad(run, has_aux=True))
+    chex.assert_trees_all_close(grad(plain)[1], folded, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(jax.tree.leaves(grad(plain)), jax.tree.leaves(grad(again)), rtol=1e-5, atol=1e-6)
+
+
+def span(params, xs):
+    """The state of the whole of xs (T, D) under a perfectly balanced tree, T a power of two; plainly recursive."""
+    if len(xs) == 1:
+        return pr_lstm.leaf(params, xs)
+    half = len(xs) // 2
+    return pr_lstm_merge.combine(params, span(params, xs[:half]), span(params, xs[half:]))
+
+
+def moved(params, xs, start):
+    """The state of xs under the tree that has `start` absent leaves before it, block by aligned block."""
+
+    def block(low, size):
+        if low >= start:
+            return span(params, xs[low - start : low - start + size])
+        if low + size <= start:
+            return None
+        left, right = block(low, size // 2), block(low + size // 2, size // 2)
+        return right if left is None else pr_lstm_merge.combine(params, left, right)
+
+    end, low, state = start + len(xs), 0, None
+    for j in reversed(range(end.bit_length())):
+        if end >> j & 1:
+            new = block(low, 1 << j)
+            state = new if state is None else pr_lstm_merge.combine(params, state, new)
+            low += 1 << j
+    return state
+
+
+def test_offsets_against_recursion():
+    """Rows with every offset 0..room, of different lengths: prefixes and the last state alone."""
+    room, steps = 5, 6
+    params, xs = weights(), cases.sequence(room + 1, steps)
+    starts, lengths = jnp.arange(room + 1), jnp.array([6, 5, 3, 6, 1, 0])
+    both, leaves = pr_lstm.merge(params), pr_lstm.leaf(params, xs)
+    prefixes = jax.jit(functools.partial(offset.prefixes, both, room=room))(leaves, starts)
+    last = jax.jit(functools.partial(offset.reduce, both, room=room))(leaves, lengths, starts)
+    with jax.disable_jit():
+        expected = [[moved(params, xs[b, : t + 1], b).h[0] for t in range(steps)] for b in range(room + 1)]
+    np.testing.assert_allclose(prefixes.h, np.asarray(expected), rtol=1e-5, atol=1e-6)
+    for b, n in enumerate(lengths):
+        np.testing.assert_allclose(last.h[b], expected[b][n - 1] if n else np.zeros(H), rtol=1e-5, atol=1e-6)
+
+
+def test_offset_zero_is_the_plain_tree():
+    params, xs, lengths = weights(), cases.sequence(3, 7), np.array([7, 2, 0])
+    still = regularization.RandomOffset(jax.random.key(0), 0)
+    ys, carry = still.unroll(params, xs, lengths=lengths)
+    assert carry is None
+    chex.assert_trees_all_close(ys, pr_lstm.unroll(params, xs, lengths=lengths)[0], rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(
+        still.reduce(params, xs, lengths=lengths), pr_lstm.reduce(params, xs, lengths=lengths), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_offsets_are_drawn_from_the_whole_range():
+    """Each row shows one of the trees, and many rows all of them."""
+    params, room = weights(), 3
+    xs = jnp.tile(cases.sequence(1, 3), (200, 1, 1))
+    state = regularization.RandomOffset(jax.random.key(1), room).reduce(params, xs)
+    with jax.disable_jit():
+        trees = np.concatenate([moved(params, xs[0], start).h for start in range(room + 1)])
+    distance = np.abs(np.asarray(state.h)[:, None] - trees[None]).max(axis=-1)
+    assert (distance.min(axis=1) < 1e-5).all()
+    # Offsets 1 and 3 cut three tokens alike: both give merge(x_0, merge(x_1, x_2)).
+    assert len(set(distance.argmin(axis=1))) == len(np.unique(np.round(trees, 5), axis=0)) >= 2
+
+
+def test_layers_move_in_training_alone():
+    layer = PRLSTM(cases.D, H, max_offset=3, rngs=nnx.Rngs(0))
+    plain = PRLSTM(cases.D, H, rngs=nnx.Rngs(0))
+    xs, key = cases.sequence(8, 5), jax.random.key(3)
+    layer.eval()
+    chex.assert_trees_all_close(layer(xs), plain(xs))
+    layer.train()
+    assert not np.allclose(layer(xs, rngs=key), plain(xs))
+    chex.assert_trees_all_close(layer(xs, rngs=key, deterministic=True), plain(xs))
+    np.testing.assert_allclose(layer.last(xs, rngs=key), layer(xs, rngs=key)[:, -1], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(layer.last(xs, rngs=nnx.Rngs(dropout=4)), plain.last(xs))
+    with pytest.raises(ValueError, match="rngs is None"):
+        layer(xs)
+    with pytest.raises(ValueError, match="a carry is given or wanted"):
+        layer(xs, return_carry=True, rngs=key)
+    with pytest.raises(ValueError, match="a carry is given or wanted"):
+        layer(xs, initial_carry=plain.initialize_carry(8), rngs=key)
+    with pytest.raises(ValueError, match="max_offset is -1"):
+        PRLSTM(cases.D, H, max_offset=-1, rngs=nnx.Rngs(0))
+
+
+def test_linen_layer_moves_in_training_alone():
+    layer, xs = linen_layers.PRLSTM(H, max_offset=3), cases.sequence(8, 5)
+    assert isinstance(layer, linen.Module)
+    variables = layer.init(jax.random.key(0), xs)
+    still = linen_layers.PRLSTM(H).apply(variables, xs)
+    chex.assert_trees_all_close(layer.apply(variables, xs), still)
+    moving = functools.partial(layer.apply, variables, xs, deterministic=False, rngs={"dropout": jax.random.key(1)})
+    assert not np.allclose(moving(), still)
+    with pytest.raises(ValueError, match="a carry is given or wanted"):
+        moving(return_carry=True)
+    with pytest.raises(ValueError, match="max_offset is -2"):
+        linen_layers.PRLSTM(H, max_offset=-2).apply(variables, xs)
+
+
+def test_associativity_of_three_tokens_by_hand():
+    """Three tokens have one triple; a row of two has none and does not count."""
+    params, xs = weights(), cases.sequence(3, 3)
+    a, b, c = (pr_lstm.leaf(params, xs[:, t]) for t in range(3))
+    left = pr_lstm_merge.combine(params, pr_lstm_merge.combine(params, a, b), c)
+    right = pr_lstm_merge.combine(params, a, pr_lstm_merge.combine(params, b, c))
+    by_row = np.mean((left.h - right.h) ** 2, axis=-1) + np.mean((np.tanh(left.c) - np.tanh(right.c)) ** 2, axis=-1)
+    by_row, key = np.asarray(by_row), jax.random.key(0)
+    np.testing.assert_allclose(regularization.associativity(params, xs, key), by_row.mean(), rtol=1e-5)
+    some = regularization.associativity(params, xs, key, lengths=np.array([3, 2, 3]))
+    np.testing.assert_allclose(some, by_row[[0, 2]].mean(), rtol=1e-5)
+    assert regularization.associativity(params, xs, key, lengths=np.array([2, 0, 1])) == 0
+    assert regularization.associativity(params, xs[:, :2], key) == 0
+
+
+def test_associativity_is_zero_for_an_associative_merge():
+    """PR-RNN with h = relu(left + right): sums of positive leaves."""
+    same = jnp.eye(H)
+    params = pr_lstm.init(jax.random.key(0), cases.D, H, cell="rnn", refinements=0)
+    leaves = jnp.abs(params.leaf_kernel)
+    params = pr_lstm.Params(
+        **{**vars(params), "merge_kernel": jnp.concatenate([same, same]), "leaf_kernel": leaves},
+    )
+    xs = jnp.abs(cases.sequence(2, 13))
+    assert regularization.associativity(params, xs, jax.random.key(0)) < 1e-9
+    assert regularization.associativity(weights(), xs, jax.random.key(0)) > 1e-4
+
+
+def test_a_layers_penalty():
+    layer, xs = PRLSTM(cases.D, H, num_layers=2, rngs=nnx.Rngs(0)), cases.sequence(2, 3)
+    below, above = (cell.params for cell in layer.cells)
+    by_layer = [
+        regularization.associativity(params, inputs, jax.random.key(0))
+        for params, inputs in [(below, xs), (above, pr_lstm.unroll(below, xs)[0])]
+    ]
+    np.testing.assert_allclose(layer.associativity(xs, rngs=jax.random.key(9)), np.mean(by_layer), rtol=1e-5)
+    with pytest.raises(ValueError, match="bidirectional is True"):
+        PRLSTM(2, H, bidirectional=True, rngs=nnx.Rngs(0)).associativity(xs, rngs=jax.random.key(0))
