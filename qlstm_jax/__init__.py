@@ -12,7 +12,7 @@ Axis letters, the same everywhere:
     T  time             N  heads, or children      L  block size
     D  input size       V  vocabulary              R  refinements
 
-Batch-major: a sequence is (B, T, D), `lengths` is (B,) int32, positions at or beyond a row's length are padding.
+Batch-major: a sequence is (B, T, D), `seq_lengths` is (B,) int32, positions at or beyond a row's length are padding.
 """
 
 import importlib
