@@ -20,6 +20,7 @@ from absl import logging
 from qlstm_jax import registry
 from qlstm_jax.benchmark import variants
 from qlstm_jax.benchmark.cohort import Trainer
+from qlstm_jax.benchmark.provenance import provenance
 from qlstm_jax.benchmark.results import Results, write_report
 from qlstm_jax.data.formal import TASKS
 from qlstm_jax.training import config as configs
@@ -118,8 +119,7 @@ def measure(trainer, state, place: int, config) -> dict:
         "diverged": not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)),
         "parameters": count(params),
         "eval_seconds": round(time.perf_counter() - start, 1),
-        "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
+        **provenance(),
     }
 
 

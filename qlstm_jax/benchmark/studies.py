@@ -48,12 +48,24 @@ SHORT = ["model.hidden_size=64", "train.steps=1000", "train.batch_size=32", "tra
 
 
 STUDIES = {
-    # The paper's data (arXiv 2512.06582) at more and more of a review; needs the dataset, by TFDS or
-    # --set text.path=/path/to/aclImdb.
-    "imdb": TEXTS
-    | {
-        "config": "configs/imdb_ql_lstm.py",
-        "columns": [f"text.max_length={length}" for length in (128, 256, 512, 1024, 2048, 4096)],
+    # The paper's data (arXiv 2512.06582); needs the dataset, by TFDS or --set text.path=/path/to/aclImdb, the local copy
+    # with its lists of films, so that no film of validation is one of training.
+    "imdb": TEXTS | {"config": "configs/imdb.py:lstm", "columns": [""], "seeds": 3},
+    # The same at more and more of a review.
+    "imdb_length": {
+        "config": "configs/imdb.py:lstm",
+        "rows": ["lstm", "ql_lstm"],
+        "columns": [f"text.max_length={length}" for length in (128, 256, 512, 1024, 2048)],
+        "metric": ["accuracy"],
+        "seeds": 1,
+    },
+    # Characters, on the budget of nanoGPT's recipe for a CPU; needs --set lm.path=FILE, its 1,115,394 characters.
+    "shakespeare": {
+        "config": "configs/shakespeare.py:lstm",
+        "rows": ["lstm", "gru", "ql_lstm", "slstm", "mlstm", "pr_lstm", "transformer,causal=true"],
+        "columns": [""],
+        "metric": ["loss", "bits_per_byte"],
+        "seeds": 1,
     },
     # The same models on a file of the user's own; needs --set text.path=FILE.
     "reviews": TEXTS | {"config": "configs/reviews_lstm.py", "columns": [""]},

@@ -28,6 +28,7 @@ import jax
 from absl import logging
 
 from qlstm_jax.benchmark import footprint, studies, study_report, variants
+from qlstm_jax.benchmark.provenance import provenance
 from qlstm_jax.benchmark.results import Results
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.training import config as configs
@@ -181,8 +182,7 @@ def run(cell: dict, seed: int, workdir: Path) -> dict:
         "train_seconds": None if resumed else round(seconds, 1),  # else it would be those of the last call alone
         "tokens_per_second": footprint.tokens_per_second(folder),
         "step_bytes": cell["step_bytes"],
-        "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
+        **provenance(),
         "last": validation,
         "report": figures,
     }

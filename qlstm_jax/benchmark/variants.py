@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -75,12 +76,16 @@ def apply(base: ConfigDict, variant: Variant, common: dict) -> ConfigDict:
 
 
 def identity(config) -> dict:
-    """The keys in which a run differs from the default, but for its seed and how often it reports."""
+    """The keys in which a run differs from the default, but for its seed and how often it reports.
+
+    Files are told by their names alone: the folder that they lie in is that of one machine.
+    """
     aside = ["seed", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints"]
     if config.train.select == "last":  # else it is among these that the best is looked for
         aside.append("train.eval_every")
     plain = configs.default()
     changed = {k: configs.get(config, k) for k in sorted(flat_keys(config)) if k not in aside}
+    changed |= {k: Path(v).name for k, v in changed.items() if k.endswith(".path")}
     return {k: v for k, v in changed.items() if v != configs.get(plain, k)} | {"task": config.task}
 
 

@@ -2,11 +2,13 @@
 
 import functools
 import http.client
+import lzma
 import re
 import tarfile
 import threading
 import urllib.request
 import zlib
+from functools import partial
 from pathlib import Path
 
 from qlstm_jax.data import text
@@ -15,6 +17,9 @@ from qlstm_jax.data.rows import Collector, DataError, Examples
 URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 LABEL_NAMES = ("neg", "pos")
 _MEMBER = re.compile(r"(?:^|/)(train|test)/(neg|pos|unsup)/[^/]+\.txt$")
+_URLS = re.compile(r"(?:^|/)(train|test)/urls_(neg|pos)\.txt$")
+_TITLE = re.compile(r"tt\d+")
+_NUMBER = re.compile(r"(?:^|/)(\d+)_\d+\.txt$")
 _WAY_OUT = (
     f"On a machine with a network get {URL} (80 MiB) and name it, or the folder unpacked from it: "
     "--config.text.path=/path/to/aclImdb on the command line, load_imdb(path=...) in Python."
@@ -27,11 +32,12 @@ def load_imdb(split: str = "train", *, data_dir=None, path=None) -> Examples:
     Args:
       split: 'train' or 'test'.
       data_dir: where TFDS keeps its datasets; None is TFDS's own default, ~/tensorflow_datasets.
-      path: a local copy to read instead: the folder aclImdb, or aclImdb_v1.tar.gz as downloaded. None takes
+      path: a local copy to read instead: the folder aclImdb, or aclImdb_v1.tar.gz as downloaded (.tar.xz too). None takes
         `imdb_reviews` from TFDS, which is downloaded and prepared under `data_dir` the first time.
 
     Returns:
-      Examples, whose order differs between a local copy (by name) and TFDS (shuffled once, always the same).
+      Examples, whose order differs between a local copy (by name) and TFDS (shuffled once, always the same). Those of a
+      local copy that has its lists of films, urls_pos.txt and urls_neg.txt, have the film of each review as its group.
 
     Raises:
       DataError: if the copy is missing, damaged or has no such split, or if the dataset is to be downloaded
@@ -55,14 +61,17 @@ def load_imdb(split: str = "train", *, data_dir=None, path=None) -> Examples:
 def _load_folder(split, path):
     for root in (path, path / "aclImdb"):
         if (root / split).is_dir():
-            return text.load(root / split, label_names=LABEL_NAMES)
+            lists = {name: root / split / f"urls_{name}.txt" for name in LABEL_NAMES}
+            whole = all(path.is_file() for path in lists.values())
+            films = {name: _films(path.read_bytes()) for name, path in lists.items()} if whole else None
+            return text.load(root / split, label_names=LABEL_NAMES, group_of=films and partial(_film, films))
     found = sorted(child.name for child in path.iterdir())[:8]
     raise DataError(f"{path} holds {found} and no folder {split!r}; name the one that holds train and test: aclImdb")
 
 
 def _load_archive(split, path):
     collector = Collector(path, label_names=LABEL_NAMES)
-    documents, unlabelled = {}, []
+    documents, unlabelled, films = {}, [], {}
     try:
         for name, file in _members(path):
             match = _MEMBER.search(name)
@@ -70,15 +79,29 @@ def _load_archive(split, path):
                 unlabelled.append(name)
             elif match and match[1] == split:
                 documents[name] = (match[2], file.read())
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path} is no complete .tar.gz archive ({error}); download it again. {_WAY_OUT}") from error
+            elif (found := _URLS.search(name)) and found[1] == split:
+                films[found[2]] = _films(file.read())
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{path} is no complete archive ({error}); download it again. {_WAY_OUT}") from error
     if not documents:
         raise DataError(f"{path} holds no {split}/neg/*.txt or {split}/pos/*.txt; is it the right one? {_WAY_OUT}")
     if unlabelled:
         collector.leave_out(f"unlabelled ({text.UNLABELLED})", f"{path}/{min(unlabelled)}:1", len(unlabelled))
     for name, (label, content) in sorted(documents.items()):
-        text.add_document(collector, content, label, f"{path}/{name}")
+        group = _film(films, label, name) if set(films) == set(LABEL_NAMES) else None
+        text.add_document(collector, content, label, f"{path}/{name}", group)
     return collector.finish()
+
+
+def _films(urls: bytes) -> list[str]:
+    """The film of each review: line n, from 0, is the page of that of review n."""
+    return [_TITLE.search(line)[0] if _TITLE.search(line) else line for line in urls.decode().splitlines()]
+
+
+def _film(films: dict[str, list[str]], label: str, name: str) -> str | None:
+    """The film of the review in the file ID_RATING.txt; None, and so no groups at all, where the lists are too short."""
+    number, known = _NUMBER.search(name), films[label]
+    return known[int(number[1])] if number and int(number[1]) < len(known) else None
 
 
 def _members(path):

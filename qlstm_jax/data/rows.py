@@ -51,12 +51,15 @@ class Examples:
       labels: (N,) int32, indices into `label_names`.
       label_names: the classes; evaluation data take those of the training data.
       report: what was read and what was left out.
+      groups: N names, None where the source has none. Examples of one group are kept together by a split, as reviews of
+        one film must be.
     """
 
     texts: tuple[str, ...]
     labels: np.ndarray
     label_names: tuple[str, ...]
     report: LoadReport
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -65,7 +68,8 @@ class Examples:
         """The examples at `indices` (M,), in that order; `name` tells the part in its report."""
         report = LoadReport(f"{self.report.source} [{name}]", rows=len(indices), kept=len(indices))
         texts = tuple(self.texts[i] for i in indices)
-        return Examples(texts, self.labels[np.asarray(indices, np.int64)], self.label_names, report)
+        groups = None if self.groups is None else tuple(self.groups[i] for i in indices)
+        return Examples(texts, self.labels[np.asarray(indices, np.int64)], self.label_names, report, groups)
 
 
 class Collector:
@@ -86,10 +90,11 @@ class Collector:
         self._known = None if label_names is None else tuple(str(name) for name in label_names)
         self._texts: list[str] = []
         self._labels: list[str] = []
+        self._groups: list[str | None] = []
         self.report = LoadReport(str(source))
 
-    def add(self, text: str, label: str, where: str) -> None:
-        """One row; `where` is its "file:line"."""
+    def add(self, text: str, label: str, where: str, group: str | None = None) -> None:
+        """One row; `where` is its "file:line", `group` what it has in common with other rows."""
         label = label.strip()
         if NOT_TEXT.search(text) or NOT_TEXT.search(label):
             self.bad("invalid UTF-8", where, "the text or label holds bytes that are not UTF-8; save it as UTF-8")
@@ -109,6 +114,7 @@ class Collector:
             self.report.kept += 1
             self._texts.append(text)
             self._labels.append(label)
+            self._groups.append(group)
 
     def bad(self, reason: str, where: str, message: str) -> None:
         """One row that cannot be used; `message` says what is wrong with it and the mend.
@@ -142,7 +148,8 @@ class Collector:
             )
         index = {name: i for i, name in enumerate(names)}
         labels = np.asarray([index[label] for label in self._labels], np.int32)
-        return Examples(tuple(self._texts), labels, names, self.report)
+        groups = None if None in self._groups else tuple(str(group) for group in self._groups)
+        return Examples(tuple(self._texts), labels, names, self.report, groups)
 
 
 def label_order(labels) -> tuple[str, ...]:

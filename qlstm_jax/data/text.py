@@ -16,7 +16,9 @@ _FORMATS = "give a .csv, .tsv or .jsonl file, or a folder with one folder of .tx
 UNLABELLED = "unsup"  # the unlabelled third of aclImdb/train
 
 
-def load(path, *, text_column="text", label_column="label", on_bad_row="error", label_names=None) -> Examples:
+def load(
+    path, *, text_column="text", label_column="label", on_bad_row="error", label_names=None, group_of=None
+) -> Examples:
     """Reads labelled texts.
 
     A .csv and a .tsv file have a header row. In .csv, quotes stand around a field that holds commas, quotes
@@ -33,6 +35,7 @@ def load(path, *, text_column="text", label_column="label", on_bad_row="error", 
         columns, stray quotes or invalid JSON: 'error' raises, 'skip' leaves it out and counts it.
       label_names: the training data's, for data to evaluate on: any other label is then a bad row. None takes
         the labels found, in numeric order if all are integers and else alphabetical.
+      group_of: of a folder, the name of the group of each text, from the class and the file's name; see `split`.
 
     Returns:
       Examples, in the order of the file, or of the paths in a folder.
@@ -51,7 +54,7 @@ def load(path, *, text_column="text", label_column="label", on_bad_row="error", 
         raise DataError(f"{path} does not exist (the current folder is {Path.cwd()}); {_FORMATS}")
     collector = Collector(path, on_bad_row, label_names)
     if path.is_dir():
-        _read_folder(path, collector)
+        _read_folder(path, collector, group_of)
         return collector.finish()
     if path.suffix.lower() not in _READERS:
         raise DataError(f"{path} has the suffix {path.suffix!r}, from which its format cannot be told; {_FORMATS}")
@@ -174,7 +177,7 @@ def _read_jsonl(path, columns, collector):
 _READERS = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl}
 
 
-def _read_folder(path, collector):
+def _read_folder(path, collector, group_of):
     classes = {child.name: sorted(child.glob("*.txt")) for child in sorted(path.iterdir()) if child.is_dir()}
     unlabelled = classes.pop(UNLABELLED, ())
     if unlabelled:
@@ -184,21 +187,22 @@ def _read_folder(path, collector):
         raise DataError(f"{path} holds no class folder with .txt files (its folders: {sorted(classes)}); {hint}")
     for name, files in classes.items():
         for file in files:
-            add_document(collector, file.read_bytes(), name, str(file))
+            group = None if group_of is None else group_of(name, file.name)
+            add_document(collector, file.read_bytes(), name, str(file), group)
 
 
-def add_document(collector: Collector, content: bytes, label: str, where: str) -> None:
+def add_document(collector: Collector, content: bytes, label: str, where: str, group: str | None = None) -> None:
     """Adds one text that is a file of its own, without the blanks around it; `where` is the file's name."""
     text = content.decode("utf-8-sig", errors="surrogateescape")
     bad = NOT_TEXT.search(text)
     line = 1 + text.count("\n", 0, bad.start() if bad else 0)
-    collector.add(text.strip(), label, f"{where}:{line}")
+    collector.add(text.strip(), label, f"{where}:{line}", group)
 
 
 def split(examples: Examples, *, validation=0.1, test=0.1, seed=0) -> tuple[Examples, Examples, Examples]:
     """Divides examples into training, validation and test parts, each with the classes in equal proportion.
 
-    Rows of one text (blanks around it aside) always stand in the same part, so no text of training is in
+    Rows of one text (blanks around it aside) or of one group are always in the same part, so no text of training is in
     another part. The result depends on the examples and the arguments alone.
 
     Args:
@@ -215,11 +219,8 @@ def split(examples: Examples, *, validation=0.1, test=0.1, seed=0) -> tuple[Exam
     """
     if min(validation, test) < 0 or validation + test >= 1:
         raise DataError(f"validation={validation}, test={test}; give shares ≥ 0 whose sum is below 1")
-    groups = defaultdict(list)
-    for i, text in enumerate(examples.texts):
-        groups[text.strip()].append(i)
     by_label = defaultdict(list)
-    for rows in groups.values():
+    for rows in _together(examples):
         by_label[int(examples.labels[rows[0]])].append(rows)
 
     parts = {"train": [], "validation": [], "test": []}
@@ -242,6 +243,29 @@ def split(examples: Examples, *, validation=0.1, test=0.1, seed=0) -> tuple[Exam
             )
     train, held_out, tested = (examples.take(np.sort(np.asarray(rows, np.int64)), n) for n, rows in parts.items())
     return train, held_out, tested
+
+
+def _together(examples: Examples) -> list[list[int]]:
+    """The rows that a split may not part, those of one text or one group, in the order of their first."""
+    names = [("text", text.strip()) for text in examples.texts]
+    parent = list(range(len(names)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    keys = [names] if examples.groups is None else [names, [("group", group) for group in examples.groups]]
+    for column in keys:
+        first: dict[tuple[str, str], int] = {}
+        for i, key in enumerate(column):
+            a, b = sorted((root(first.setdefault(key, i)), root(i)))
+            parent[b] = a
+    rows = defaultdict(list)
+    for i in range(len(names)):
+        rows[root(i)].append(i)
+    return list(rows.values())
 
 
 def _share(share, total):

@@ -193,8 +193,8 @@ def test_sizes_are_those_of_the_first_column(folder):
 
 def test_a_name_gives_the_arguments_and_the_command_line_wins():
     args = study.arguments(["imdb"])
-    assert (args.config, str(args.out), args.seeds) == ("configs/imdb_ql_lstm.py", "results/imdb", 5)
-    assert args.columns[0] == "text.max_length=128" and len(args.columns) == 6 and len(args.rows) == 7
+    assert (args.config, str(args.out), args.seeds) == ("configs/imdb.py:lstm", "results/imdb", 3)
+    assert args.columns == [""] and len(args.rows) == 7
     assert args.equal == ["hidden_size", "recurrent_parameters"] and args.metric == ["accuracy", "macro_f1"]
     assert study.arguments(["--seeds", "2", "--report_only", "imdb"]).seeds == 2
     args = study.arguments(["imdb", "--rows", "gru", "--equal", "parameters", "--out", "elsewhere"])

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from qlstm_jax.data import imdb
+from qlstm_jax.data import imdb, text
 from qlstm_jax.data.imdb import load_imdb
 from qlstm_jax.data.text import DataError
 
@@ -33,10 +33,10 @@ def rows(examples):
 
 
 def make_folder(root):
-    for name, text in DOCUMENTS.items():
+    for name, content in DOCUMENTS.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(content, encoding="utf-8")
     (root / "aclImdb" / "README").write_text("about")
     return root / "aclImdb"
 
@@ -62,6 +62,33 @@ def test_local_copy(tmp_path, make, split):
     assert examples.report.rows == (9 if split == "train" else 6)
 
 
+FILMS = {
+    "aclImdb/train/urls_neg.txt": [7, 8, 9],
+    "aclImdb/train/urls_pos.txt": [7, 10, 11],
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_reviews_of_one_film_are_one_group(tmp_path, kind):
+    """Line n, from 0, of urls_LABEL.txt is the page of the film that the review in n_RATING.txt is about."""
+    root = make_folder(tmp_path)
+    for name, films in FILMS.items():
+        lines = [f"http://www.imdb.com/title/tt{film:07}/usercomments" for film in films]
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    if kind == "archive":
+        path = tmp_path / "copy.tar.xz"
+        with tarfile.open(path, "w:xz") as archive:
+            archive.add(root, "aclImdb")
+        root = path
+    examples = load_imdb("train", path=root)
+    assert rows(examples) == expected("train")
+    assert examples.groups == tuple(f"tt{film:07}" for film in (7, 8, 9, 7, 10, 11))
+    assert load_imdb("test", path=root).groups is None
+    parts = text.split(examples, validation=0.3, test=0, seed=1)[:2]
+    films = [set(part.groups) for part in parts]
+    assert not films[0] & films[1] and set().union(*films) == set(examples.groups)
+
+
 def test_the_folder_around_aclimdb_will_do(tmp_path):
     make_folder(tmp_path)
     assert rows(load_imdb("test", path=tmp_path)) == expected("test")
@@ -78,7 +105,7 @@ def test_local_copies_that_cannot_be_used(tmp_path):
     with pytest.raises(DataError, match=r"holds no test/neg"):
         load_imdb("test", path=archive)
     archive.write_bytes(archive.read_bytes()[:-40])
-    with pytest.raises(DataError, match=r"no complete \.tar\.gz archive"):
+    with pytest.raises(DataError, match=r"no complete archive"):
         load_imdb(path=archive)
 
 

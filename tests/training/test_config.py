@@ -172,7 +172,9 @@ def test_formal_config_takes_task_and_cell(argument):
 
 
 def test_compared_runs_differ_in_the_cell_and_its_options_alone():
-    for one, other in [("recall_ql_lstm", "recall_lstm"), ("imdb_ql_lstm", "imdb_lstm"), ("imdb_ql_lstm", "imdb_gru")]:
-        differing = configs.differences(load_file(one), load_file(other))
+    pairs = [(load_file("recall_ql_lstm"), load_file("recall_lstm"))]
+    pairs += [(load_file("imdb", "ql_lstm"), load_file("imdb", cell)) for cell in ("lstm", "gru")]
+    for one, other in pairs:
+        differing = configs.differences(one, other)
         keys = [line.split(":")[0] for line in differing]
         assert [key for key in keys if not key.startswith("model.ql_lstm.")] == ["model.cell"]

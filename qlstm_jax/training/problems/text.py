@@ -52,7 +52,7 @@ class TextProblem(Problem):
         root = Path(options.path).expanduser()
         if options.dataset and options.dataset != "imdb_reviews":
             raise text.DataError(f"text.dataset is {options.dataset!r}; expected imdb_reviews, or a file in text.path")
-        if options.dataset or root.name.endswith((".tar.gz", ".tgz")) or (root / "train").is_dir():
+        if options.dataset or root.name.endswith((".tar.gz", ".tgz", ".tar.xz")) or (root / "train").is_dir():
             source = {"path": root if options.path else None}
             train, test = imdb.load_imdb("train", **source), imdb.load_imdb("test", **source)
             self.sources = [train.report, test.report]
@@ -95,10 +95,11 @@ class TextProblem(Problem):
 
     def notes(self):
         """Rows skipped, parts, vocabulary, texts cut and padding."""
-        train = self.batches("train", shuffle=True)
+        train, train_groups = self.batches("train", shuffle=True), self.parts["train"].groups
         sizes = ", ".join(f"{part} {len(e.texts)}" for part, e in self.parts.items())
         return [
             *(source.summary() for source in self.sources),  # a part's own report knows of no skipped rows
+            *(["split by group: no film is on both sides"] if train_groups else []),
             f"{sizes} texts; labels {', '.join(self.label_names)}; vocabulary of {self.tokenizer.vocab_size} tokens",
             f"buckets of {self.buckets} tokens: {100 * train.padding_fraction(0):.1f} % padding, "
             f"{train.truncated} training texts cut",
