@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 
 from qlstm_jax.cells import pr_lstm
+from qlstm_jax.cells.pr_lstm import merge, tables, tree
 from qlstm_jax.cells.pr_lstm import tokens as pr_lstm_tokens
-from qlstm_jax.cells.pr_lstm import tree
 from qlstm_jax.nnx import PRLSTM
 from tests.cells import cases
 from tests.cells.test_pr_lstm_regularization import weights

@@ -167,7 +167,7 @@ def test_extend_from_every_count(steps, padded):
     starts, slots = np.arange(36), 6
     added = np.arange(36) * 5 % (steps + 1) if padded else np.full(36, steps)
     run = jax.jit(partial(extension.extend, MERGE))
-    ends, state = run(counter_at(starts, slots), tokens_from(starts, steps), jnp.asarray(added) if padded else None)
+    state, ends = run(counter_at(starts, slots), tokens_from(starts, steps), jnp.asarray(added) if padded else None)
     assert_counter(state, starts + added)
     for b in range(36):
         for t in range(added[b]):
@@ -191,10 +191,10 @@ def test_outgrown_slots_give_nan():
     _, end = jax.jit(partial(counter.push, MERGE))(counter_at(counts, 2), columns([token(int(n)) for n in counts]))
     np.testing.assert_array_equal(np.isnan(end.mark), [False, False, False, True])
     extend = jax.jit(partial(extension.extend, MERGE))
-    ends, state = extend(counter_at(counts, 2), tokens_from(counts, 3))
+    state, ends = extend(counter_at(counts, 2), tokens_from(counts, 3))
     np.testing.assert_array_equal(np.isnan(ends.mark), counts[:, None] + np.arange(1, 4)[None, :] > 3)
     np.testing.assert_array_equal(state.count, counts + 3)
-    again, _ = extend(state, tokens_from(counts, 3))
+    _, again = extend(state, tokens_from(counts, 3))
     assert np.isnan(again.mark[1:]).all()
     with pytest.raises(ValueError, match="4 tokens do not fit a stream of 2 slots, which holds at most 3"):
         extension.extend(MERGE, counter_at(counts, 2), tokens_from(counts, 4))
