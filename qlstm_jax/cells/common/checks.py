@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from qlstm_jax.cells.common.masks import valid_mask
+from qlstm_jax.cells.common.masks import valid_mask, zero_padding
 
 Carry = TypeVar("Carry")
 
@@ -103,4 +103,4 @@ def check_sequence(
             )
     clipped = jnp.clip(lengths.astype(jnp.int32), 0, steps)
     valid = valid_mask(clipped, steps)
-    return jnp.where(valid[:, :, None], xs, jnp.zeros((), xs.dtype)), clipped, valid
+    return zero_padding(xs, valid), clipped, valid
