@@ -53,13 +53,13 @@ class PRLSTM(Layer):
         """
         if self._reads_tokens_alone(deterministic):
             return tokens.unroll(self.cells[0].params, symbols, ids, seq_lengths=seq_lengths)
-        return self(tables.read(symbols, ids), seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        return self(tables.lookup(symbols, ids), seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
 
     def last_of_tokens(self, symbols, ids, *, seq_lengths=None, deterministic=None, rngs=None):
         """`last` of the inputs symbols[ids], in far fewer merges; see `of_tokens`."""
         if self._reads_tokens_alone(deterministic):
             return tokens.reduce(self.cells[0].params, symbols, ids, seq_lengths=seq_lengths).h
-        return self.last(tables.read(symbols, ids), seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        return self.last(tables.lookup(symbols, ids), seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
 
     def _reads_tokens_alone(self, deterministic) -> bool:
         return len(self.cells) == 1 and not self.bidirectional and not self._moves(deterministic)
