@@ -98,7 +98,7 @@ class MLSTM7BBlock(ResidualBlock):
         """The carry before the first token: all zero."""
         config = self.config
         keys, values = config.key_size // config.num_heads, config.embedding_size // config.num_heads
-        return matrix_memory.empty(batch_size, config.num_heads, keys, values, config.dtype)
+        return matrix_memory.zero_state(batch_size, config.num_heads, keys, values, config.dtype)
 
     def _read(self, x, carry, seq_lengths, dropout, *, one_token=False):
         config, keys = self.config, self.config.key_size

@@ -91,7 +91,7 @@ class ResidualBlock(nnx.Module):
         carry = self._start(carry, xs.shape[0])
         x = xs.astype(common.accumulator(xs.dtype))
         carry, ys = self._read(x, carry, seq_lengths, applied(self.dropout, deterministic, rngs))
-        ys = matrix_memory.cleared(ys, valid)
+        ys = common.zero_padding(ys, valid)
         return (carry, ys) if return_carry else ys
 
     def step(self, carry, x):
@@ -147,7 +147,7 @@ class MLSTMBlock(ResidualBlock):
     def initialize_carry(self, batch_size: int) -> MLSTMCarry:
         """The carry before the first token: all zero."""
         heads, inner = self.config.num_heads, self.config.inner_size
-        memory = matrix_memory.empty(batch_size, heads, inner // heads, inner // heads, self.config.dtype)
+        memory = matrix_memory.zero_state(batch_size, heads, inner // heads, inner // heads, self.config.dtype)
         return MLSTMCarry(conv=self._no_inputs(batch_size, inner), memory=memory)
 
     def _read(self, x, carry, seq_lengths, dropout, *, one_token=False):

@@ -8,7 +8,6 @@ import jax
 from flax import nnx
 
 from qlstm_jax.cells import common
-from qlstm_jax.cells.mlstm import matrix_memory
 from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig
 from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
 from qlstm_jax.models.xlstm_config import XLSTMConfig
@@ -68,7 +67,7 @@ class XLSTMStack(nnx.Module):
         for block, start in zip(self.blocks, self._starts(carry), strict=True):
             end, xs = block(xs, seq_lengths=seq_lengths, carry=start, **options)
             ends.append(end)
-        ys = matrix_memory.cleared(self.norm(xs).astype(self.config.dtype), valid)
+        ys = common.zero_padding(self.norm(xs).astype(self.config.dtype), valid)
         return (tuple(ends), ys) if return_carry else ys
 
     def step(self, carry, x):

@@ -53,7 +53,7 @@ def check_carry(carry: Any, expected: Carry, made_by: str = "initial_carry") -> 
     given, wanted = (jax.tree.map(_describe, c) for c in (carry, expected))
     if not isinstance(carry, kind) or given != wanted:
         raise ValueError(
-            f"the carry is {given!r:.300}; expected {wanted!r:.300}, as made by {made_by} or returned by an earlier call"
+            f"the carry is {given!r:.300}; expected {wanted!r:.300}, made by {made_by} or returned by an earlier call"
         )
     return carry
 

@@ -1,4 +1,4 @@
-"""The params of a cell: one frozen dataclass whose arrays are leaves of a pytree and whose options are part of its structure."""
+"""The params of a cell: a frozen dataclass, a pytree with its arrays as leaves and its options in the structure."""
 
 import dataclasses
 from collections.abc import Iterable

@@ -108,7 +108,7 @@ def merge(params: Params) -> tree.Merge[State]:
 
 
 def _rematerialised(function: Callable[..., State], spans: int, *states: State) -> State:
-    """`function` of states (B, spans·M, H), one group of rows after another; the backward pass recomputes each group."""
+    """`function` of states (B, spans·M, H), a group of rows at a time; the backward pass recomputes each group."""
     rows = math.prod(states[0].h.shape[:-1]) // spans
     groups = math.gcd(rows, 2 ** max(0, (rows // MIN_GROUP).bit_length() - 1))
     if groups == 1:

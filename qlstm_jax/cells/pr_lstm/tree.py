@@ -107,7 +107,9 @@ def fold(
     seq_lengths: Int[Array, " batch"] | None = None,
     block_at: Callable[[Any, Int[Array, " batch"]], States] = at_position,
 ) -> States:
-    """The state of each row's first `seq_lengths` tokens (default all), from the blocks of all levels; zeros at length 0.
+    """The state of each row's first `seq_lengths` tokens (default all), from the blocks of all levels.
+
+    It is zeros at length 0.
 
     Args:
         merge: the binary cell.
