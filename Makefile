@@ -1,6 +1,7 @@
 # make            installs into .venv and runs the quickstart: trains, evaluates, draws
 # make test       installs what the tests need and runs them
 # make lint       style alone
+# make types      the types alone
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,7 +24,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-$(VENV)/.installed: requirements.txt
+types: $(VENV)/.installed-dev
+	$(BIN)/python -m mypy
+
+$(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; name another one: make PYTHON=python3.12')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -33,4 +37,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test lint types

@@ -1,12 +1,38 @@
 """Recurrent sequence models in JAX: QL-LSTM, PR-LSTM and the baselines that they are compared with.
 
+    qlstm_jax.nnx      Flax NNX layers and cells        qlstm_jax.models    classifiers, language models, xLSTM
+    qlstm_jax.linen    Flax Linen layers and cells      qlstm_jax.interop   weights from PyTorch, Haiku and Flax
+    qlstm_jax.cells    cells as pure functions          qlstm_jax.data      formal languages, texts, series
+
+Each is imported when it is first used. Training needs `pip install "qlstm_jax[train]"`.
+
 Axis letters, the same everywhere:
 
     B  batch            H  hidden size             K  slots of a PR-LSTM stream
     T  time             N  heads, or children      L  block size
     D  input size       V  vocabulary              R  refinements
 
-Batch-major: a sequence is (B, T, D), `lengths` is (B,) int32, positions at or beyond a row's length are padding.
+Batch-major: a sequence is (B, T, D), `seq_lengths` is (B,) int32, positions at or beyond a row's length are padding.
 """
 
-__version__ = "0.1.0"
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from qlstm_jax import cells, data, interop, linen, models, nnx
+
+__version__ = "0.2.0"
+
+__all__ = ["__version__", "cells", "data", "interop", "linen", "models", "nnx"]
+
+
+def __getattr__(name: str) -> "ModuleType":
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -28,16 +28,15 @@ CELLS = {
 }
 SECTIONS = ("formal", "recall", "mqar", "adding", "copy", "digits", "text", "lm", "series")  # of a config, one a task
 COMMON = ("num_layers", "bidirectional", "dropout", "variational", "dtype", "param_dtype", "rngs")
+COMMON += ("kernel_metadata", "recurrent_kernel_metadata", "bias_metadata")
 
 
 def cell_options() -> dict[str, ConfigDict]:
     """For each cell that has options of its own, their defaults; one whose default is None is not for configs."""
     result = {}
     for name, layer in CELLS.items():
-        keywords = inspect.signature(layer.__init__).parameters.values()
+        keywords = inspect.signature(layer if issubclass(layer, layers.Layer) else layer.__init__).parameters.values()
         options = {p.name: p.default for p in keywords if p.kind is p.KEYWORD_ONLY and p.name not in COMMON}
-        if hasattr(layer, "cell_class"):
-            options = layers.cell_options(layer.cell_class.functions) | options
         options = {option: default for option, default in options.items() if default is not None}
         if options:
             result[name] = ConfigDict(options)
@@ -47,7 +46,7 @@ def cell_options() -> dict[str, ConfigDict]:
 def build_layer(model, in_features: int, *, rngs):
     """The sequence layer that a config's `model` section describes, reading `in_features` channels."""
     options = dict(model[model.cell]) if model.cell in model else {}
-    if hasattr(CELLS[model.cell], "cell_class"):
+    if issubclass(CELLS[model.cell], layers.Layer):
         options["variational"] = model.variational
     # A recurrent layer's dropout acts between layers, the Transformer's within each.
     drops = model.num_layers > 1 or CELLS[model.cell] is Transformer

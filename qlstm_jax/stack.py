@@ -1,15 +1,28 @@
-"""A stack of recurrent layers as pure functions: what the NNX and the Linen modules share."""
+"""Layers on layers and directions, as pure functions: what the NNX and the Linen layers share.
+
+A call is that of `flax.nnx.RNN`: inputs (*batch, T, D), or (T, *batch, D) with time_major, to the outputs or, with
+return_carry, (carry, outputs). The carry of one layer is that of its cell, of several a tuple with one for each.
+"""
 
 import math
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from qlstm_jax.cells import common
+from qlstm_jax.cells.common import Cell
+
+Params = Any  # those of a cell
+Directions = tuple[Params, ...]  # (forward,) or (forward, backward)
+Between = Callable[[Array], Array]  # from the outputs of a layer to the inputs of the next, such as dropout
 
 
-def check_stack(num_layers: int, dropout: float):
+def check_stack(num_layers: int, dropout: float) -> None:
     """Raises ValueError for a number of layers or a rate that a sequence layer cannot have."""
     common.check_sizes(num_layers=num_layers)
     if not 0 <= dropout < 1:
@@ -18,7 +31,7 @@ def check_stack(num_layers: int, dropout: float):
         warnings.warn("dropout acts between layers: with num_layers=1 it does nothing", UserWarning, stacklevel=3)
 
 
-def refuse_carry(bidirectional: bool):
+def check_has_carry(bidirectional: bool) -> None:
     """Raises ValueError where a bidirectional layer is asked for a carry."""
     if bidirectional:
         raise ValueError(
@@ -27,88 +40,207 @@ def refuse_carry(bidirectional: bool):
         )
 
 
-def check_carry(functions, carry, batch: tuple[int, ...]):
-    """Raises ValueError unless `carry` is one of the cell `functions` for the batch axes `batch`."""
-    if not isinstance(carry, functions.Carry):
+def as_carry(cell: Cell, carry: Any, batch: tuple[int, ...]) -> Any:
+    """`carry` as the cell's named tuple, for the batch axes `batch`; Flax's plain (c, h) or h becomes one.
+
+    Raises:
+        ValueError: if it is not a carry of this cell and batch.
+    """
+    if isinstance(carry, jax.Array) and len(cell.Carry._fields) == 1:
+        carry = cell.Carry(carry)
+    elif type(carry) is tuple and len(carry) == len(cell.Carry._fields) and not isinstance(carry[0], tuple):
+        carry = cell.Carry(*carry)
+    if not isinstance(carry, cell.Carry):
         raise ValueError(
-            f"the carry is a {type(carry).__name__}; expected {functions.__name__}.{functions.Carry.__name__}, "
+            f"the carry is a {type(carry).__name__}; expected {cell.__name__}.{cell.Carry.__name__}, "
             "made by initialize_carry or returned by an earlier call"
         )
-    shapes = [a.shape for a in jax.tree.leaves(carry)]
+    shapes = [jnp.shape(a) for a in jax.tree.leaves(carry)]
     if any(shape[: len(batch)] != batch for shape in shapes):
         raise ValueError(
             f"the carry's arrays have shapes {shapes}; expected {batch} as their first axes, the batch of the input"
         )
+    return carry
 
 
-def step(functions, params, carry, x):
-    """One time step of a cell with any number of batch axes: x (..., D) to (carry, y (..., H)).
+def as_given_carry(carry: Any, given: Any) -> Any:
+    """`carry` in the form of the one given, a plain tuple or array for a plain one, as a scan needs it."""
+    if isinstance(given, jax.Array):
+        return carry[0]
+    return tuple(carry) if type(given) is tuple else carry
+
+
+def step(cell: Cell, params: Params, carry: Any, x: Float[Array, "*batch d"]) -> tuple[Any, Float[Array, "*batch h"]]:
+    """One time step of a cell with any number of batch axes.
 
     Raises:
         ValueError: if the carry is not one of this cell and batch.
     """
     batch = x.shape[:-1]
-    check_carry(functions, carry, batch)
-    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[len(batch) :]), carry)
-    carry, y = functions.step(params, flat, x.reshape(-1, x.shape[-1]))
-    return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), (carry, y))
+    start = _merge_batch(as_carry(cell, carry, batch), batch)
+    end, y = cell.step(params, start, x.reshape(-1, x.shape[-1]))
+    return as_given_carry(_split_batch(end, batch), carry), _split_batch(y, batch)
 
 
-def initial_carry(functions, params, input_shape: tuple[int, ...], **options):
-    """The cell's initial carry for an input (..., D) with any number of batch axes."""
+def initial_carry(cell: Cell, params: Params, input_shape: Sequence[int], **options: Any) -> Any:
+    """The cell's initial carry for one time step of shape (*batch, D)."""
     batch = tuple(input_shape[:-1])
-    carry = functions.initial_carry(params, math.prod(batch), **options)
-    return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), carry)
+    return _split_batch(cell.initial_carry(params, math.prod(batch), **options), batch)
 
 
-def run(functions, layers, xs, seq_lengths, carry, between):
-    """Reads sequences with a stack of layers, each the `unroll` of a cell, or of two in opposite directions.
+def draw_carry(carry: Any, carry_init: Callable[..., Array] | None, key: Array | None) -> Any:
+    """A carry of zeros with its floating-point arrays drawn by `carry_init(key, shape, dtype)`; None leaves it.
+
+    Raises:
+        ValueError: without a key to draw with.
+    """
+    if carry_init is None:
+        return carry
+    if key is None:
+        raise ValueError("carry_init is given and rngs is None; expected rngs, an nnx.Rngs or a key, to draw with")
+    leaves, structure = jax.tree.flatten(carry)
+    keys = jax.random.split(key, len(leaves))
+    floats = [jnp.issubdtype(a.dtype, jnp.floating) for a in leaves]
+    drawn = [
+        carry_init(k, a.shape, a.dtype) if is_float else a for k, a, is_float in zip(keys, leaves, floats, strict=True)
+    ]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def _merge_batch(tree: Any, batch: tuple[int, ...]) -> Any:
+    """(*batch, ...) to (B, ...). One axis stays as it is, for the compiler to split over devices."""
+    if len(batch) == 1:
+        return tree
+    return jax.tree.map(lambda a: a.reshape(math.prod(batch), *a.shape[len(batch) :]), tree)
+
+
+def _split_batch(tree: Any, batch: tuple[int, ...]) -> Any:
+    """The inverse of `_merge_batch`."""
+    return tree if len(batch) == 1 else jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), tree)
+
+
+def batch_major(
+    inputs: Array, seq_lengths: Any, in_features: int, time_major: bool
+) -> tuple[Array, Any, tuple[int, ...]]:
+    """Inputs as (B, T, D), their lengths as (B,) or None, and the batch axes that the caller has.
+
+    Padding of the inputs is set to 0.
+
+    Raises:
+        ValueError: if a shape does not fit, or a length lies outside 0..T.
+    """
+    expected = f"(time, *batch, {in_features})" if time_major else f"(*batch, time, {in_features})"
+    if inputs.ndim < 2 or inputs.shape[-1] != in_features:
+        raise ValueError(f"inputs have shape {inputs.shape}; expected {expected}, sequences of {in_features} features")
+    inputs = jnp.moveaxis(inputs, 0, -2) if time_major else inputs
+    batch = inputs.shape[:-2]
+    if seq_lengths is not None:
+        seq_lengths = seq_lengths if isinstance(seq_lengths, jax.Array) else np.asarray(seq_lengths)
+        if seq_lengths.shape != batch:
+            raise ValueError(
+                f"seq_lengths has shape {seq_lengths.shape}; expected {batch}, the batch axes of the inputs: the "
+                "number of valid positions of each sequence"
+            )
+        seq_lengths = seq_lengths.reshape(math.prod(batch))
+    xs, seq_lengths, _ = common.check_sequence(_merge_batch(inputs, batch), seq_lengths, in_features)
+    return xs, seq_lengths, batch
+
+
+def as_given(ys: Array, batch: tuple[int, ...], time_major: bool) -> Array:
+    """Outputs (B, T, H) in the axes that the caller has."""
+    ys = _split_batch(ys, batch)
+    return jnp.moveaxis(ys, -2, 0) if time_major else ys
+
+
+def run(
+    cell: Cell,
+    layers: Sequence[Directions],
+    inputs: Array,
+    *,
+    in_features: int,
+    initial_carry: Any = None,
+    seq_lengths: Any = None,
+    time_major: bool = False,
+    reverse: bool = False,
+    keep_order: bool = False,
+    between: Between = lambda xs: xs,
+) -> tuple[Any, Array]:
+    """A call of a sequence layer.
 
     Args:
-        functions: the cell's module in `qlstm_jax.cells`, or what else has its `unroll`.
-        layers: for each layer the params of its directions, (forward,) or (forward, backward).
-        xs: (B, T, D).
-        seq_lengths: None or (B,), as `common.check_sequence` returns them.
-        carry: None or one carry for each layer.
+        cell: the cell's module, or anything else that has its `unroll`.
+        layers: for each layer the params of its directions.
+        inputs: (*batch, T, D), or (T, *batch, D) with time_major.
+        in_features: D.
+        initial_carry: where to continue from; None at the start of a sequence.
+        seq_lengths: None or (*batch,), the number of valid positions.
+        time_major: whether time is the first axis of inputs and outputs.
+        reverse: whether each sequence is read from its last valid position to its first.
+        keep_order: whether a reversed layer's outputs stand in the order of the inputs, not in that of reading.
         between: maps the outputs of each layer but the last to the input of the next.
 
     Returns:
-        (carry, ys): the forward carries, one for each layer, and (B, T, H or 2H).
+        (carry, outputs (*batch, T, H or 2H)), the carry the forward one.
 
     Raises:
-        ValueError: if the carry does not fit.
+        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
+    xs, seq_lengths, batch = batch_major(inputs, seq_lengths, in_features, time_major)
+    xs = common.reverse(xs, seq_lengths) if reverse else xs
+    starts = _carries(cell, initial_carry, len(layers), batch)
+    ends, ys = _run(cell, layers, xs, seq_lengths, starts, between)
+    ys = common.reverse(ys, seq_lengths) if reverse and keep_order else ys
+    given = [None] * len(layers) if initial_carry is None else [initial_carry] if len(layers) == 1 else initial_carry
+    ends = [as_given_carry(_split_batch(end, batch), start) for end, start in zip(ends, given, strict=True)]
+    return pack_carries(ends), as_given(ys, batch, time_major)
+
+
+def pack_carries(carries: Sequence[Any]) -> Any:
+    """The carry of a stack: that of its one layer, or a tuple with one for each."""
+    return carries[0] if len(carries) == 1 else tuple(carries)
+
+
+def _carries(cell: Cell, carry: Any, num_layers: int, batch: tuple[int, ...]) -> list[Any]:
+    """The carry of each layer for a merged batch, None where a sequence starts."""
     if carry is None:
-        carry = (None,) * len(layers)
-    elif not isinstance(carry, tuple) or hasattr(carry, "_fields") or len(carry) != len(layers):
-        raise ValueError(f"initial_carry is {carry!r:.80}; expected a tuple of {len(layers)}, one carry for each layer")
-    else:
-        for start in carry:
-            check_carry(functions, start, xs.shape[:1])
+        return [None] * num_layers
+    if num_layers > 1 and (type(carry) is not tuple or len(carry) != num_layers):
+        raise ValueError(f"initial_carry is {carry!r:.80}; expected a tuple of {num_layers}, one carry for each layer")
+    carries = [carry] if num_layers == 1 else carry
+    return [_merge_batch(as_carry(cell, c, batch), batch) for c in carries]
+
+
+def _run(
+    cell: Cell, layers: Sequence[Directions], xs: Array, seq_lengths: Any, starts: Sequence[Any], between: Between
+) -> tuple[list[Any], Array]:
     ends = []
-    for number, ((forward, *backward), start) in enumerate(zip(layers, carry, strict=True)):
+    for number, ((forward, *backward), start) in enumerate(zip(layers, starts, strict=True)):
         xs = between(xs) if number else xs
-        end, ys = functions.unroll(forward, xs, seq_lengths=seq_lengths, carry=start)
+        end, ys = cell.unroll(forward, xs, seq_lengths=seq_lengths, carry=start)
         if backward:
-            _, zs = functions.unroll(backward[0], common.reverse(xs, seq_lengths), seq_lengths=seq_lengths)
+            _, zs = cell.unroll(backward[0], common.reverse(xs, seq_lengths), seq_lengths=seq_lengths)
             ys = jnp.concatenate([ys, common.reverse(zs, seq_lengths)], axis=-1)
         xs = ys
         ends.append(end)
-    return tuple(ends), xs
+    return ends, xs
 
 
-def run_last(functions, layers, xs, seq_lengths, between):
-    """The output of `run` at the last position that each direction reads, (B, H or 2H); zeros at length 0."""
+def last(
+    cell: Cell,
+    layers: Sequence[Directions],
+    inputs: Array,
+    *,
+    in_features: int,
+    seq_lengths: Any = None,
+    time_major: bool = False,
+    between: Between = lambda xs: xs,
+) -> Array:
+    """The output of `run` at the last position that each direction reads, (*batch, H or 2H); zeros at length 0."""
+    xs, seq_lengths, batch = batch_major(inputs, seq_lengths, in_features, time_major)
     *below, top = layers
     if below:
-        xs = between(run(functions, below, xs, seq_lengths, None, between)[1])
-    inputs = [xs, common.reverse(xs, seq_lengths)] if len(top) > 1 else [xs]
-    outputs = [_final(functions, params, x, seq_lengths) for params, x in zip(top, inputs, strict=True)]
-    return jnp.concatenate(outputs, axis=-1) if len(top) > 1 else outputs[0]
-
-
-def _final(functions, params, xs, seq_lengths):
-    if hasattr(functions, "reduce"):
-        return functions.reduce(params, xs, seq_lengths=seq_lengths).h
-    _, ys = functions.unroll(params, xs, seq_lengths=seq_lengths)
-    return common.last_valid(ys, seq_lengths)
+        xs = between(_run(cell, below, xs, seq_lengths, [None] * len(below), between)[1])
+    read = [xs, common.reverse(xs, seq_lengths)] if len(top) > 1 else [xs]
+    outputs = [cell.last(params, x, seq_lengths=seq_lengths) for params, x in zip(top, read, strict=True)]
+    joined: Array = _split_batch(jnp.concatenate(outputs, axis=-1) if len(top) > 1 else outputs[0], batch)
+    return joined

@@ -1,4 +1,5 @@
 import functools
+import inspect
 
 import chex
 import flax.linen as nn
@@ -10,7 +11,9 @@ from flax import nnx
 
 from qlstm_jax import linen as layers
 from qlstm_jax import nnx as nnx_layers
-from qlstm_jax.cells import gru, pr_lstm
+from qlstm_jax.cells import CELLS, gru, pr_lstm
+from qlstm_jax.cells.common import cell_options
+from qlstm_jax.describe import cell_class_name
 
 B, T, D, H = 4, 5, 3, 4
 LENGTHS = np.array([5, 0, 3, 1], np.int32)
@@ -28,7 +31,7 @@ each_case = pytest.mark.parametrize("case", CASES)
 
 def make_layer(case, **kwargs):
     layer, _, options = CASES[case]
-    return getattr(layers, layer)(hidden_size=H, **options, **kwargs)
+    return getattr(layers, layer)(features=H, **options, **kwargs)
 
 
 def make_cell(case, **kwargs):
@@ -82,9 +85,9 @@ def test_linen_rnn_and_layer_agree(case, dtype):
     def run(params):
         by_rnn = rnn.apply({"params": {"cell": params}}, xs, seq_lengths=lengths, return_carry=True)
         by_layer = {"params": {"cells_0": params}}
-        return by_rnn, layer.apply(by_layer, xs, lengths=lengths, return_carry=True)
+        return by_rnn, layer.apply(by_layer, xs, seq_lengths=lengths, return_carry=True)
 
-    (carry_rnn, ys_rnn), (ys, (carry,)) = run(params)
+    (carry_rnn, ys_rnn), (carry, ys) = run(params)
     variables = jax.eval_shape(rnn.init, jax.random.key(0), xs)
     chex.assert_trees_all_equal_shapes_and_dtypes(variables, {"params": {"cell": params}})
     valid = (np.arange(T)[None, :] < lengths[:, None])[:, :, None]
@@ -107,8 +110,11 @@ def test_equals_nnx_given_its_weights(case, bidirectional):
 
     @nnx.jit
     def run(module, variables, xs, lengths):
-        ours = layer.apply(variables, xs, lengths=lengths), layer.apply(variables, xs, lengths=lengths, method="last")
-        return ours, (module(xs, lengths=lengths), module.last(xs, lengths=lengths))
+        ours = (
+            layer.apply(variables, xs, seq_lengths=lengths),
+            layer.apply(variables, xs, seq_lengths=lengths, method="last"),
+        )
+        return ours, (module(xs, seq_lengths=lengths), module.last(xs, seq_lengths=lengths))
 
     (ys, last), expected = run(module, variables, xs, LENGTHS)
     assert ys.shape == (B, T, layer.output_size) and float(jnp.max(jnp.abs(ys))) > 0.05
@@ -169,8 +175,8 @@ def test_continues_from_a_carry():
     _, layer, variables = stacked("gru", False)
     resume = jax.jit(functools.partial(layer.apply, return_carry=True))
     xs = inputs()[:, :4]
-    first, carry = resume(variables, xs[:, :2], initial_carry=layer.initialize_carry(B))
-    second, _ = resume(variables, xs[:, 2:], initial_carry=carry)
+    carry, first = resume(variables, xs[:, :2], initial_carry=layer.initialize_carry(B))
+    _, second = resume(variables, xs[:, 2:], initial_carry=carry)
     allclose(jnp.concatenate([first, second], axis=1), jax.jit(layer.apply)(variables, xs))
 
 
@@ -263,23 +269,23 @@ def init_error(layer, xs=None, **kwargs):
     [
         ({"num_layers": 0}, "num_layers is 0"),
         ({"dropout": -0.5}, "dropout is -0.5"),
-        ({"hidden_size": 0}, "hidden_size is 0"),
+        ({"features": 0}, "hidden_size is 0"),
         ({"sharing": "some"}, "sharing is 'some'"),
     ],
 )
 def test_options_out_of_range(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        init_error(layers.QLSTM(**{"hidden_size": H, **kwargs}))
+        init_error(layers.QLSTM(**{"features": H, **kwargs}))
 
 
 def test_refuses_what_does_not_fit():
     layer = make_layer("gru")
-    with pytest.raises(ValueError, match=r"expected \(batch, time, 3\)"):
-        init_error(layer, inputs()[0])
+    with pytest.raises(ValueError, match=r"expected \(\*batch, time, 3\)"):
+        init_error(layer, inputs()[0, 0])
     with pytest.raises(ValueError, match=r"expected 0\.\.5"):
-        init_error(layer, lengths=LENGTHS + 1)
-    with pytest.raises(ValueError, match="a tuple of 1"):
-        init_error(layer, initial_carry=gru.Carry(h=jnp.zeros((B, H))))
+        init_error(layer, seq_lengths=LENGTHS + 1)
+    with pytest.raises(ValueError, match="a tuple of 2"):
+        init_error(make_layer("gru", num_layers=2), initial_carry=gru.Carry(h=jnp.zeros((B, H))))
     with pytest.raises(ValueError, match="batch of the input"):
         init_error(layer, initial_carry=layer.initialize_carry(B + 1))
     with pytest.raises(TypeError, match="block_size"):
@@ -298,10 +304,50 @@ def test_bidirectional_has_no_carry():
             use()
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_modules_have_every_option_of_their_cell(name):
+    layer, cell = getattr(layers, name), getattr(layers, cell_class_name(name))
+    assert layers.LAYERS[name] is layer and layer.functions is cell.functions is CELLS[name]
+    for option, parameter in cell_options(CELLS[name]).items():
+        assert getattr(layer, option) == getattr(cell, option) == parameter.default
+        assert inspect.signature(layer).parameters[option].default == parameter.default
+        assert f"{option}:" in layer.__doc__ and f"{option}:" in cell.__doc__
+
+
 @pytest.mark.parametrize(
-    "name", ["SimpleCell", "LSTMCell", "GRUCell", "QLSTMCell", "SLSTMCell", "MLSTMCell", "PRLSTMCell"]
+    "call",
+    [{}, {"time_major": True}, {"reverse": True}, {"reverse": True, "keep_order": True}],
+    ids=lambda call: "-".join(call) or "plain",
 )
-def test_cells_have_every_option_of_their_init(name):
-    cell = getattr(layers, name)
-    options = nnx_layers.cell_options(cell.functions)
-    assert {option: getattr(cell, option) for option in cell.option_names} == options
+def test_a_layer_is_called_as_flax_rnn(call):
+    layer, rnn, lengths = make_layer("lstm"), nn.RNN(make_cell("lstm")), np.array([5, 2, 3, 1], np.int32)
+    xs = inputs().swapaxes(0, 1) if "time_major" in call else inputs()
+    options = {"initial_carry": (jnp.full((B, H), 0.3), jnp.full((B, H), -0.2)), "seq_lengths": lengths, **call}
+
+    @jax.jit
+    def run(params):
+        ours = layer.apply({"params": {"cells_0": params}}, xs, return_carry=True, **options)
+        return ours, rnn.apply({"params": {"cell": params}}, xs, return_carry=True, **options)
+
+    (carry, ys), (expected_carry, expected) = run(weights("lstm"))
+    valid = np.arange(T)[None, :] < lengths[:, None]
+    valid = valid.T if "time_major" in call else valid
+    assert type(carry) is type(expected_carry) is tuple
+    allclose((carry, ys), (expected_carry, expected * valid[:, :, None]))
+
+
+def test_initializers_and_their_metadata():
+    ones = nn.with_partitioning(nn.initializers.ones_init(), (None, "model"))
+    layer = layers.GRU(H, kernel_init=ones, bias_init=nn.initializers.constant(2.0))
+    params = layer.init(jax.random.key(0), inputs())["params"]["cells_0"]
+    assert params["input_kernel"].names == (None, "model") and jnp.all(params["input_kernel"].value == 1)
+    assert jnp.all(params["bias"] == 2) and jnp.all(params["recurrent_bias"] == 2)
+    assert layer.apply({"params": {"cells_0": params}}, inputs()).shape == (B, T, H)
+
+
+def test_carry_init():
+    cell = layers.LSTMCell(H, carry_init=nn.initializers.normal(1.0))
+    carry = cell.initialize_carry(jax.random.key(0), (B, D))
+    assert jnp.std(carry.c) > 0.3 and not jnp.array_equal(carry.c, carry.h)
+    with pytest.raises(ValueError, match="no state before its first token"):
+        layers.PRLSTM(H).initialize_carry(B, jax.random.key(0), nn.initializers.ones_init())

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import inspect
 
 import chex
 import jax
@@ -9,7 +10,8 @@ import pytest
 from flax import nnx
 
 from qlstm_jax import nnx as layers
-from qlstm_jax.cells import gru, lstm, pr_lstm
+from qlstm_jax.cells import CELLS, gru, lstm, pr_lstm
+from qlstm_jax.describe import cell_class_name
 from qlstm_jax.nnx.dropout import applied
 
 B, T, D, H = 4, 6, 3, 5
@@ -57,7 +59,7 @@ def allclose(a, b, tolerance=2e-5):
 
 @nnx.jit
 def read(layer, xs, lengths=None, rngs=None):
-    return layer(xs, lengths=lengths, rngs=rngs), layer.last(xs, lengths=lengths, rngs=rngs)
+    return layer(xs, seq_lengths=lengths, rngs=rngs), layer.last(xs, seq_lengths=lengths, rngs=rngs)
 
 
 @functools.cache
@@ -77,22 +79,21 @@ def test_nnx_rnn_layer_and_functions_agree(case, dtype):
 
     def by_rnn(weights):
         carry, ys = nnx.RNN(nnx.merge(graph, weights))(xs, seq_lengths=lengths, return_carry=True)
-        return ys * valid(lengths)[:, :, None].astype(dtype), carry
+        return carry, ys * valid(lengths)[:, :, None].astype(dtype)
 
     def by_layer(weights):
         layer = nnx.merge(layer_graph, nnx.State({"cells": {0: weights}}))
-        ys, (carry,) = layer(xs, lengths=lengths, return_carry=True)
-        return ys, carry
+        return layer(xs, seq_lengths=lengths, return_carry=True)
 
     def by_functions(weights):
-        return cell.functions.unroll(nnx.merge(graph, weights).params, xs, lengths=lengths)
+        return cell.functions.unroll(nnx.merge(graph, weights).params, xs, seq_lengths=lengths)
 
     run = jax.jit(lambda w: (by_rnn(w), by_layer(w), by_functions(w)))
-    (ys_rnn, carry_rnn), (ys, carry), of_functions = run(weights)
+    (carry_rnn, ys_rnn), (carry, ys), of_functions = run(weights)
     assert ys.dtype == ys_rnn.dtype == dtype and float(jnp.max(jnp.abs(ys))) > 0.1
     assert {leaf.dtype for leaf in jax.tree.leaves(weights)} == {jnp.dtype("float32")}
     tolerance = 1e-5 if dtype == jnp.float32 else 0.03
-    allclose((ys, carry), of_functions, tolerance)
+    allclose((carry, ys), of_functions, tolerance)
     if case == "pr_lstm":  # the streams differ in how many slots they have
         carry = carry._replace(slots=jax.tree.map(lambda a: a[:, :3], carry.slots))
     chex.assert_trees_all_equal_dtypes(carry, carry_rnn)
@@ -128,14 +129,14 @@ def reversed_rows(xs):
 @each_stack
 def test_stack_is_its_cells_one_after_the_other(case, bidirectional):
     layer, ys, _ = stacked(case, bidirectional)
-    unroll = functools.partial(layer.cells[0].functions.unroll, lengths=LENGTHS)
+    unroll = functools.partial(layer.cells[0].functions.unroll, seq_lengths=LENGTHS)
 
     @jax.jit
     def by_hand(forward, backward, xs):
         for number, params in enumerate(forward):
-            ahead, _ = unroll(params, xs)
+            _, ahead = unroll(params, xs)
             if backward:
-                back, _ = unroll(backward[number], reversed_rows(xs))
+                _, back = unroll(backward[number], reversed_rows(xs))
                 ahead = jnp.concatenate([ahead, reversed_rows(back)], axis=-1)
             xs = ahead
         return xs
@@ -188,9 +189,9 @@ def test_continues_from_a_carry(case):
     resume = nnx.jit(lambda layer, xs, carry: layer(xs, initial_carry=carry, return_carry=True))
     whole, _ = read(layer, inputs(), np.full(B, T, np.int32))
     carry = layer.initialize_carry(B, **({"max_length": T} if case == "pr_lstm" else {}))
-    first, carry = resume(layer, inputs()[:, : T // 2], carry)
+    carry, first = resume(layer, inputs()[:, : T // 2], carry)
     assert len(carry) == 2 and all(isinstance(c, layer.cell_class.functions.Carry) for c in carry)
-    second, _ = resume(layer, inputs()[:, T // 2 :], carry)
+    _, second = resume(layer, inputs()[:, T // 2 :], carry)
     allclose(jnp.concatenate([first, second], axis=1), whole)
 
 
@@ -202,7 +203,7 @@ def test_dropout_lies_between_layers_only():
         rngs, mask = nnx.Rngs(key), nnx.Dropout(0.5)
         for number, params in enumerate(all_params):
             xs = mask(xs, rngs=rngs) if number else xs
-            xs, _ = layer.cells[0].functions.unroll(params, xs)
+            _, xs = layer.cells[0].functions.unroll(params, xs)
         return xs
 
     key = jax.random.key(5)
@@ -291,7 +292,7 @@ def test_max_length_sets_the_size_of_a_stream():
     cell = layers.PRLSTMCell(D, H, max_length=12, rngs=nnx.Rngs(0))
     assert cell.initialize_carry((B, D)).slots.h.shape == (B, 4, H)
     carry = layers.PRLSTM(D, H, rngs=nnx.Rngs(0)).initialize_carry(B)
-    assert carry[0].slots.h.shape == (B, pr_lstm.MAX_SLOTS, H)
+    assert carry.slots.h.shape == (B, pr_lstm.MAX_SLOTS, H)
 
 
 def outputs_of_both(ours, flax_cell):
@@ -327,14 +328,14 @@ def test_simple_rnn_is_that_of_flax():
     [
         ({"num_layers": 0}, "num_layers is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"hidden_size": -1}, "hidden_size is -1"),
+        ({"hidden_features": -1}, "hidden_size is -1"),
         ({"sharing": "some"}, "sharing is 'some'"),
         ({"block_size": 0}, "block_size is 0"),
     ],
 )
 def test_options_out_of_range(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        layers.QLSTM(D, **{"hidden_size": H, "rngs": nnx.Rngs(0), **kwargs})
+        layers.QLSTM(D, **{"hidden_features": H, "rngs": nnx.Rngs(0), **kwargs})
 
 
 def test_unknown_option():
@@ -356,21 +357,25 @@ def test_cell_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="batch of the input"):
         cell(carry, jnp.zeros((B + 1, D)))
     with pytest.raises(ValueError, match=r"expected qlstm_jax.cells.gru.Carry"):
-        cell(jnp.zeros((B, H)), jnp.zeros((B, D)))
-    with pytest.raises(ValueError, match="carry_init is given"):
+        cell((carry,), jnp.zeros((B, D)))
+    with pytest.raises(ValueError, match="carry_init is given and rngs is None"):
         cell.initialize_carry((B, D), carry_init=nnx.initializers.ones_init())
+    with pytest.raises(ValueError, match="no state before its first token"):
+        make_cell("pr_lstm").initialize_carry((B, D), nnx.Rngs(0), nnx.initializers.ones_init())
 
 
 def test_layer_refuses_what_does_not_fit():
     layer, xs = make_layer("gru"), inputs()
-    with pytest.raises(ValueError, match=r"expected \(batch, time, 3\)"):
+    with pytest.raises(ValueError, match=r"expected \(\*batch, time, 3\)"):
         layer(xs[:, :, :2])
     with pytest.raises(ValueError, match=r"expected 0\.\.6"):
-        layer.last(xs, lengths=LENGTHS + 1)
-    with pytest.raises(ValueError, match="a tuple of 1"):
-        layer(xs, initial_carry=gru.Carry(h=jnp.zeros((B, H))))
+        layer.last(xs, seq_lengths=LENGTHS + 1)
+    with pytest.raises(ValueError, match="a tuple of 2"):
+        make_layer("gru", num_layers=2)(xs, initial_carry=gru.Carry(h=jnp.zeros((B, H))))
     with pytest.raises(ValueError, match=r"expected qlstm_jax.cells.gru.Carry"):
-        layer(xs, initial_carry=(lstm.Carry(c=jnp.zeros((B, H)), h=jnp.zeros((B, H))),))
+        layer(xs, initial_carry=lstm.Carry(c=jnp.zeros((B, H)), h=jnp.zeros((B, H))))
+    with pytest.raises(ValueError, match=r"seq_lengths has shape \(2,\); expected \(4,\)"):
+        layer(xs, seq_lengths=LENGTHS[:2])
     with pytest.raises(ValueError, match="batch of the input"):
         layer(xs, initial_carry=layer.initialize_carry(B + 1))
 
@@ -399,3 +404,112 @@ def test_variational_dropout_drops_the_same_channels_at_all_positions():
     np.testing.assert_array_equal(seen[0], np.broadcast_to(seen[0][:, :1], seen[0].shape))
     assert not np.array_equal(seen[1], np.broadcast_to(seen[1][:, :1], seen[1].shape))
     assert not np.array_equal(seen[0][0], seen[0][1])
+
+
+def flax_layer(case):
+    """Flax's own cell of the same equations, in Flax's RNN."""
+    cell = {"lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell, "rnn": nnx.SimpleCell}[case]
+    return nnx.RNN(cell(D, H, rngs=nnx.Rngs(2)), rngs=nnx.Rngs(3))
+
+
+@pytest.mark.parametrize("case", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize(
+    "call",
+    [{}, {"time_major": True}, {"reverse": True}, {"reverse": True, "keep_order": True}],
+    ids=lambda call: "-".join(call) or "plain",
+)
+def test_a_layer_is_called_as_flax_rnn(case, call):
+    """The same arguments give outputs and carries of the same shapes and order, here of the same cell in nnx.RNN."""
+    layer, lengths = make_layer(case), np.array([6, 2, 3, 1], np.int32)
+    xs = inputs().swapaxes(0, 1) if "time_major" in call else inputs()
+    start = jax.tree.map(lambda a: a + 0.5, layer.initialize_carry(B))
+
+    @nnx.jit
+    def run(layer):
+        options = {"initial_carry": start, "seq_lengths": lengths, "return_carry": True, **call}
+        return layer(xs, **options), nnx.RNN(layer.cells[0], rngs=nnx.Rngs(0))(xs, **options)
+
+    (carry, ys), (expected_carry, expected) = run(layer)
+    axes = valid(lengths).T if "time_major" in call else valid(lengths)
+    allclose((carry, ys), (expected_carry, expected * axes[:, :, None]))
+
+
+@pytest.mark.parametrize(("case", "plain"), [("lstm", 2), ("gru", 1), ("rnn", 1)])
+def test_flax_carries_are_taken(case, plain):
+    """Flax's LSTM carries (c, h), its GRU and simple cell h."""
+    layer, carry = make_layer(case), [jnp.full((B, H), 0.3), jnp.full((B, H), -0.2)][:plain]
+    theirs = flax_layer(case)(inputs(), initial_carry=tuple(carry) if plain == 2 else carry[0], return_carry=True)
+    given = tuple(carry) if plain == 2 else carry[0]
+    ours = layer(inputs(), initial_carry=given, return_carry=True)
+    assert jax.tree.map(jnp.shape, jax.tree.leaves(ours)) == jax.tree.map(jnp.shape, jax.tree.leaves(theirs))
+    assert type(ours[0]) is type(theirs[0])
+    named, ys = layer(inputs(), initial_carry=layer.functions.Carry(*carry), return_carry=True)
+    allclose(ours, (tuple(named) if plain == 2 else named.h, ys))
+
+
+@pytest.mark.parametrize("case", ["lstm", "ql_lstm", "pr_lstm"])
+def test_a_layer_with_other_batch_axes(case):
+    layer = make_layer(case)
+    carry, expected = layer(inputs(), return_carry=True, seq_lengths=LENGTHS)
+    for axes in ((2, 2), (2, 1, 2)):
+        shape = lambda a, axes=axes: a.reshape(*axes, *a.shape[1:])  # noqa: E731
+        got_carry, got = layer(shape(inputs()), return_carry=True, seq_lengths=shape(LENGTHS))
+        allclose((got_carry, got), jax.tree.map(shape, (carry, expected)))
+        allclose(
+            layer.last(shape(inputs()), seq_lengths=shape(LENGTHS)), shape(layer.last(inputs(), seq_lengths=LENGTHS))
+        )
+    allclose(layer(inputs()[0]), layer(inputs())[0])
+
+
+def test_initializers_and_metadata():
+    ones = nnx.initializers.ones_init()
+    layer = layers.QLSTM(
+        D, H, kernel_init=ones, recurrent_kernel_init=nnx.initializers.zeros_init(), bias_init=ones, rngs=nnx.Rngs(0)
+    )
+    cell = layer.cells[0]
+    assert jnp.all(cell.input_kernel[...] == 1) and jnp.all(cell.summary_kernel[...] == 1)
+    assert not jnp.any(cell.recurrent_kernel[...]) and not jnp.any(cell.memory_kernel[...])
+    assert jnp.all(cell.gate_bias[...] == 1) and jnp.any(cell.gate_scale[...] != 1)
+    labelled = layers.LSTM(D, H, kernel_metadata={"label": "in"}, bias_metadata={"label": "b"}, rngs=nnx.Rngs(0)).cells[
+        0
+    ]
+    assert (labelled.input_kernel.label, labelled.bias.label) == ("in", "b")
+
+
+def test_partitioned_initializers():
+    mesh = jax.make_mesh((1,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
+    init = nnx.with_partitioning(nnx.initializers.lecun_normal(), (None, "model"))
+    with jax.set_mesh(mesh):
+        layer = layers.LSTM(D, H, kernel_init=init, rngs=nnx.Rngs(0))
+        assert layer.cells[0].input_kernel.sharding.spec == jax.sharding.PartitionSpec(None, "model")
+        assert layer(inputs()).shape == (B, T, H)
+
+
+def test_carry_init_draws_the_carry():
+    carry = make_layer("lstm").initialize_carry(B, nnx.Rngs(0), nnx.initializers.normal(1.0))
+    assert carry.c.shape == (B, H) and jnp.std(carry.c) > 0.3 and not jnp.array_equal(carry.c, carry.h)
+    start = make_layer("ql_lstm").initialize_carry(B, jax.random.key(0), nnx.initializers.ones_init())
+    assert jnp.all(start.memory == 1) and not jnp.any(start.position)
+
+
+def test_help_shows_the_options():
+    """Of a class in a notebook or an editor: its signature and its documentation have the cell's options."""
+    signature = inspect.signature(layers.QLSTM)
+    assert signature.parameters["block_size"].default == 32 and list(signature.parameters)[:2] == [
+        "in_features",
+        "hidden_features",
+    ]
+    assert "tokens a block" in layers.QLSTM.__doc__ and "num_layers" in layers.QLSTM.__doc__
+    assert "max_length" in inspect.signature(layers.PRLSTMCell).parameters
+    assert "seq_lengths" in inspect.signature(make_layer("lstm").__call__).parameters
+    assert "block_size" not in inspect.signature(make_layer("ql_lstm")).parameters
+
+
+def test_every_cell_has_its_classes():
+    for name, functions in CELLS.items():
+        layer = getattr(layers, name)
+        assert layers.LAYERS[name] is layer and layer.functions is functions
+        assert layer.cell_class is getattr(layers, cell_class_name(name)) and layer.__module__ == "qlstm_jax.nnx"
+        assert isinstance(
+            layer(D, H, rngs=nnx.Rngs(0), **({"num_heads": 1} if name == "MLSTM" else {})), layers.SequenceLayer
+        )

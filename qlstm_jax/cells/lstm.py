@@ -105,3 +105,6 @@ def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None):
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
     return common.unroll(params, xs, seq_lengths, carry, initial_carry=initial_carry, project=_project, recur=_recur)
+
+
+last = common.last_by_unroll(unroll)

@@ -1,27 +1,24 @@
 """Flax Linen modules over the cells: they own the parameters, the cells do the computing.
 
-The names and the parameters are those of `qlstm_jax.nnx`, in Linen's conventions: sizes of inputs are inferred, a
-cell works inside `flax.linen.RNN`, dropout is on with `deterministic=False` and draws from the rng "dropout". A
-layer's parameters lie under "cells_0", "cells_1", ... and, bidirectional, "backward_cells_0", ...
+The same names as in `qlstm_jax.nnx`, with `features` for H and the options of the cell's `init` as fields. A cell is
+one time step and works inside `flax.linen.RNN`; a sequence layer is called as `flax.linen.RNN` is.
 """
 
-from qlstm_jax.linen.cells import GRUCell, LSTMCell, MLSTMCell, PRLSTMCell, QLSTMCell, SimpleCell, SLSTMCell
-from qlstm_jax.linen.layers import GRU, LSTM, MLSTM, QLSTM, SLSTM, SimpleRNN
-from qlstm_jax.linen.pr_lstm import PRLSTM
+from qlstm_jax.cells import CELLS
+from qlstm_jax.describe import cell_class_name
+from qlstm_jax.linen import pr_lstm
+from qlstm_jax.linen.cells import Cell, cell_class
+from qlstm_jax.linen.layers import Layer, layer_class
 
-__all__ = [
-    "GRU",
-    "LSTM",
-    "MLSTM",
-    "PRLSTM",
-    "QLSTM",
-    "SLSTM",
-    "GRUCell",
-    "LSTMCell",
-    "MLSTMCell",
-    "PRLSTMCell",
-    "QLSTMCell",
-    "SLSTMCell",
-    "SimpleCell",
-    "SimpleRNN",
-]
+# The layers and cells that have more than the others.
+_CELL_BASES = {"PRLSTM": pr_lstm.StreamCell}
+_LAYER_BASES = {"PRLSTM": pr_lstm.StreamLayer}
+
+for _layer, _functions in CELLS.items():
+    _cell = cell_class(_layer, _functions, _CELL_BASES.get(_layer, Cell))
+    globals()[_cell.__name__] = _cell
+    globals()[_layer] = layer_class(_layer, _cell, _LAYER_BASES.get(_layer, Layer))
+
+LAYERS: dict[str, type[Layer]] = {_layer: globals()[_layer] for _layer in CELLS}  # by class name
+
+__all__ = ["LAYERS", "Cell", "Layer", *CELLS, *map(cell_class_name, CELLS)]

@@ -1,37 +1,78 @@
-"""The PR-LSTM layer: what it has beyond the others, random offsets in training and a carry of a chosen size."""
+"""PR-LSTM's modules: what they have beyond the others, streams of a chosen size and random offsets in training."""
+
+from typing import Any, cast
 
 import flax.linen as nn
+from jaxtyping import Array, Float
 
-from qlstm_jax.cells import pr_lstm
+from qlstm_jax.cells import common, pr_lstm
 from qlstm_jax.cells.pr_lstm import regularization
-from qlstm_jax.linen.cells import PRLSTMCell
+from qlstm_jax.describe import Initializer
+from qlstm_jax.linen.cells import Cell
 from qlstm_jax.linen.layers import Layer
 
+LONGEST = 2**pr_lstm.MAX_SLOTS - 1  # tokens of the longest stream
 
-class PRLSTM(Layer):
-    """PR-LSTM or PR-RNN layers of `qlstm_jax.cells.pr_lstm`; `init` there describes their options.
 
-    `last` takes half the merges of a call. With max_offset and deterministic=False the tree of each row begins at a
-    random place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm.regularization`), drawn from the
-    stream "dropout"; there is no carry then.
+class StreamCell(Cell):
+    """What the PR-LSTM cell has beyond the others: `max_length`, the tokens that a stream may grow to.
+
+    Fewer make a smaller carry; beyond it outputs are NaN.
     """
 
-    refinements: int = 1
-    cell: str = "lstm"
-    norm: str = "none"
-    value_init: str = "paper"
-    forget_bias: float = 0.0
-    remat: bool = False
-    max_offset: int = 0
-
-    cell_class = PRLSTMCell
+    max_length: int = LONGEST
 
     @nn.nowrap
-    def initialize_carry(self, batch_size: int, *, max_length: int = 2**pr_lstm.MAX_SLOTS - 1):
-        """As for the other layers; max_length, the tokens that the stream may grow to, sets the size of the carry."""
-        return self.stack_carry(batch_size, max_length=max_length)
+    def initialize_carry(self, rng: Array | None, input_shape: Any) -> Any:
+        """The stream before its first token.
 
-    def __call__(self, xs, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=True):
+        Raises:
+            ValueError: for a carry_init: a stream that has read nothing holds no state to draw.
+        """
+        refuse_carry_init(self.carry_init)
+        return super().initialize_carry(rng, input_shape)
+
+    @nn.nowrap
+    def _carry_options(self) -> dict[str, Any]:
+        return {"max_length": self.max_length}
+
+
+class StreamLayer(Layer):
+    """Layers of `qlstm_jax.cells.pr_lstm`, PR-LSTM or PR-RNN.
+
+    `last` takes half the merges of a call. With max_offset and deterministic=False the tree of each sequence begins at
+    a random place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm.regularization`), drawn from
+    the stream "dropout"; there is no carry then.
+    """
+
+    max_offset: int = 0
+
+    @nn.nowrap
+    def initialize_carry(
+        self,
+        batch_size: int,
+        rng: Array | None = None,
+        carry_init: Initializer | None = None,
+        *,
+        max_length: int = LONGEST,
+    ) -> Any:
+        """As for the other layers; max_length, the tokens that the stream may grow to, sets the size of the carry.
+
+        Raises:
+            ValueError: for a bidirectional layer, or a carry_init: a new stream holds no state to draw.
+        """
+        refuse_carry_init(carry_init)
+        return self._zero_carry(batch_size, max_length=max_length)
+
+    def __call__(
+        self,
+        inputs: Float[Array, "... d"],
+        *,
+        initial_carry: Any = None,
+        return_carry: bool = False,
+        deterministic: bool = True,
+        **options: Any,
+    ) -> Any:
         """As for the other layers.
 
         Raises:
@@ -42,13 +83,22 @@ class PRLSTM(Layer):
                 f"a carry is given or wanted in training with max_offset={self.max_offset}: a tree that began before "
                 "its first token cannot be continued. Give deterministic=True, or make the layer with max_offset=0."
             )
-        options = {"seq_lengths": seq_lengths, "initial_carry": initial_carry, "return_carry": return_carry}
-        return super().__call__(xs, **options, deterministic=deterministic)
+        carry = {"initial_carry": initial_carry, "return_carry": return_carry}
+        return super().__call__(inputs, deterministic=deterministic, **carry, **options)
 
-    def functions_for(self, deterministic):
-        """The cell's module; in training with max_offset the same at a random offset."""
+    def _cell_functions(self, deterministic: bool) -> common.Cell:
         if self.max_offset < 0:
             raise ValueError(f"max_offset is {self.max_offset!r}; expected an integer, 0 or more")
         if deterministic or not self.max_offset:
             return pr_lstm
-        return regularization.RandomOffset(self.make_rng("dropout"), self.max_offset)
+        # It has what a call without a carry runs, and no more.
+        return cast(common.Cell, regularization.RandomOffset(self.make_rng("dropout"), self.max_offset))
+
+
+def refuse_carry_init(carry_init: Initializer | None) -> None:
+    """Raises ValueError where a carry is to be drawn."""
+    if carry_init is not None:
+        raise ValueError(
+            "carry_init is given, but a PR-LSTM's stream holds no state before its first token. To start from another "
+            "state pass it as initial_carry."
+        )

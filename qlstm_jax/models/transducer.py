@@ -31,13 +31,13 @@ class Transducer(nnx.Module):
         """xs (B, T, C) to the logits (B, output_size) of each row's last valid position."""
         return self._read(self.layer.last(xs, seq_lengths=seq_lengths, rngs=rngs), rngs)
 
-    def of_tokens(self, symbols, ids, *, seq_lengths=None, rngs=None):
-        """A call on the inputs symbols[ids], for a layer that has `of_tokens`: symbols (V, C), ids (B, T)."""
-        return self._read(self.layer.of_tokens(symbols, ids, seq_lengths=seq_lengths, rngs=rngs), rngs)
+    def from_tokens(self, symbols, ids, *, seq_lengths=None, rngs=None):
+        """A call on the inputs symbols[ids], as the layer's `from_tokens`: symbols (V, C), ids (B, T)."""
+        return self._read(self.layer.from_tokens(symbols, ids, seq_lengths=seq_lengths, rngs=rngs), rngs)
 
-    def last_of_tokens(self, symbols, ids, *, seq_lengths=None, rngs=None):
-        """`last` of the inputs symbols[ids], for a layer that has `last_of_tokens`: symbols (V, C), ids (B, T)."""
-        return self._read(self.layer.last_of_tokens(symbols, ids, seq_lengths=seq_lengths, rngs=rngs), rngs)
+    def last_from_tokens(self, symbols, ids, *, seq_lengths=None, rngs=None):
+        """`last` of the inputs symbols[ids], as the layer's `last_from_tokens`: symbols (V, C), ids (B, T)."""
+        return self._read(self.layer.last_from_tokens(symbols, ids, seq_lengths=seq_lengths, rngs=rngs), rngs)
 
     def _read(self, h, rngs):
         h = jax.nn.relu(h) if self.readout == "relu" else h

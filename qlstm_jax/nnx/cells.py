@@ -1,14 +1,20 @@
 """One time step of each cell, for `flax.nnx.RNN`; they own the parameters too that the sequence layers use."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from qlstm_jax.cells import common, gru, lstm, mlstm, pr_lstm, ql_lstm, rnn, slstm
-from qlstm_jax.nnx.options import check_options
-from qlstm_jax.stack import initial_carry, step
+from qlstm_jax import describe, stack
+from qlstm_jax.cells import common
+from qlstm_jax.describe import Initializer
+
+NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
 class Cell(nnx.RNNCellBase):
@@ -17,19 +23,25 @@ class Cell(nnx.RNNCellBase):
     A subclass sets `functions`, the module that has the formula.
 
     Args:
-        in_features: D.
-        hidden_features: H.
+        in_features: D, features of the input.
+        hidden_features: H, features of the output.
+        kernel_init: initialiser (key, shape, dtype) of the kernels that the input meets; None for the cell's own.
+        recurrent_kernel_init: of the kernels that the hidden state meets; None for the cell's own.
+        bias_init: of the biases; None for the cell's own.
+        kernel_metadata: metadata of the kernels' variables, such as their sharding; see `flax.nnx.Linear`.
+        recurrent_kernel_metadata: that of the recurrent kernels.
+        bias_metadata: that of the biases.
         dtype: of activations; None for float32. Gates and sums are float32 whatever it is.
         param_dtype: of the parameters.
         rngs: for the initial parameters (stream "params").
-        options: those of `functions.init`.
+        options: those of the cell's `init`.
 
     Raises:
         TypeError: for an option that the cell does not have.
         ValueError: for a size or option out of range.
     """
 
-    functions = None
+    functions: ClassVar[common.Cell]
     num_feature_axes = 1
 
     def __init__(
@@ -37,119 +49,93 @@ class Cell(nnx.RNNCellBase):
         in_features: int,
         hidden_features: int,
         *,
-        dtype=None,
-        param_dtype=jnp.float32,
+        kernel_init: Initializer | None = None,
+        recurrent_kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+        kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        recurrent_kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        bias_metadata: Mapping[str, Any] = NO_METADATA,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        **options,
-    ):
-        check_options(type(self).__name__, self.functions, options)
-        dtype = jnp.float32 if dtype is None else dtype
-        params = self.functions.init(
-            rngs.params(), in_features, hidden_features, dtype=dtype, param_dtype=param_dtype, **options
-        )
+        **options: Any,
+    ) -> None:
+        describe.check_options(type(self).__name__, self.functions, options)
+        dtypes = {"dtype": jnp.float32 if dtype is None else dtype, "param_dtype": param_dtype}
+        params = self.functions.init(rngs.params(), in_features, hidden_features, **dtypes, **options)
         self.in_features, self.hidden_features = in_features, hidden_features
+        given = {"kernel": kernel_init, "recurrent_kernel": recurrent_kernel_init, "bias": bias_init}
+        metadata = {"kernel": kernel_metadata, "recurrent_kernel": recurrent_kernel_metadata, "bias": bias_metadata}
         for field in dataclasses.fields(params):
             value = getattr(params, field.name)
-            setattr(self, field.name, nnx.Param(value) if isinstance(value, jax.Array) else value)
+            if describe.is_array(value):
+                init = describe.initializer(field.name, given)
+                value = value if init is None else init(rngs.params(), value.shape, value.dtype)
+                value = nnx.Param(value, **metadata.get(describe.role(field.name) or "", NO_METADATA))
+            setattr(self, field.name, value)
 
     @property
-    def params(self):
+    def params(self) -> Any:
         """The cell's `Params`, for use with its functions."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self.functions.Params)}
         return self.functions.Params(
             **{name: value[...] if isinstance(value, nnx.Variable) else value for name, value in fields.items()}
         )
 
-    def __call__(self, carry, x):
-        """One time step: x (..., D) to (carry, y (..., H)).
+    def __call__(self, carry: Any, inputs: Float[Array, "*batch d"]) -> tuple[Any, Float[Array, "*batch h"]]:
+        """One time step: inputs (..., D) to (carry, outputs (..., H)).
 
         Raises:
-            ValueError: if x does not end with D, or the carry is not one of this cell and batch.
+            ValueError: if the inputs do not end with D, or the carry is not one of this cell and batch.
         """
-        if x.shape[-1:] != (self.in_features,):
+        if inputs.shape[-1:] != (self.in_features,):
             raise ValueError(
-                f"x has shape {x.shape}; expected (..., {self.in_features}), one time step of a cell made with "
-                f"in_features={self.in_features}. For a whole sequence use flax.nnx.RNN or a sequence layer."
+                f"inputs have shape {inputs.shape}; expected (..., {self.in_features}), one time step of a cell made "
+                f"with in_features={self.in_features}. For a whole sequence use flax.nnx.RNN or a sequence layer."
             )
-        return step(self.functions, self.params, carry, x)
+        return stack.step(self.functions, self.params, carry, inputs)
 
-    def initialize_carry(self, input_shape, rngs=None, carry_init=None):
-        """The carry before the first token.
+    def initialize_carry(
+        self,
+        input_shape: Sequence[int],
+        rngs: nnx.Rngs | nnx.RngStream | Array | None = None,
+        carry_init: Initializer | None = None,
+    ) -> Any:
+        """The carry before the first token: zeros, or drawn by carry_init.
 
         Args:
             input_shape: (..., D), the shape of one time step.
-            rngs: for `flax.nnx.RNN`, which hands it to every cell; this carry holds nothing random.
-            carry_init: must be None.
+            rngs: to draw with (stream "carry"), or a key; a carry of zeros needs none.
+            carry_init: initialiser (key, shape, dtype) of the carry's floating-point arrays.
 
         Raises:
-            ValueError: if a carry_init is given.
+            ValueError: for a carry_init without rngs.
         """
-        if carry_init is not None:
-            raise ValueError(
-                "carry_init is given, but this cell's carry is fixed before the first token. To start from another "
-                "state pass it as initial_carry to flax.nnx.RNN."
-            )
-        return initial_carry(self.functions, self.params, input_shape, **self._carry_options())
+        carry = stack.initial_carry(self.functions, self.params, input_shape, **self._carry_options())
+        return carry if carry_init is None else stack.draw_carry(carry, carry_init, carry_key(rngs))
 
-    def _carry_options(self):
+    def _carry_options(self) -> dict[str, Any]:
         return {}
 
 
-class SimpleCell(Cell):
-    """The plain recurrent cell of `qlstm_jax.cells.rnn`."""
-
-    functions = rnn
-
-
-class LSTMCell(Cell):
-    """The LSTM cell of `qlstm_jax.cells.lstm`, whose `init` describes chrono; the carry is (c, h)."""
-
-    functions = lstm
+def carry_key(rngs: nnx.Rngs | nnx.RngStream | Array | None) -> Array | None:
+    """A key to draw a carry with."""
+    stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
+    return stream() if isinstance(stream, nnx.RngStream) else stream
 
 
-class GRUCell(Cell):
-    """The GRU cell of `qlstm_jax.cells.gru`, whose `init` describes chrono."""
-
-    functions = gru
-
-
-class QLSTMCell(Cell):
-    """The QL-LSTM cell of `qlstm_jax.cells.ql_lstm`; `init` there describes sharing, block_size, skip and more.
-
-    cell = QLSTMCell(3, 8, block_size=16, rngs=nnx.Rngs(0))
-    ys = nnx.RNN(cell)(xs)                        # (B, T, 3) to (B, T, 8)
-    """
-
-    functions = ql_lstm
+def cell_class(layer: str, functions: common.Cell, base: type[Cell] = Cell) -> type[Cell]:
+    """The class of the cell of a layer, LSTMCell for "LSTM"; `base` has what it has beyond the others."""
+    summary = f"The cell of `{functions.__name__}`, one time step; works inside `flax.nnx.RNN`."
+    attributes = described(functions, summary, Cell.__init__, base.__init__, base=Cell)
+    return describe.subclass(describe.cell_class_name(layer), base, attributes)
 
 
-class SLSTMCell(Cell):
-    """The sLSTM cell of `qlstm_jax.cells.slstm`; `init` there describes num_heads, forget_gate and more."""
-
-    functions = slstm
-
-
-class MLSTMCell(Cell):
-    """The mLSTM cell of `qlstm_jax.cells.mlstm`; `init` there describes num_heads, key_size and chunk_size."""
-
-    functions = mlstm
-
-
-class PRLSTMCell(Cell):
-    """The PR-LSTM or PR-RNN cell of `qlstm_jax.cells.pr_lstm`, as a stream; `init` there describes its options.
-
-    Args:
-        max_length: tokens that the stream may grow to; fewer make a smaller carry, and beyond it outputs are NaN.
-    """
-
-    functions = pr_lstm
-
-    def __init__(
-        self, in_features: int, hidden_features: int, *, max_length: int = 2**pr_lstm.MAX_SLOTS - 1, **options
-    ):
-        super().__init__(in_features, hidden_features, **options)
-        common.check_sizes(max_length=max_length)
-        self.max_length = max_length
-
-    def _carry_options(self):
-        return {"max_length": self.max_length}
+def described(functions: common.Cell, summary: str, *constructors: Any, base: type) -> dict[str, Any]:
+    """The attributes of a class over a cell: its functions, documentation and signature."""
+    return {
+        "functions": functions,
+        "__module__": "qlstm_jax.nnx",
+        "__doc__": describe.docstring(summary, base, functions),
+        "__signature__": describe.Signature(*constructors, cell=functions),
+    }

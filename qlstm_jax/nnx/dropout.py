@@ -1,23 +1,28 @@
 """A module's dropout: where it takes its keys from, and how a call applies it."""
 
+from collections.abc import Callable
+
 import jax
 from flax import nnx
+from jaxtyping import Array
 
 
 def dropout_stream(rngs: nnx.Rngs) -> nnx.Rngs | None:
-    """What an `nnx.Dropout` draws from where a call gives no keys: `rngs` if it has a stream "dropout" or "default".
+    """The streams that an `nnx.Dropout` draws from where a call gives no keys: `rngs` with a "dropout" or "default".
 
     None where it has neither: the dropout then takes its keys from each call, and the module holds no state.
     """
     return rngs if {"dropout", "default"} & set(rngs) else None
 
 
-def applied(dropout: nnx.Dropout | None, deterministic, rngs):
+def applied(
+    dropout: nnx.Dropout | None, deterministic: bool | None, rngs: nnx.Rngs | Array | None
+) -> Callable[[Array], Array]:
     """A function that drops by `dropout` as the arguments of a module's call say; for None it changes nothing.
 
     A key becomes streams first: used as it is, it would give every place that drops in the module the same mask.
     """
     if dropout is None:
         return lambda a: a
-    rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
-    return lambda a: dropout(a, deterministic=deterministic, rngs=rngs)
+    streams = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
+    return lambda a: dropout(a, deterministic=deterministic, rngs=streams)

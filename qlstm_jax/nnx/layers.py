@@ -1,27 +1,40 @@
-"""Layers that read whole sequences, by the `unroll` of their cell."""
+"""Layers that read whole sequences, by the `unroll` of their cell; they are called as `flax.nnx.RNN` is."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
+from qlstm_jax import describe, stack
 from qlstm_jax.cells import common
-from qlstm_jax.nnx.cells import GRUCell, LSTMCell, MLSTMCell, QLSTMCell, SimpleCell, SLSTMCell
+from qlstm_jax.describe import Initializer
+from qlstm_jax.nnx.cells import NO_METADATA, Cell, carry_key, described
 from qlstm_jax.nnx.dropout import applied, dropout_stream
-from qlstm_jax.nnx.options import check_options
-from qlstm_jax.stack import check_stack, refuse_carry, run, run_last
+from qlstm_jax.nnx.protocol import TokenInputs
 
 
-class Layer(nnx.Module):
+class Layer(TokenInputs, nnx.Module):
     """The base class of the layers: sequences in, sequences out, by the `unroll` of a cell.
 
     A subclass sets `cell_class`, whose module has the formula.
 
     Args:
-        in_features: D.
-        hidden_size: H.
+        in_features: D, features of the input.
+        hidden_features: H, features of the output of one direction.
         num_layers: layers, each reading the outputs of the one below.
         bidirectional: whether each layer also reads backward; its two outputs lie side by side, 2H.
         dropout: rate between layers (not after the last), by `nnx.Dropout`: on after `train()`, off after `eval()`.
-        variational: whether it drops the same channels at all positions of a row (arXiv 1512.05287).
+        variational: whether it drops the same channels at all positions of a sequence (arXiv 1512.05287).
+        kernel_init: initialiser (key, shape, dtype) of the kernels that the input meets; None for the cell's own.
+        recurrent_kernel_init: of the kernels that the hidden state meets; None for the cell's own.
+        bias_init: of the biases; None for the cell's own.
+        kernel_metadata: metadata of the kernels' variables, such as their sharding; see `flax.nnx.Linear`.
+        recurrent_kernel_metadata: that of the recurrent kernels.
+        bias_metadata: that of the biases.
         dtype: of activations; None for float32. Gates and sums are float32 whatever it is.
         param_dtype: of the parameters.
         rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
@@ -32,30 +45,47 @@ class Layer(nnx.Module):
         ValueError: for a size, rate or option out of range.
     """
 
-    cell_class = None
+    cell_class: ClassVar[type[Cell]]
+    functions: ClassVar[common.Cell]
 
     def __init__(
         self,
         in_features: int,
-        hidden_size: int,
+        hidden_features: int,
         *,
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
         variational: bool = False,
-        dtype=None,
-        param_dtype=jnp.float32,
+        kernel_init: Initializer | None = None,
+        recurrent_kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+        kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        recurrent_kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        bias_metadata: Mapping[str, Any] = NO_METADATA,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        **options,
-    ):
-        check_options(type(self).__name__, self.cell_class.functions, options)
-        check_stack(num_layers, dropout)
-        self.in_features, self.hidden_size, self.bidirectional = in_features, hidden_size, bidirectional
-        options = dict(options, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        inputs = [in_features] + [self.output_size] * (num_layers - 1)
-        self.cells = nnx.List([self.cell_class(size, hidden_size, **options) for size in inputs])
+        **options: Any,
+    ) -> None:
+        describe.check_options(type(self).__name__, self.functions, options)
+        stack.check_stack(num_layers, dropout)
+        self.in_features, self.hidden_features, self.bidirectional = in_features, hidden_features, bidirectional
+        options |= {
+            "kernel_init": kernel_init,
+            "recurrent_kernel_init": recurrent_kernel_init,
+            "bias_init": bias_init,
+            "kernel_metadata": kernel_metadata,
+            "recurrent_kernel_metadata": recurrent_kernel_metadata,
+            "bias_metadata": bias_metadata,
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+            "rngs": rngs,
+        }
+        sizes = [in_features] + [self.output_size] * (num_layers - 1)
+        self.cells = nnx.List([self.cell_class(size, hidden_features, **options) for size in sizes])
         if bidirectional:
-            self.backward_cells = nnx.List([self.cell_class(size, hidden_size, **options) for size in inputs])
+            self.backward_cells = nnx.List([self.cell_class(size, hidden_features, **options) for size in sizes])
         shared = (1,) if variational else ()
         between = dropout and num_layers > 1
         stream = dropout_stream(rngs)
@@ -63,108 +93,125 @@ class Layer(nnx.Module):
 
     @property
     def output_size(self) -> int:
-        """Channels of the outputs: H, bidirectional 2H."""
-        return self.hidden_size * (2 if self.bidirectional else 1)
+        """Features of the outputs: H, bidirectional 2H."""
+        return self.hidden_features * (2 if self.bidirectional else 1)
 
-    def initialize_carry(self, batch_size: int):
-        """The carry before the first token, a tuple with one for each layer.
+    @property
+    def has_carry(self) -> bool:
+        """Whether a sequence can be continued in another call: not where the layer also reads backward."""
+        return not self.bidirectional
 
-        Raises:
-            ValueError: if the layer is bidirectional.
-        """
-        return self.stack_carry(batch_size)
-
-    def stack_carry(self, batch_size: int, **options):
-        """`initialize_carry`, with `options` for the `initial_carry` of the cell."""
-        refuse_carry(self.bidirectional)
-        return tuple(self.cell_class.functions.initial_carry(c.params, batch_size, **options) for c in self.cells)
-
-    def __call__(self, xs, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
-        """The outputs at every position.
+    def initialize_carry(
+        self,
+        batch_size: int,
+        rngs: nnx.Rngs | nnx.RngStream | Array | None = None,
+        carry_init: Initializer | None = None,
+    ) -> Any:
+        """The carry before the first token: of one layer that of its cell, of several a tuple with one for each.
 
         Args:
-            xs: (B, T, D).
-            seq_lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
-            initial_carry: where to continue from, a tuple with one carry for each layer.
-            return_carry: whether to return the carry after each row's last valid position too.
+            batch_size: B.
+            rngs: to draw with (stream "carry"), or a key; a carry of zeros needs none.
+            carry_init: initialiser (key, shape, dtype) of the carry's floating-point arrays; None for zeros.
+
+        Raises:
+            ValueError: if the layer is bidirectional, or for a carry_init without rngs.
+        """
+        carry = self._zero_carry(batch_size)
+        return carry if carry_init is None else stack.draw_carry(carry, carry_init, carry_key(rngs))
+
+    def _zero_carry(self, batch_size: int, **options: Any) -> Any:
+        """`options` are those of the cell's `initial_carry`."""
+        stack.check_has_carry(self.bidirectional)
+        start = self.functions.initial_carry
+        return stack.pack_carries([start(cell.params, batch_size, **options) for cell in self.cells])
+
+    def __call__(
+        self,
+        inputs: Float[Array, "... d"],
+        *,
+        initial_carry: Any = None,
+        seq_lengths: Any = None,
+        return_carry: bool = False,
+        time_major: bool = False,
+        reverse: bool = False,
+        keep_order: bool = False,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | Array | None = None,
+    ) -> Any:
+        """The outputs at every position; the call of `flax.nnx.RNN`.
+
+        Args:
+            inputs: (*batch, T, D), or (T, *batch, D) with time_major.
+            initial_carry: where to continue from; default `initialize_carry`.
+            seq_lengths: optional (*batch,) number of valid positions; nothing beyond is read.
+            return_carry: whether to return the carry after each sequence's last valid position too.
+            time_major: whether time is the first axis of inputs and outputs.
+            reverse: whether each sequence is read from its last valid position to its first.
+            keep_order: whether the outputs of a reversed call are in the order of the inputs, not in that of reading.
             deterministic: whether dropout is off; default as set by `train()` and `eval()`.
             rngs: for dropout, an `nnx.Rngs` or a key; default those of the constructor.
 
         Returns:
-            ys (B, T, H or 2H), 0 beyond `seq_lengths`; with return_carry (carry, ys).
+            outputs (*batch, T, H or 2H), 0 beyond `seq_lengths`; with return_carry (carry, outputs).
 
         Raises:
             ValueError: if a shape or carry does not fit, a length lies outside 0..T, or a bidirectional layer is asked
                 for a carry.
         """
         if initial_carry is not None or return_carry:
-            refuse_carry(self.bidirectional)
-        _, seq_lengths, _ = common.check_sequence(xs, seq_lengths, self.in_features)
-        functions, between = self.functions_for(deterministic, rngs), applied(self.dropout, deterministic, rngs)
-        carry, ys = run(functions, self.layer_params(), xs, seq_lengths, initial_carry, between)
-        return (carry, ys) if return_carry else ys
+            stack.check_has_carry(self.bidirectional)
+        carry, outputs = stack.run(
+            self._cell_functions(deterministic, rngs),
+            self.layer_params(),
+            inputs,
+            in_features=self.in_features,
+            initial_carry=initial_carry,
+            seq_lengths=seq_lengths,
+            time_major=time_major,
+            reverse=reverse,
+            keep_order=keep_order,
+            between=applied(self.dropout, deterministic, rngs),
+        )
+        return (carry, outputs) if return_carry else outputs
 
-    def last(self, xs, *, seq_lengths=None, deterministic=None, rngs=None):
-        """The output at each row's last valid position, (B, H); zeros at length 0.
+    def last(
+        self,
+        inputs: Float[Array, "... d"],
+        *,
+        seq_lengths: Any = None,
+        time_major: bool = False,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | Array | None = None,
+    ) -> Float[Array, "*batch h"]:
+        """The output at each sequence's last valid position, (*batch, H); zeros at length 0.
 
-        Bidirectional, (B, 2H): the backward half is its output at the first position, where it has read the whole.
+        Bidirectional, (*batch, 2H): the backward half is its output at the first position, where it has read the whole.
         Arguments and errors are those of a call.
         """
-        _, seq_lengths, _ = common.check_sequence(xs, seq_lengths, self.in_features)
-        functions, between = self.functions_for(deterministic, rngs), applied(self.dropout, deterministic, rngs)
-        return run_last(functions, self.layer_params(), xs, seq_lengths, between)
+        return stack.last(
+            self._cell_functions(deterministic, rngs),
+            self.layer_params(),
+            inputs,
+            in_features=self.in_features,
+            seq_lengths=seq_lengths,
+            time_major=time_major,
+            between=applied(self.dropout, deterministic, rngs),
+        )
 
-    def functions_for(self, deterministic, rngs):
-        """What gives `unroll` and `reduce` in a call with these arguments; default the module of the cell."""
-        return self.cell_class.functions
+    def _cell_functions(self, deterministic: bool | None, rngs: nnx.Rngs | Array | None) -> common.Cell:
+        """The functions that a call with these arguments runs; default the module of the cell."""
+        return self.functions
 
-    def layer_params(self) -> list[tuple]:
+    def layer_params(self) -> list[stack.Directions]:
         """For each layer the `Params` of its directions: (forward,) or (forward, backward)."""
         directions = [self.cells, self.backward_cells] if self.bidirectional else [self.cells]
         return [tuple(cell.params for cell in layer) for layer in zip(*directions, strict=True)]
 
 
-class SimpleRNN(Layer):
-    """Plain recurrent layers of `qlstm_jax.cells.rnn`."""
-
-    cell_class = SimpleCell
-
-
-class LSTM(Layer):
-    """LSTM layers of `qlstm_jax.cells.lstm`, whose `init` describes chrono.
-
-    layer = LSTM(3, 8, num_layers=2, dropout=0.1, rngs=nnx.Rngs(0))
-    carry, ys = layer(xs, return_carry=True)      # xs (B, T, 3), ys (B, T, 8)
-    carry, more = layer(more_xs, initial_carry=carry, return_carry=True)
-    """
-
-    cell_class = LSTMCell
-
-
-class GRU(Layer):
-    """GRU layers of `qlstm_jax.cells.gru`, whose `init` describes chrono."""
-
-    cell_class = GRUCell
-
-
-class QLSTM(Layer):
-    """QL-LSTM layers of `qlstm_jax.cells.ql_lstm`; `init` there describes sharing, block_size, skip and more.
-
-    layer = QLSTM(3, 8, bidirectional=True, rngs=nnx.Rngs(0))
-    ys = layer(xs, seq_lengths=seq_lengths)               # (B, T, 3) to (B, T, 16)
-    y = layer.last(xs, seq_lengths=seq_lengths)           # (B, 16)
-    """
-
-    cell_class = QLSTMCell
-
-
-class SLSTM(Layer):
-    """sLSTM layers of `qlstm_jax.cells.slstm`; `init` there describes num_heads, forget_gate and more."""
-
-    cell_class = SLSTMCell
-
-
-class MLSTM(Layer):
-    """mLSTM layers of `qlstm_jax.cells.mlstm`; `init` there describes num_heads, key_size and chunk_size."""
-
-    cell_class = MLSTMCell
+def layer_class(name: str, cell: type[Cell], base: type[Layer] = Layer) -> type[Layer]:
+    """The class of the layers over a cell, `base` having what they have beyond the others."""
+    functions = cell.functions
+    summary = f"Layers of `{functions.__name__}`." if base is Layer else inspect.getdoc(base) or ""
+    attributes = described(functions, summary, Layer.__init__, base.__init__, base=Layer) | {"cell_class": cell}
+    return describe.subclass(name, base, attributes)

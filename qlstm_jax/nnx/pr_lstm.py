@@ -1,71 +1,143 @@
-"""The PR-LSTM layer: what it has beyond the others, token inputs, random offsets and the associativity penalty."""
+"""PR-LSTM's modules: what they have beyond the others, streams of a chosen size, random offsets, inputs by token."""
+
+from typing import Any, ClassVar, cast
 
 import jax
+from flax import nnx
+from jaxtyping import Array, Float, Int
 
-from qlstm_jax.cells import pr_lstm
-from qlstm_jax.cells.pr_lstm import regularization, tables, tokens
-from qlstm_jax.nnx.cells import PRLSTMCell
+from qlstm_jax.cells import common, pr_lstm
+from qlstm_jax.cells.pr_lstm import regularization, tokens
+from qlstm_jax.describe import Initializer
+from qlstm_jax.nnx.cells import Cell
 from qlstm_jax.nnx.layers import Layer
+
+LONGEST = 2**pr_lstm.MAX_SLOTS - 1  # tokens of the longest stream
+
+
+class PRLSTMCell(Cell):
+    """The PR-LSTM or PR-RNN cell of `qlstm_jax.cells.pr_lstm`, as a stream; works inside `flax.nnx.RNN`."""
+
+    functions: ClassVar[common.Cell] = pr_lstm
+
+    def __init__(
+        self, in_features: int, hidden_features: int, *, max_length: int = LONGEST, rngs: nnx.Rngs, **options: Any
+    ) -> None:
+        super().__init__(in_features, hidden_features, rngs=rngs, **options)
+        common.check_sizes(max_length=max_length)
+        self.max_length = max_length
+
+    def initialize_carry(
+        self,
+        input_shape: Any,
+        rngs: nnx.Rngs | nnx.RngStream | Array | None = None,
+        carry_init: Initializer | None = None,
+    ) -> Any:
+        """The stream before its first token, with room for `max_length` tokens; beyond, outputs are NaN.
+
+        Raises:
+            ValueError: for a carry_init: a stream that has read nothing holds no state to draw.
+        """
+        _refuse_carry_init(carry_init)
+        return super().initialize_carry(input_shape)
+
+    def _carry_options(self) -> dict[str, Any]:
+        return {"max_length": self.max_length}
 
 
 class PRLSTM(Layer):
-    """PR-LSTM or PR-RNN layers of `qlstm_jax.cells.pr_lstm`; `init` there describes their options.
+    """Layers of `qlstm_jax.cells.pr_lstm`, PR-LSTM or PR-RNN.
 
-    `last` takes half the merges of a call. With max_offset, after `train()` the tree of each row begins at a random
-    place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm.regularization`); `rngs` draws it, and there
-    is no carry.
+    `last` takes half the merges of a call. With max_offset, after `train()` the tree of each sequence begins at a
+    random place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm.regularization`); `rngs` draws
+    it, and there is no carry.
     """
 
-    cell_class = PRLSTMCell
+    cell_class: ClassVar[type[Cell]] = PRLSTMCell
+    functions: ClassVar[common.Cell] = pr_lstm
 
-    def __init__(self, in_features: int, hidden_size: int, *, max_offset: int = 0, **options):
+    def __init__(
+        self, in_features: int, hidden_features: int, *, max_offset: int = 0, rngs: nnx.Rngs, **options: Any
+    ) -> None:
         if isinstance(max_offset, bool) or not isinstance(max_offset, int) or max_offset < 0:
             raise ValueError(f"max_offset is {max_offset!r}; expected an integer, 0 or more")
-        super().__init__(in_features, hidden_size, **options)
+        super().__init__(in_features, hidden_features, rngs=rngs, **options)
         self.max_offset = max_offset
         self.deterministic = False  # set by train() and eval()
 
-    def initialize_carry(self, batch_size: int, *, max_length: int = 2**pr_lstm.MAX_SLOTS - 1):
-        """As for the other layers; max_length, the tokens that the stream may grow to, sets the size of the carry."""
-        return self.stack_carry(batch_size, max_length=max_length)
+    def initialize_carry(
+        self,
+        batch_size: int,
+        rngs: nnx.Rngs | nnx.RngStream | Array | None = None,
+        carry_init: Initializer | None = None,
+        *,
+        max_length: int = LONGEST,
+    ) -> Any:
+        """As for the other layers; max_length, the tokens that the stream may grow to, sets the size of the carry.
 
-    def __call__(self, xs, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
+        Raises:
+            ValueError: for a bidirectional layer, or a carry_init: a new stream holds no state to draw.
+        """
+        _refuse_carry_init(carry_init)
+        return self._zero_carry(batch_size, max_length=max_length)
+
+    def __call__(
+        self,
+        inputs: Float[Array, "... d"],
+        *,
+        initial_carry: Any = None,
+        return_carry: bool = False,
+        deterministic: bool | None = None,
+        **options: Any,
+    ) -> Any:
         """As for the other layers.
 
         Raises:
             ValueError: also if a carry is given or wanted under random offsets, or they get no `rngs`.
         """
-        if (initial_carry is not None or return_carry) and self._moves(deterministic):
+        if (initial_carry is not None or return_carry) and self._has_offsets(deterministic):
             raise ValueError(
                 f"a carry is given or wanted in training with max_offset={self.max_offset}: a tree that began before "
                 "its first token cannot be continued. Call eval(), or make the layer with max_offset=0."
             )
-        options = {"seq_lengths": seq_lengths, "initial_carry": initial_carry, "return_carry": return_carry}
-        return super().__call__(xs, **options, deterministic=deterministic, rngs=rngs)
+        carry = {"initial_carry": initial_carry, "return_carry": return_carry}
+        return super().__call__(inputs, deterministic=deterministic, **carry, **options)
 
-    def of_tokens(self, symbols, ids, *, seq_lengths=None, deterministic=None, rngs=None):
-        """A call on the inputs symbols[ids]: in fewer products where one layer reads forward and V is small.
-
-        Args:
-            symbols: (V, D), the input of each symbol.
-            ids: (B, T) integers in 0..V-1; what stands beyond `seq_lengths` is not read.
-            seq_lengths, deterministic, rngs: as for a call.
-        """
-        if self._reads_tokens_alone(deterministic):
+    def from_tokens(
+        self,
+        symbols: Float[Array, "vocabulary d"],
+        ids: Int[Array, "batch time"],
+        *,
+        seq_lengths: Any = None,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | Array | None = None,
+    ) -> Float[Array, "batch time h"]:
+        """A call on the inputs symbols[ids]: in fewer products where one layer reads forward and V is small."""
+        if self._shares_merges(deterministic):
             return tokens.unroll(self.cells[0].params, symbols, ids, seq_lengths=seq_lengths)
-        return self(tables.lookup(symbols, ids), seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        return super().from_tokens(symbols, ids, seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
 
-    def last_of_tokens(self, symbols, ids, *, seq_lengths=None, deterministic=None, rngs=None):
-        """`last` of the inputs symbols[ids], in far fewer merges; see `of_tokens`."""
-        if self._reads_tokens_alone(deterministic):
+    def last_from_tokens(
+        self,
+        symbols: Float[Array, "vocabulary d"],
+        ids: Int[Array, "batch time"],
+        *,
+        seq_lengths: Any = None,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | Array | None = None,
+    ) -> Float[Array, "batch h"]:
+        """`last` of the inputs symbols[ids], in far fewer merges; see `from_tokens`."""
+        if self._shares_merges(deterministic):
             return tokens.reduce(self.cells[0].params, symbols, ids, seq_lengths=seq_lengths).h
-        return self.last(tables.lookup(symbols, ids), seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        return super().last_from_tokens(symbols, ids, seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
 
-    def _reads_tokens_alone(self, deterministic) -> bool:
-        return len(self.cells) == 1 and not self.bidirectional and not self._moves(deterministic)
+    def _shares_merges(self, deterministic: bool | None) -> bool:
+        return len(self.cells) == 1 and not self.bidirectional and not self._has_offsets(deterministic)
 
-    def associativity(self, xs, *, seq_lengths=None, rngs):
-        """The penalty of `qlstm_jax.cells.pr_lstm.regularization.associativity`, mean over the layers; `rngs` draws triples.
+    def associativity(
+        self, inputs: Float[Array, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array
+    ) -> Float[Array, ""]:
+        """The penalty of `regularization.associativity`, mean over the layers; `rngs` draws triples.
 
         Raises:
             ValueError: if the layer is bidirectional, or a shape does not fit.
@@ -75,21 +147,16 @@ class PRLSTM(Layer):
         key, penalties = rngs if isinstance(rngs, jax.Array) else rngs.dropout(), []
         for number, (params,) in enumerate(self.layer_params()):
             layer_key = jax.random.fold_in(key, number)
-            penalties.append(regularization.associativity(params, xs, layer_key, seq_lengths=seq_lengths))
+            penalties.append(regularization.associativity(params, inputs, layer_key, seq_lengths=seq_lengths))
             if number + 1 < len(self.cells):
-                _, xs = pr_lstm.unroll(params, xs, seq_lengths=seq_lengths)
+                _, inputs = pr_lstm.unroll(params, inputs, seq_lengths=seq_lengths)
         return sum(penalties) / len(penalties)
 
-    def _moves(self, deterministic) -> bool:
+    def _has_offsets(self, deterministic: bool | None) -> bool:
         return self.max_offset > 0 and not (self.deterministic if deterministic is None else deterministic)
 
-    def functions_for(self, deterministic, rngs):
-        """The cell's module; in training with max_offset the same at a random offset.
-
-        Raises:
-            ValueError: if there is nothing to draw the offset with.
-        """
-        if not self._moves(deterministic):
+    def _cell_functions(self, deterministic: bool | None, rngs: nnx.Rngs | Array | None) -> common.Cell:
+        if not self._has_offsets(deterministic):
             return pr_lstm
         if rngs is None:
             raise ValueError(
@@ -97,4 +164,13 @@ class PRLSTM(Layer):
                 "the offsets with. To evaluate, call eval() first."
             )
         key = rngs if isinstance(rngs, jax.Array) else rngs.dropout()
-        return regularization.RandomOffset(jax.random.fold_in(key, 1), self.max_offset)
+        # It has what a call without a carry runs, and no more.
+        return cast(common.Cell, regularization.RandomOffset(jax.random.fold_in(key, 1), self.max_offset))
+
+
+def _refuse_carry_init(carry_init: Initializer | None) -> None:
+    if carry_init is not None:
+        raise ValueError(
+            "carry_init is given, but a PR-LSTM's stream holds no state before its first token. To start from another "
+            "state pass it as initial_carry."
+        )

@@ -15,12 +15,16 @@ from qlstm_jax.cells.common.masks import (
 )
 from qlstm_jax.cells.common.params import params_dataclass, static
 from qlstm_jax.cells.common.products import accumulator, affine, kernel_gradient, matmul, row
+from qlstm_jax.cells.common.protocol import COMMON_KEYWORDS, Cell, cell_options, last_by_unroll, option_docs
 from qlstm_jax.cells.common.scan import scan, scan_time_major, unroll
 
 __all__ = [
+    "COMMON_KEYWORDS",
+    "Cell",
     "accumulator",
     "affine",
     "at_position",
+    "cell_options",
     "check_carry",
     "check_choice",
     "check_sequence",
@@ -28,9 +32,11 @@ __all__ = [
     "check_step",
     "chrono_bias",
     "kernel_gradient",
+    "last_by_unroll",
     "last_valid",
     "lecun_normal",
     "matmul",
+    "option_docs",
     "orthogonal",
     "params_dataclass",
     "reverse",

@@ -160,3 +160,6 @@ def unroll(
     carry = initial_carry(params, xs.shape[0]) if carry is None else carry
     carry, h = chunkwise(*_project(params, xs), carry, seq_lengths=lengths, chunk_size=params.chunk_size)
     return carry, _gate(params, xs, h)
+
+
+last = common.last_by_unroll(unroll)

@@ -5,7 +5,7 @@ added to one; `tokens` and `tables` save merges over a small vocabulary; `regula
 that are not in the paper.
 """
 
-from qlstm_jax.cells.pr_lstm.cell import MAX_SLOTS, Carry, initial_carry, reduce, step, unroll
+from qlstm_jax.cells.pr_lstm.cell import MAX_SLOTS, Carry, initial_carry, last, reduce, step, unroll
 from qlstm_jax.cells.pr_lstm.merge import State
 from qlstm_jax.cells.pr_lstm.params import Params, init
 
@@ -16,6 +16,7 @@ __all__ = [
     "State",
     "init",
     "initial_carry",
+    "last",
     "reduce",
     "step",
     "unroll",

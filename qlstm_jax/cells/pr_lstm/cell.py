@@ -110,3 +110,10 @@ def reduce(params: Params, xs: Float[Array, "batch time d"], *, seq_lengths: Arr
     """
     xs, lengths, _ = common.check_sequence(xs, seq_lengths, params.input_size)
     return tree.reduce(merge(params), leaf(params, xs), lengths)
+
+
+def last(
+    params: Params, xs: Float[Array, "batch time d"], *, seq_lengths: ArrayLike | None = None
+) -> Float[Array, "batch h"]:
+    """The output at each row's last valid position, (B, H), as `reduce` computes it; zeros at length 0."""
+    return reduce(params, xs, seq_lengths=seq_lengths).h

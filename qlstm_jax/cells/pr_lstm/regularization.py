@@ -67,7 +67,7 @@ class RandomOffset:
     def last(
         self, params: Params, xs: Float[Array, "batch time d"], *, seq_lengths: ArrayLike | None = None
     ) -> Float[Array, "batch h"]:
-        """The output at each row's last valid position, the h of `reduce`; zeros at length 0."""
+        """The output at each row's last valid position; arguments and errors as for `pr_lstm.last`."""
         return self.reduce(params, xs, seq_lengths=seq_lengths).h
 
 

@@ -1,6 +1,6 @@
 """QL-LSTM: `cell` has the formula and the public functions, `block` computes a block of tokens, `blockwise` the scan."""
 
 from qlstm_jax.cells.ql_lstm.block import SHARING, Carry
-from qlstm_jax.cells.ql_lstm.cell import Params, init, initial_carry, step, unroll
+from qlstm_jax.cells.ql_lstm.cell import Params, init, initial_carry, last, step, unroll
 
-__all__ = ["SHARING", "Carry", "Params", "init", "initial_carry", "step", "unroll"]
+__all__ = ["SHARING", "Carry", "Params", "init", "initial_carry", "last", "step", "unroll"]

@@ -190,3 +190,6 @@ def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None, 
         block_size=params.block_size,
         position=None if carry is None else carry.position,
     )
+
+
+last = common.last_by_unroll(unroll)

@@ -1,6 +1,6 @@
 """sLSTM: `cell` has the formula and the public functions, `recurrence` the same from pre-activations on."""
 
-from qlstm_jax.cells.slstm.cell import Params, init, initial_carry, powerlaw_forget_bias, step, unroll
+from qlstm_jax.cells.slstm.cell import Params, init, initial_carry, last, powerlaw_forget_bias, step, unroll
 from qlstm_jax.cells.slstm.recurrence import FORGET_GATES, Carry, recur, unroll_preactivations, zero_carry
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Params",
     "init",
     "initial_carry",
+    "last",
     "powerlaw_forget_bias",
     "recur",
     "step",

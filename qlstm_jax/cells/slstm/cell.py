@@ -140,3 +140,6 @@ def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None):
     xs, _, valid = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
     z = common.affine(xs, params.input_kernel, params.bias, params.dtype)
     return run(params.recurrent_kernel, z, valid, carry, params.forget_gate, params.dtype)
+
+
+last = common.last_by_unroll(unroll)

@@ -49,10 +49,10 @@ class FormalProblem(Problem):
 
     def logits(self, model, batch, rngs=None):
         """Logits (B, M, output_size) at the positions of the answer. A single answer takes the last state alone."""
-        if hasattr(model.layer, "of_tokens"):
+        if hasattr(model.layer, "from_tokens"):
             ids, total = self.task.tape(batch)
             inputs = jnp.eye(self.task.input_size + 1), ids
-            run, last = model.of_tokens, model.last_of_tokens
+            run, last = model.from_tokens, model.last_from_tokens
         else:
             xs, total = self.task.frame(batch)
             inputs, run, last = (xs,), model, model.last

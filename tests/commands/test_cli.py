@@ -62,6 +62,7 @@ def test_train_then_evaluate(tmp_path):
     [
         ("--config.train.stepz=3", 2, "steps"),
         ("--config.train.steps=many", 2, "many"),
+        ("--config=parity_pr_lstn", 1, "--config=parity_pr_lstn does not exist; did you mean parity_pr_lstm?"),
         ("--config.train.mapping=pmpa", 1, "train.mapping is 'pmpa'; did you mean 'pmap'?"),
     ],
 )

@@ -1,0 +1,72 @@
+"""One function a console program. Each imports its program only when it runs: the programs need the extra `train`."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+# Modules that the extra `train` installs.
+TRAIN = (
+    "absl",
+    "importlib_resources",
+    "matplotlib",
+    "ml_collections",
+    "optax",
+    "orbax",
+    "scipy",
+    "tensorboardX",
+    "tensorflow_datasets",
+    "tokenizers",
+    "tqdm",
+)
+
+
+@contextlib.contextmanager
+def _needs_train(program: str) -> Iterator[None]:
+    """Ends with one line if a module of the extra `train` is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in TRAIN:
+            raise
+        sys.exit(f'error: {program} needs {module}, which is not installed; run: pip install "qlstm_jax[train]"')
+
+
+def train(program: str = "qlstm-train", evaluate: str = "qlstm-eval") -> None:
+    """Runs `qlstm-train`.
+
+    Args:
+        program: how this program was started, for messages.
+        evaluate: how `qlstm-eval` is started, for messages.
+    """
+    with _needs_train(program):
+        from qlstm_jax.commands import train as command
+    command.run(evaluate)
+
+
+def evaluate(program: str = "qlstm-eval") -> None:
+    """Runs `qlstm-eval`."""
+    with _needs_train(program):
+        from qlstm_jax.commands import evaluate as command
+    command.run()
+
+
+def generate(program: str = "qlstm-generate") -> None:
+    """Runs `qlstm-generate`."""
+    with _needs_train(program):
+        from qlstm_jax.commands import generate as command
+    command.run()
+
+
+def study() -> int:
+    """Runs `qlstm-study`; returns its exit status."""
+    with _needs_train("qlstm-study"):
+        from qlstm_jax.benchmark.study import main
+    return main()
+
+
+def formal() -> int:
+    """Runs `qlstm-formal`; returns its exit status."""
+    with _needs_train("qlstm-formal"):
+        from qlstm_jax.benchmark.formal import main
+    return main()

@@ -1,0 +1,94 @@
+"""A sequence layer, as the models see it."""
+
+from typing import Any, Protocol, cast, runtime_checkable
+
+from jaxtyping import Array, Float, Int
+
+
+@runtime_checkable
+class SequenceLayer(Protocol):
+    """Sequences in, sequences out: the layers of `qlstm_jax.nnx`, and what may stand in their place in a model."""
+
+    in_features: int
+
+    @property
+    def output_size(self) -> int:
+        """Features of the outputs."""
+
+    @property
+    def has_carry(self) -> bool:
+        """Whether a sequence can be continued in another call: not by a bidirectional layer or a Transformer."""
+
+    def initialize_carry(self, batch_size: int) -> Any:
+        """The carry before the first token; raises ValueError where there is none."""
+
+    def __call__(
+        self,
+        inputs: Array,
+        *,
+        initial_carry: Any = None,
+        seq_lengths: Any = None,
+        return_carry: bool = False,
+        time_major: bool = False,
+        reverse: bool = False,
+        keep_order: bool = False,
+        deterministic: bool | None = None,
+        rngs: Any = None,
+    ) -> Any:
+        """The outputs at every position or, with return_carry, (carry, outputs); as `flax.nnx.RNN` is called."""
+
+    def last(
+        self,
+        inputs: Array,
+        *,
+        seq_lengths: Any = None,
+        time_major: bool = False,
+        deterministic: bool | None = None,
+        rngs: Any = None,
+    ) -> Float[Array, "*batch h"]:
+        """The output at each sequence's last valid position; zeros at length 0."""
+
+    def from_tokens(self, symbols: Array, ids: Array, *, seq_lengths: Any = None, rngs: Any = None) -> Array:
+        """A call on the inputs symbols[ids], as `TokenInputs` has it."""
+
+    def last_from_tokens(self, symbols: Array, ids: Array, *, seq_lengths: Any = None, rngs: Any = None) -> Array:
+        """`last` of the inputs symbols[ids]."""
+
+
+class TokenInputs:
+    """Inputs by token, for a sequence layer that gains nothing from knowing them: the inputs are looked up first."""
+
+    def from_tokens(
+        self,
+        symbols: Float[Array, "vocabulary d"],
+        ids: Int[Array, "batch time"],
+        *,
+        seq_lengths: Any = None,
+        deterministic: bool | None = None,
+        rngs: Any = None,
+    ) -> Float[Array, "batch time h"]:
+        """A call on the inputs symbols[ids].
+
+        Args:
+            symbols: (V, D), the input of each symbol.
+            ids: (B, T) integers in 0..V-1; nothing beyond `seq_lengths` is read.
+            seq_lengths: as for a call.
+            deterministic: as for a call.
+            rngs: as for a call.
+        """
+        layer = cast(SequenceLayer, self)
+        ys: Array = layer(symbols[ids], seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        return ys
+
+    def last_from_tokens(
+        self,
+        symbols: Float[Array, "vocabulary d"],
+        ids: Int[Array, "batch time"],
+        *,
+        seq_lengths: Any = None,
+        deterministic: bool | None = None,
+        rngs: Any = None,
+    ) -> Float[Array, "batch h"]:
+        """`last` of the inputs symbols[ids]; see `from_tokens`."""
+        layer = cast(SequenceLayer, self)
+        return layer.last(symbols[ids], seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
