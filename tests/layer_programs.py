@@ -44,10 +44,10 @@ def programs(name):
     lengths = jnp.asarray(rng.integers(0, T + 1, size=B), jnp.int32)
 
     def outputs(params, xs, lengths=None):
-        return normalised(nnx.merge(graph, params)(normalised(xs), lengths=lengths))
+        return normalised(nnx.merge(graph, params)(normalised(xs), seq_lengths=lengths))
 
     def last(params, xs, lengths):
-        return normalised(nnx.merge(graph, params).last(normalised(xs), lengths=lengths))
+        return normalised(nnx.merge(graph, params).last(normalised(xs), seq_lengths=lengths))
 
     def loss(params, xs, lengths):
         return jnp.mean(outputs(params, xs, lengths) * weight)

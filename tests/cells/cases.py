@@ -116,7 +116,7 @@ def fold(cell, params, xs, lengths, carry=None):
         return new, keep(t < lengths, y, jnp.zeros_like(y))
 
     carry, ys = jax.lax.scan(body, carry, (jnp.arange(xs.shape[1]), jnp.swapaxes(xs, 0, 1)))
-    return jnp.swapaxes(ys, 0, 1), carry
+    return carry, jnp.swapaxes(ys, 0, 1)
 
 
 def cut_rows(rows, lengths_of_pieces, widths, fill=0.0):

@@ -20,7 +20,7 @@ def test_outputs_and_gradients(case):
     weights = np.random.default_rng(4).normal(size=(5, 13, cases.H))
 
     def loss(params, xs):
-        ys, _ = case.cell.unroll(params, jnp.where(padding[:, :, None], jnp.nan, xs), lengths=lengths)
+        _, ys = case.cell.unroll(params, jnp.where(padding[:, :, None], jnp.nan, xs), seq_lengths=lengths)
         return jnp.sum(ys * weights.astype(np.float32)), ys
 
     grads, ys = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, xs)

@@ -29,11 +29,11 @@ def draw(batch, steps, heads=2, key_size=3, value_size=5, *, gates=3.0, seed=0):
     return (q, k, v, i, f), State(C=normal(batch, heads, key_size, value_size), n=n, m=normal(batch, heads))
 
 
-def oracle(inputs, state=None, lengths=None, resets=None):
+def oracle(inputs, state=None, seq_lengths=None, resets=None):
     """The equations of the module, for one head and one token at a time, in float64."""
     q, k, v, i, f = (np.asarray(a, np.float64) for a in inputs)
     batch, steps, heads, size = q.shape
-    lengths = [steps] * batch if lengths is None else lengths
+    lengths = [steps] * batch if seq_lengths is None else seq_lengths
     h = np.zeros(v.shape)
     last = {name: [] for name in State._fields}
     for b, head in np.ndindex(batch, heads):
@@ -50,7 +50,7 @@ def oracle(inputs, state=None, lengths=None, resets=None):
         for name, value in zip(State._fields, (C, n, m), strict=True):
             last[name].append(value)
     shapes = State(C=(batch, heads, size, v.shape[-1]), n=(batch, heads, size), m=(batch, heads))
-    return h, State(*(np.reshape(last[name], shape) for name, shape in zip(State._fields, shapes, strict=True)))
+    return State(*(np.reshape(last[name], shape) for name, shape in zip(State._fields, shapes, strict=True))), h
 
 
 def run(form, inputs, state=None, weights=None, **options):
@@ -82,7 +82,7 @@ def test_against_the_equations(form, start):
     padding = np.arange(9)[None, :] >= lengths[:, None]
     state = state if start == "state" else None
     dirty = [jnp.where(padding.reshape(padding.shape + (1,) * (a.ndim - 2)), jnp.nan, a) for a in inputs]
-    outputs, gradients = run(form, dirty, state, lengths=lengths, resets=jnp.asarray(resets))
+    outputs, gradients = run(form, dirty, state, seq_lengths=lengths, resets=jnp.asarray(resets))
     assert_close(outputs, oracle(inputs, state, lengths, resets), CLOSE)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
     assert all(not np.any(np.asarray(g)[padding]) for g in gradients[0])
@@ -119,15 +119,15 @@ def test_parallel_equals_recurrent(steps):
     together = run(matrix_memory.parallel, inputs, state, resets=resets)
     assert_close(together[0], plain[0], CLOSE)
     assert_close(together[1], plain[1], GRADIENTS_CLOSE)
-    assert together[0][0].shape == (2, steps, 2, 5)
+    assert together[0][1].shape == (2, steps, 2, 5)
 
 
 def test_recurrent_is_a_fold_of_step():
     inputs, state = draw(2, 5)
-    h, last = jax.jit(matrix_memory.recurrent)(*inputs, state)
+    last, h = jax.jit(matrix_memory.recurrent)(*inputs, state)
     step = jax.jit(matrix_memory.step)
     for t in range(5):
-        out, state = step(*(a[:, t] for a in inputs), state)
+        state, out = step(*(a[:, t] for a in inputs), state)
         np.testing.assert_allclose(out, h[:, t], rtol=1e-5, atol=1e-6)
     assert_close(state, last, CLOSE)
 
@@ -157,7 +157,7 @@ def golden_inputs(golden):
 
 def check_official(form, golden):
     """Outputs to a hundred roundings of what their condition allows; the last state; gradients in float64."""
-    (h, last), (gradients,) = run(form, golden_inputs(golden), None, official_weights(golden))
+    (last, h), (gradients,) = run(form, golden_inputs(golden), None, official_weights(golden))
     error = np.abs(np.moveaxis(h, 2, 1) - golden["h_recurrent"])
     assert (error / golden["h_cond"]).max() <= 100 * 2.0**-24
     expected = golden["C_final"], golden["n_final"][..., 0], golden["m_final"][..., 0, 0]
@@ -169,7 +169,7 @@ def check_official(form, golden):
 
 def official_weights(golden):
     nothing = State(*(jnp.zeros((1,) * n) for n in (4, 3, 2)))
-    return jnp.asarray(np.moveaxis(golden["cot_h"], 1, 2)), nothing
+    return nothing, jnp.asarray(np.moveaxis(golden["cot_h"], 1, 2))
 
 
 @FORMS
@@ -182,11 +182,11 @@ def test_half_precision_inputs():
     inputs, _ = draw(2, 17)
     half = [a.astype(jnp.bfloat16) for a in inputs]
     for form in (matrix_memory.recurrent, matrix_memory.parallel):
-        h, last = jax.jit(form)(*half)
+        last, h = jax.jit(form)(*half)
         assert h.dtype == jnp.bfloat16 and {a.dtype.name for a in last} == {"float32"}
         exact = oracle([np.asarray(a, np.float32) for a in half])
-        assert_close(last, exact[1], CLOSE)
-        np.testing.assert_allclose(np.asarray(h, np.float32), exact[0], rtol=2**-8, atol=1e-3)
+        assert_close(last, exact[0], CLOSE)
+        np.testing.assert_allclose(np.asarray(h, np.float32), exact[1], rtol=2**-8, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_half_precision_inputs():
         ({"v": (2, 5, 2, 5)}, r"v has shape \(2, 5, 2, 5\); expected \(2, 4, 2, 5\)"),
         ({"i": (2, 4)}, r"i has shape \(2, 4\); expected \(2, 4, 2\)"),
         ({"f": (2, 4, 2, 1)}, r"f has shape \(2, 4, 2, 1\); expected \(2, 4, 2\)"),
-        ({"lengths": (3,)}, r"lengths has shape \(3,\); expected \(2,\)"),
+        ({"seq_lengths": (3,)}, r"seq_lengths has shape \(3,\); expected \(2,\)"),
         ({"resets": (2, 5)}, r"resets has shape \(2, 5\); expected \(2, 4\)"),
     ],
 )

@@ -33,7 +33,7 @@ def oracle(p, x):
         q = x @ p["query_kernel"][:, keys] + p["query_bias"][keys]
         k = x @ p["key_kernel"][:, keys] + p["key_bias"][keys]
         v = x @ p["value_kernel"][:, values] + p["value_bias"][values]
-        h, _ = memory.oracle([a[None, :, None] for a in (q, k, v)] + [gates[None, :, [n]], gates[None, :, [N + n]]])
+        _, h = memory.oracle([a[None, :, None] for a in (q, k, v)] + [gates[None, :, [n]], gates[None, :, [N + n]]])
         o = x @ p["output_kernel"][:, values] + p["output_bias"][values]
         ys.append(h[0, :, 0] / (1 + np.exp(-o)))
     return np.concatenate(ys, axis=1)
@@ -45,7 +45,7 @@ def test_outputs_and_gradients():
     weigh = np.random.default_rng(4).normal(size=(4, 13, H))
 
     def loss(params, xs):
-        ys, _ = mlstm.unroll(params, jnp.where(padding[:, :, None], jnp.nan, xs), lengths=lengths)
+        _, ys = mlstm.unroll(params, jnp.where(padding[:, :, None], jnp.nan, xs), seq_lengths=lengths)
         return jnp.sum(ys * weigh.astype(np.float32)), ys
 
     grads, ys = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, xs)
@@ -75,8 +75,8 @@ def test_unroll_is_a_fold_of_step(dtype):
     params, xs = weights(dtype=dtype), cases.sequence(3, 11)
     lengths = np.array([11, 6, 0])
     carry = jax.tree.map(lambda a: a + 0.3, mlstm.initial_carry(params, 3))
-    ys, last = jax.jit(lambda p, x: mlstm.unroll(p, x, lengths=lengths, carry=carry))(params, xs)
-    folded, expected = jax.jit(lambda p, x: cases.fold(mlstm, p, x, lengths, carry))(params, xs)
+    last, ys = jax.jit(lambda p, x: mlstm.unroll(p, x, seq_lengths=lengths, carry=carry))(params, xs)
+    expected, folded = jax.jit(lambda p, x: cases.fold(mlstm, p, x, lengths, carry))(params, xs)
     assert ys.dtype == dtype and {a.dtype.name for a in last} == {"float32"}
     close = 3e-6 if dtype == "float32" else 2**-7
     ys, folded = (np.asarray(a, np.float32) for a in (ys, folded))
@@ -88,16 +88,16 @@ def test_unroll_is_a_fold_of_step(dtype):
 def test_no_token_changes_nothing():
     params = weights()
     carry = jax.tree.map(lambda a: a + 1, mlstm.initial_carry(params, 2))
-    ys, last = mlstm.unroll(params, jnp.zeros((2, 0, D)), carry=carry)
+    last, ys = mlstm.unroll(params, jnp.zeros((2, 0, D)), carry=carry)
     assert ys.shape == (2, 0, H)
     chex.assert_trees_all_equal(last, carry)
 
 
 def test_chunk_size_does_not_change_the_result():
     params, xs = weights(), cases.sequence(2, 9)
-    ys, carry = mlstm.unroll(params, xs)
+    carry, ys = mlstm.unroll(params, xs)
     other = mlstm.unroll(dataclasses.replace(params, chunk_size=64), xs)
-    chex.assert_trees_all_close(other, (ys, carry), rtol=1e-5, atol=3e-6)
+    chex.assert_trees_all_close(other, (carry, ys), rtol=1e-5, atol=3e-6)
 
 
 def test_initial_values():
@@ -137,4 +137,4 @@ def test_bad_inputs():
     with pytest.raises(ValueError, match=r"x has shape \(2, 7, 3\); expected \(batch, 3\).*call unroll"):
         mlstm.step(params, mlstm.initial_carry(params, 2), jnp.zeros((2, 7, 3)))
     with pytest.raises(ValueError, match=r"lengths run from 1 to 8; expected 0\.\.7"):
-        mlstm.unroll(params, jnp.zeros((2, 7, 3)), lengths=np.array([1, 8]))
+        mlstm.unroll(params, jnp.zeros((2, 7, 3)), seq_lengths=np.array([1, 8]))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from qlstm_jax.cells import mlstm
-from qlstm_jax.cells.mlstm import matrix_memory
+from qlstm_jax.cells.mlstm import chunked, matrix_memory
 from tests.cells import test_matrix_memory as plain
-from tests.unroll.test_matrix_memory import CLOSE, GRADIENTS_CLOSE, assert_close, draw, golden, run  # noqa: F401
+from tests.cells.test_matrix_memory import CLOSE, GRADIENTS_CLOSE, assert_close, draw, golden, run  # noqa: F401
 
 chunks = partial(mlstm.chunkwise, chunk_size=16)
 
@@ -29,7 +29,7 @@ def gradients_of(form, inputs, state, weights, **options):
 @jax.jit
 def padded_parallel(inputs, state, weights, lengths):
     """One program for all lengths."""
-    return gradients_of(matrix_memory.parallel, inputs, state, weights, lengths=lengths)
+    return gradients_of(matrix_memory.parallel, inputs, state, weights, seq_lengths=lengths)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 31, 32, 33, 64, 100, LONGEST])
@@ -38,9 +38,9 @@ def test_lengths_of_a_sequence(steps):
     (*_, weight, _, _), weights = draw(1, LONGEST, seed=1)
     short, weight = [a[:, :steps] for a in inputs], weight.at[:, steps:].set(0)
     run_chunks = jax.jit(partial(gradients_of, partial(mlstm.chunkwise, chunk_size=32)))
-    (g_inputs, g_state), (h, last) = run_chunks(short, state, (weight[:, :steps], weights))
-    expected = padded_parallel(inputs, state, (weight, weights), jnp.array([steps]))
-    (e_inputs, e_state), (e_h, e_last) = expected
+    (g_inputs, g_state), (last, h) = run_chunks(short, state, (weights, weight[:, :steps]))
+    expected = padded_parallel(inputs, state, (weights, weight), jnp.array([steps]))
+    (e_inputs, e_state), (e_last, e_h) = expected
     assert_close((h, last), (e_h[:, :steps], e_last), 1e-5)
     assert_close((g_inputs, g_state), ([g[:, :steps] for g in e_inputs], e_state), 1e-5)
 
@@ -48,24 +48,24 @@ def test_lengths_of_a_sequence(steps):
 @pytest.mark.parametrize("group", [1, 1024], ids=["each", "some"])
 def test_padding_resets_and_groups(group, monkeypatch):
     """Groups of one chunk and of several: 2 rows by 2 heads of 8 x 8 are 256 numbers a chunk."""
-    monkeypatch.setattr(mlstm, "GROUP", group)
+    monkeypatch.setattr(chunked, "GROUP", group)
     inputs, state = draw(2, 75)
     lengths, resets = np.array([75, 41]), np.random.default_rng(1).random((2, 75)) < 0.06
     resets[1, 60] = True  # in the padding: it must not drop the state
     padding = np.arange(75)[None, :] >= lengths[:, None]
     dirty = [jnp.where(padding.reshape(padding.shape + (1,) * (a.ndim - 2)), jnp.nan, a) for a in inputs]
-    options = {"lengths": lengths, "resets": jnp.asarray(resets)}
+    options = {"seq_lengths": lengths, "resets": jnp.asarray(resets)}
     outputs, gradients = run(partial(mlstm.chunkwise, chunk_size=8), dirty, state, **options)
     expected = run(matrix_memory.recurrent, dirty, state, **options)
     assert_close(outputs, expected[0], CLOSE)
     assert_close(gradients, expected[1], GRADIENTS_CLOSE)
     assert_close(outputs, plain.oracle(inputs, state, lengths, resets), CLOSE)
-    assert all(not np.any(np.asarray(a)[padding]) for a in (outputs[0], *gradients[0]))
+    assert all(not np.any(np.asarray(a)[padding]) for a in (outputs[1], *gradients[0]))
 
 
 def test_no_tokens():
     inputs, state = draw(2, 0)
-    (h, last), gradients = run(mlstm.chunkwise, inputs, state)
+    (last, h), gradients = run(mlstm.chunkwise, inputs, state)
     assert h.shape == (2, 0, 2, 5)
     assert_close(last, state, 0)
     assert all(np.any(g) for g in gradients[1])
@@ -77,9 +77,9 @@ def test_a_stream_in_pieces():
     def pieces(q, k, v, i, f, state):
         hs = []
         for start, end in [(0, 3), (3, 20), (20, 37)]:
-            h, state = chunks(*(a[:, start:end] for a in (q, k, v, i, f)), state)
+            state, h = chunks(*(a[:, start:end] for a in (q, k, v, i, f)), state)
             hs.append(h)
-        return jnp.concatenate(hs, axis=1), state
+        return state, jnp.concatenate(hs, axis=1)
 
     inputs, state = draw(2, 37, gates=1.0)
     whole, cut = run(chunks, inputs, state), run(pieces, inputs, state)
@@ -95,9 +95,9 @@ def test_resets_are_separate_documents():
     for b, t in starts:
         resets[b, t] = True
     q, k, i = jnp.abs(q), jnp.abs(k), i.at[:, :5].add(100)
-    h, last = jax.jit(chunks)(q, k, v, i, f, resets=jnp.asarray(resets))
+    last, h = jax.jit(chunks)(q, k, v, i, f, resets=jnp.asarray(resets))
     for (b, start), end in zip(starts, [5, 20, 37, 36, 37], strict=True):
-        alone, state = plain.oracle([a[b : b + 1, start:end] for a in (q, k, v, i, f)])
+        state, alone = plain.oracle([a[b : b + 1, start:end] for a in (q, k, v, i, f)])
         assert_close(np.asarray(h[b : b + 1, start:end]), alone, 1e-5)
         if end == 37:
             assert_close(jax.tree.map(lambda a, b=b: a[b : b + 1], last), state, 1e-5)
@@ -129,12 +129,12 @@ def test_official(chunk_size, golden):  # noqa: F811
 def test_half_precision_inputs():
     inputs, _ = draw(2, 37)
     half = [a.astype(jnp.bfloat16) for a in inputs]
-    (h, last), (gradients,) = run(chunks, half)
+    (last, h), (gradients,) = run(chunks, half)
     assert h.dtype == jnp.bfloat16 and {a.dtype.name for a in last} == {"float32"}
     assert {g.dtype.name for g in gradients} == {"bfloat16"}
     exact = plain.oracle([np.asarray(a, np.float32) for a in half])
-    assert_close(last, exact[1], CLOSE)
-    np.testing.assert_allclose(np.asarray(h, np.float32), exact[0], rtol=2**-8, atol=1e-3)
+    assert_close(last, exact[0], CLOSE)
+    np.testing.assert_allclose(np.asarray(h, np.float32), exact[1], rtol=2**-8, atol=1e-3)
     (expected,) = run(matrix_memory.recurrent, half)[1]
     for g, e in zip(gradients, expected, strict=True):
         e = np.asarray(e, np.float32)

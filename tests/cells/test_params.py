@@ -220,16 +220,16 @@ def test_bad_inputs(case):
         case.cell.unroll(params, jnp.zeros((2, 7, 4)))
     for lengths, given in [([1, 2, 3], r"int32 of shape \(3,\)"), ([1.0, 2.0], "float32"), (3, r"of shape \(\)")]:
         with pytest.raises(ValueError, match=rf"lengths is .*{given}.*expected integers of shape \(2,\)"):
-            case.cell.unroll(params, xs, lengths=jnp.asarray(lengths))
+            case.cell.unroll(params, xs, seq_lengths=jnp.asarray(lengths))
     for lengths, given in [([8, 1], "1 to 8"), ([-1, 7], "-1 to 7")]:
         with pytest.raises(ValueError, match=rf"lengths run from {given}; expected 0\.\.7"):
-            case.cell.unroll(params, xs, lengths=jnp.asarray(lengths))
+            case.cell.unroll(params, xs, seq_lengths=jnp.asarray(lengths))
 
 
 def test_bad_lengths_of_reduce():
     params, xs = pr_lstm.init(KEY, 3, 4), jnp.zeros((2, 7, 3))
     with pytest.raises(ValueError, match=r"lengths run from 2 to 8; expected 0\.\.7"):
-        pr_lstm.reduce(params, xs, lengths=jnp.array([2, 8]))
+        pr_lstm.reduce(params, xs, seq_lengths=jnp.array([2, 8]))
     with pytest.raises(ValueError, match=r"xs has shape \(2, 3\)"):
         pr_lstm.reduce(params, xs[:, 0])
 
@@ -237,5 +237,5 @@ def test_bad_lengths_of_reduce():
 def test_traced_lengths_are_clipped():
     """Under jit they cannot be looked at, so one outside of 0..T counts as the nearest inside."""
     params, xs = lstm.init(KEY, 3, 4), cases.sequence(2, 5)
-    run = jax.jit(lambda lengths: lstm.unroll(params, xs, lengths=lengths))
+    run = jax.jit(lambda lengths: lstm.unroll(params, xs, seq_lengths=lengths))
     chex.assert_trees_all_equal(run(jnp.array([9, -2])), run(jnp.array([5, 0])))

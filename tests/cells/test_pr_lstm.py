@@ -28,7 +28,7 @@ def scanned(steps, hidden, batch):
     """(params, xs, every prefix's state) by `jax.lax.associative_scan`."""
     params, xs = weights(hidden=hidden), cases.sequence(batch, steps)
     combine = functools.partial(pr_lstm_merge.combine, params)
-    return params, xs, jax.jit(lambda xs: jax.lax.associative_scan(combine, pr_lstm.leaf(params, xs), axis=1))(xs)
+    return params, xs, jax.jit(lambda xs: jax.lax.associative_scan(combine, pr_lstm_merge.leaf(params, xs), axis=1))(xs)
 
 
 unroll, reduce = jax.jit(pr_lstm.unroll), jax.jit(pr_lstm.reduce)
@@ -38,14 +38,14 @@ unroll, reduce = jax.jit(pr_lstm.unroll), jax.jit(pr_lstm.reduce)
 def test_prefixes_equal_associative_scan(steps):
     """A prefix depends on what came before alone, so one scan over 130 tokens has the prefixes of all shorter ones."""
     params, xs, states = scanned(130, 4, 1)
-    ys, _ = unroll(params, xs[:, :steps])
+    _, ys = unroll(params, xs[:, :steps])
     np.testing.assert_allclose(ys, states.h[:, :steps], rtol=CLOSE, atol=CLOSE)
 
 
 @pytest.mark.parametrize("steps", [1023, 1024, 1025])
 def test_prefixes_around_a_large_power_of_two(steps):
     params, xs, states = scanned(1025, 2, 1)
-    ys, _ = unroll(params, xs[:, :steps])
+    _, ys = unroll(params, xs[:, :steps])
     np.testing.assert_allclose(ys, states.h[:, :steps], rtol=CLOSE, atol=CLOSE)
     np.testing.assert_allclose(reduce(params, xs[:, :steps]).h, states.h[:, steps - 1], rtol=CLOSE, atol=CLOSE)
 
@@ -53,7 +53,7 @@ def test_prefixes_around_a_large_power_of_two(steps):
 def test_reduce_with_every_length():
     params, xs, states = scanned(130, 4, 1)
     lengths = np.arange(131)
-    state = reduce(params, jnp.tile(xs, (131, 1, 1)), lengths=lengths)
+    state = reduce(params, jnp.tile(xs, (131, 1, 1)), seq_lengths=lengths)
     for actual, prefixes in zip(state, states, strict=True):
         expected = np.concatenate([np.zeros((1, 4)), prefixes[0]])
         np.testing.assert_allclose(actual, expected, rtol=CLOSE, atol=CLOSE)
@@ -82,7 +82,7 @@ def test_reduce_ignores_padding(cell):
     @jax.jit
     def run(xs):
         def loss(xs):
-            state = pr_lstm.reduce(params, xs, lengths=lengths)
+            state = pr_lstm.reduce(params, xs, seq_lengths=lengths)
             return sum(jnp.sum(a**2) for a in jax.tree.leaves(state)), state
 
         return jax.grad(loss, has_aux=True)(xs)
@@ -120,7 +120,7 @@ def test_a_stream_that_outgrows_its_slots(max_length):
     steps = max_length + 2
     params, xs, states = scanned(130, 4, 1)
     xs, carry = xs[:, :steps], pr_lstm.initial_carry(params, 1, max_length=max_length)
-    by_step, _ = jax.jit(lambda carry: cases.fold(pr_lstm, params, xs, np.array([steps]), carry))(carry)
+    _, by_step = jax.jit(lambda carry: cases.fold(pr_lstm, params, xs, np.array([steps]), carry))(carry)
     by_unroll = jnp.concatenate(in_two(params, xs[:, :-3], xs[:, -3:], carry), axis=1)
     for ys in (by_step, by_unroll):
         np.testing.assert_allclose(ys[:, :max_length], states.h[:, :max_length], rtol=CLOSE, atol=CLOSE)
@@ -129,8 +129,8 @@ def test_a_stream_that_outgrows_its_slots(max_length):
 
 @jax.jit
 def in_two(params, first, second, carry):
-    early, carry = pr_lstm.unroll(params, first, carry=carry)
-    late, _ = pr_lstm.unroll(params, second, carry=carry)
+    carry, early = pr_lstm.unroll(params, first, carry=carry)
+    _, late = pr_lstm.unroll(params, second, carry=carry)
     return early, late
 
 
@@ -149,7 +149,7 @@ def test_a_saved_stream_continues_exactly():
     restored = jax.tree.unflatten(treedef, [jnp.asarray(a) for a in saved])
     straight, again = (unroll(params, xs[:, 7:], carry=c) for c in (carry, restored))
     chex.assert_trees_all_equal(again, straight)
-    ys, _ = unroll(params, xs, carry=pr_lstm.initial_carry(params, 2, max_length=31))
+    _, ys = unroll(params, xs, carry=pr_lstm.initial_carry(params, 2, max_length=31))
     np.testing.assert_allclose(again[0], ys[:, 7:], rtol=CLOSE, atol=CLOSE)
 
 
@@ -157,7 +157,7 @@ def test_a_saved_stream_continues_exactly():
 def test_combine_pairs_equals_combine(cell):
     """Two forms of one merge: neighbours in one array, and two arrays."""
     params = weights(cell=cell, refinements=2)
-    states = pr_lstm.leaf(params, cases.sequence(2, 6))
+    states = pr_lstm_merge.leaf(params, cases.sequence(2, 6))
     left, right = (jax.tree.map(lambda a, k=k: a[:, k::2], states) for k in (0, 1))
     pairs, two = pr_lstm_merge.combine_pairs(params, states), pr_lstm_merge.combine(params, left, right)
     chex.assert_trees_all_close(pairs, two, rtol=CLOSE, atol=CLOSE)
@@ -181,7 +181,7 @@ def small_params():
 
 def test_small_vector():
     params, xs = small_params(), jnp.asarray([SMALL_X])
-    ys, _ = pr_lstm.unroll(params, xs)
+    _, ys = pr_lstm.unroll(params, xs)
     np.testing.assert_allclose(ys[0], SMALL_H, rtol=0, atol=5e-7)
     np.testing.assert_allclose(pr_lstm.reduce(params, xs).c[0], SMALL_C, rtol=0, atol=5e-7)
     state = oracles.pr_state(cases.as_arrays(params), np.array(SMALL_X))
@@ -202,7 +202,7 @@ def under(arrays, start):
 def test_official_outputs(golden, steps):
     params = interop.pr_lstm_from_haiku(under(golden, "param:"))
     xs = jnp.asarray(golden[f"x_{steps}"])
-    ys, _ = unroll(params, xs)
+    _, ys = unroll(params, xs)
     np.testing.assert_allclose(ys, golden[f"h_{steps}"], rtol=5e-6, atol=5e-6)
     state = reduce(params, xs)
     np.testing.assert_allclose(state.h, golden[f"h_{steps}"][:, -1], rtol=5e-6, atol=5e-6)
@@ -216,7 +216,7 @@ def test_official_gradients(golden, way):
     params = interop.pr_lstm_from_haiku(under(golden, "param:"))
 
     def loss(params, xs):
-        last = pr_lstm.unroll(params, xs)[0][:, -1] if way == "unroll" else pr_lstm.reduce(params, xs).h
+        last = pr_lstm.unroll(params, xs)[1][:, -1] if way == "unroll" else pr_lstm.reduce(params, xs).h
         return jnp.sum(last**2)
 
     value, (grads, x_grad) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, jnp.asarray(golden["x_13"]))

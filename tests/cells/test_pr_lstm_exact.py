@@ -51,8 +51,8 @@ def compare(params, xs, lengths, tolerance):
     valid = (np.arange(xs.shape[1])[None, :] < lengths[:, None])[:, :, None]
 
     def ours(params, xs):
-        ys, _ = pr_lstm.unroll(params, xs, lengths=lengths)
-        last = pr_lstm.reduce(params, xs, lengths=lengths).h
+        _, ys = pr_lstm.unroll(params, xs, seq_lengths=lengths)
+        last = pr_lstm.reduce(params, xs, seq_lengths=lengths).h
         return jnp.sum(w_all * ys) + jnp.sum(w_last * last), (ys, last)
 
     def official(params, xs):

@@ -89,10 +89,10 @@ def test_norm_streams_and_remat_changes_nothing(monkeypatch):
     monkeypatch.setattr(pr_lstm_merge, "GROUP", 1)  # so that 6 merges are computed in two groups
     plain, xs = weights(norm="rms"), cases.sequence(2, 7)
     again = weights(norm="rms", remat=True)
-    folded = cases.fold(pr_lstm, plain, xs, jnp.array([7, 4]))[0]
+    folded = cases.fold(pr_lstm, plain, xs, jnp.array([7, 4]))[1]
 
     def run(params):
-        ys, _ = pr_lstm.unroll(params, xs, lengths=np.array([7, 4]))
+        _, ys = pr_lstm.unroll(params, xs, seq_lengths=np.array([7, 4]))
         return jnp.sum(ys**2), ys
 
     grad = jax.jit(jax.grad(run, has_aux=True))
@@ -103,7 +103,7 @@ def test_norm_streams_and_remat_changes_nothing(monkeypatch):
 def span(params, xs):
     """The state of the whole of xs (T, D) under a perfectly balanced tree, T a power of two; plainly recursive."""
     if len(xs) == 1:
-        return pr_lstm.leaf(params, xs)
+        return pr_lstm_merge.leaf(params, xs)
     half = len(xs) // 2
     return pr_lstm_merge.combine(params, span(params, xs[:half]), span(params, xs[half:]))
 
@@ -133,7 +133,7 @@ def test_offsets_against_recursion():
     room, steps = 5, 6
     params, xs = weights(), cases.sequence(room + 1, steps)
     starts, lengths = jnp.arange(room + 1), jnp.array([6, 5, 3, 6, 1, 0])
-    both, leaves = pr_lstm.merge(params), pr_lstm.leaf(params, xs)
+    both, leaves = pr_lstm_merge.merge(params), pr_lstm_merge.leaf(params, xs)
     prefixes = jax.jit(functools.partial(offset.prefixes, both, room=room))(leaves, starts)
     last = jax.jit(functools.partial(offset.reduce, both, room=room))(leaves, lengths, starts)
     with jax.disable_jit():
@@ -146,11 +146,14 @@ def test_offsets_against_recursion():
 def test_offset_zero_is_the_plain_tree():
     params, xs, lengths = weights(), cases.sequence(3, 7), np.array([7, 2, 0])
     still = regularization.RandomOffset(jax.random.key(0), 0)
-    ys, carry = still.unroll(params, xs, lengths=lengths)
+    carry, ys = still.unroll(params, xs, seq_lengths=lengths)
     assert carry is None
-    chex.assert_trees_all_close(ys, pr_lstm.unroll(params, xs, lengths=lengths)[0], rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(ys, pr_lstm.unroll(params, xs, seq_lengths=lengths)[1], rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_close(
-        still.reduce(params, xs, lengths=lengths), pr_lstm.reduce(params, xs, lengths=lengths), rtol=1e-5, atol=1e-6
+        still.reduce(params, xs, seq_lengths=lengths),
+        pr_lstm.reduce(params, xs, seq_lengths=lengths),
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
@@ -205,15 +208,15 @@ def test_linen_layer_moves_in_training_alone():
 def test_associativity_of_three_tokens_by_hand():
     """Three tokens have one triple; a row of two has none and does not count."""
     params, xs = weights(), cases.sequence(3, 3)
-    a, b, c = (pr_lstm.leaf(params, xs[:, t]) for t in range(3))
+    a, b, c = (pr_lstm_merge.leaf(params, xs[:, t]) for t in range(3))
     left = pr_lstm_merge.combine(params, pr_lstm_merge.combine(params, a, b), c)
     right = pr_lstm_merge.combine(params, a, pr_lstm_merge.combine(params, b, c))
     by_row = np.mean((left.h - right.h) ** 2, axis=-1) + np.mean((np.tanh(left.c) - np.tanh(right.c)) ** 2, axis=-1)
     by_row, key = np.asarray(by_row), jax.random.key(0)
     np.testing.assert_allclose(regularization.associativity(params, xs, key), by_row.mean(), rtol=1e-5)
-    some = regularization.associativity(params, xs, key, lengths=np.array([3, 2, 3]))
+    some = regularization.associativity(params, xs, key, seq_lengths=np.array([3, 2, 3]))
     np.testing.assert_allclose(some, by_row[[0, 2]].mean(), rtol=1e-5)
-    assert regularization.associativity(params, xs, key, lengths=np.array([2, 0, 1])) == 0
+    assert regularization.associativity(params, xs, key, seq_lengths=np.array([2, 0, 1])) == 0
     assert regularization.associativity(params, xs[:, :2], key) == 0
 
 
@@ -235,7 +238,7 @@ def test_a_layers_penalty():
     below, above = (cell.params for cell in layer.cells)
     by_layer = [
         regularization.associativity(params, inputs, jax.random.key(0))
-        for params, inputs in [(below, xs), (above, pr_lstm.unroll(below, xs)[0])]
+        for params, inputs in [(below, xs), (above, pr_lstm.unroll(below, xs)[1])]
     ]
     np.testing.assert_allclose(layer.associativity(xs, rngs=jax.random.key(9)), np.mean(by_layer), rtol=1e-5)
     with pytest.raises(ValueError, match="bidirectional is True"):

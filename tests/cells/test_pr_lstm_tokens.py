@@ -33,12 +33,12 @@ def test_equals_the_plain_tree(vocabulary, batch, steps, with_lengths):
         return jnp.sum(state.h**2) + jnp.sum(jnp.sin(state.c)) + jnp.sum(jnp.cos(ys[..., 0])), (state, ys)
 
     def plain(params, symbols):
-        ys, _ = pr_lstm.unroll(params, symbols[ids], lengths=lengths)
-        return loss(pr_lstm.reduce(params, symbols[ids], lengths=lengths), ys)
+        _, ys = pr_lstm.unroll(params, symbols[ids], seq_lengths=lengths)
+        return loss(pr_lstm.reduce(params, symbols[ids], seq_lengths=lengths), ys)
 
     def coded(params, symbols):
-        ys = pr_lstm_tokens.unroll(params, symbols, ids, lengths=lengths)
-        return loss(pr_lstm_tokens.reduce(params, symbols, ids, lengths=lengths), ys)
+        ys = pr_lstm_tokens.unroll(params, symbols, ids, seq_lengths=lengths)
+        return loss(pr_lstm_tokens.reduce(params, symbols, ids, seq_lengths=lengths), ys)
 
     results = [jax.jit(jax.grad(f, argnums=(0, 1), has_aux=True))(params, symbols) for f in (plain, coded)]
     chex.assert_trees_all_close(*results, rtol=2e-5, atol=2e-6)
@@ -47,12 +47,12 @@ def test_equals_the_plain_tree(vocabulary, batch, steps, with_lengths):
 
 def test_which_levels_are_tables():
     params, (symbols, ids) = weights(), draw(2, 14, 13)
-    levels = tokens.blocks(pr_lstm.merge(params), pr_lstm.leaf(params, symbols), ids)
-    sizes = [level.table.h.shape[0] if isinstance(level, tokens.Coded) else None for level in levels]
+    levels = tables.blocks(merge.merge(params), merge.leaf(params, symbols), ids)
+    sizes = [level.table.h.shape[0] if isinstance(level, tables.Coded) else None for level in levels]
     assert sizes == [2, 4, 16, None]
-    plain = tree.blocks(pr_lstm.merge(params), pr_lstm.leaf(params, symbols[ids]))
+    plain = tree.blocks(merge.merge(params), merge.leaf(params, symbols[ids]))
     for level, expected in zip(levels, plain, strict=True):
-        level = tokens.read(*level) if isinstance(level, tokens.Coded) else level
+        level = tables.read(*level) if isinstance(level, tables.Coded) else level
         chex.assert_trees_all_close(level, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -70,10 +70,10 @@ def test_bfloat16_and_no_tokens():
 def test_layers_over_tokens(options):
     layer, (symbols, ids) = PRLSTM(cases.D, 4, rngs=nnx.Rngs(0), **options), draw(3, 6, 7)
     lengths = np.array([7, 3, 0, 1, 6, 7])
-    ys = layer.of_tokens(symbols, ids, lengths=lengths)
-    chex.assert_trees_all_close(ys, layer(symbols[ids], lengths=lengths), rtol=1e-5, atol=1e-6)
-    coded = layer.last_of_tokens(symbols, ids, lengths=lengths)
-    chex.assert_trees_all_close(coded, layer.last(symbols[ids], lengths=lengths), rtol=1e-5, atol=1e-6)
+    ys = layer.from_tokens(symbols, ids, seq_lengths=lengths)
+    chex.assert_trees_all_close(ys, layer(symbols[ids], seq_lengths=lengths), rtol=1e-5, atol=1e-6)
+    coded = layer.last_from_tokens(symbols, ids, seq_lengths=lengths)
+    chex.assert_trees_all_close(coded, layer.last(symbols[ids], seq_lengths=lengths), rtol=1e-5, atol=1e-6)
 
 
 def test_what_does_not_fit():
@@ -83,4 +83,4 @@ def test_what_does_not_fit():
     with pytest.raises(ValueError, match="ids is float32"):
         pr_lstm_tokens.reduce(params, symbols, ids.astype(jnp.float32))
     with pytest.raises(ValueError, match=r"expected 0\.\.4"):
-        pr_lstm_tokens.reduce(params, symbols, ids, lengths=np.array([5, 1]))
+        pr_lstm_tokens.reduce(params, symbols, ids, seq_lengths=np.array([5, 1]))

@@ -79,7 +79,7 @@ def test_official_states_and_outputs(golden):
     close(states.swapaxes(0, 1), golden["all_states_4SBH"][:, 1:])
     expected = golden["y_BNSH"].transpose(0, 2, 1, 3).reshape(folded.shape[1], folded.shape[0], -1)
     close(common.time_major(folded), expected)
-    for ys, carry in (
+    for carry, ys in (
         jax.jit(slstm.unroll)(params, xs),
         jax.jit(slstm.unroll_preactivations)(params.recurrent_kernel, xs),
     ):
@@ -90,7 +90,7 @@ def test_official_states_and_outputs(golden):
 def test_official_gradients(golden):
     params, xs = official(golden)
     weights = golden["cot_BNSH"].transpose(0, 2, 1, 3).reshape(*xs.shape[:2], -1)
-    grads, x_grad = jax.jit(jax.grad(lambda p, x: jnp.sum(slstm.unroll(p, x)[0] * weights), argnums=(0, 1)))(params, xs)
+    grads, x_grad = jax.jit(jax.grad(lambda p, x: jnp.sum(slstm.unroll(p, x)[1] * weights), argnums=(0, 1)))(params, xs)
     expected, expected_x = official(golden, gradient=True)
     for actual, right in [
         (grads.recurrent_kernel, expected.recurrent_kernel),
@@ -111,7 +111,7 @@ def test_gradient_equals_that_of_the_plain_scan(forget_gate, dtype):
     options = {"forget_gate": forget_gate, "dtype": dtype}
 
     def fast(r, z, carry):
-        return slstm.unroll_preactivations(r, z, lengths=lengths, carry=carry, **options)
+        return slstm.unroll_preactivations(r, z, seq_lengths=lengths, carry=carry, **options)
 
     def slow(r, z, carry):
         return plain(r, z, valid=valid, carry=carry, **options)
@@ -150,8 +150,8 @@ def test_extreme_gates(run, forget_gate):
     @jax.jit
     @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
     def gradients(r, z):
-        ys, carry = run(r, z, forget_gate=forget_gate)
-        return jnp.sum(ys * draw(ys.shape)) + sum(jnp.sum(a) for a in carry), (ys, carry)
+        carry, ys = run(r, z, forget_gate=forget_gate)
+        return jnp.sum(ys * draw(ys.shape)) + sum(jnp.sum(a) for a in carry), (carry, ys)
 
     for recurrent in (kernel(), kernel(0.0)):
         z = extremes()
@@ -172,10 +172,10 @@ def test_reset_of_some_rows(reset, forget_gate):
     again = np.arange(len(first)) % 2 == 0
 
     def run(r, first, second):
-        ys, carry = slstm.unroll_preactivations(r, first, forget_gate=forget_gate)
+        carry, ys = slstm.unroll_preactivations(r, first, forget_gate=forget_gate)
         mask = again[:, None]
         carry = jax.tree.map(lambda a: jnp.where(mask, 0, a) if reset == "select" else a * ~mask, carry)
-        more, carry = slstm.unroll_preactivations(r, second, carry=carry, forget_gate=forget_gate)
+        carry, more = slstm.unroll_preactivations(r, second, carry=carry, forget_gate=forget_gate)
         return jnp.sum(ys) + jnp.sum(more) + sum(jnp.sum(a) for a in carry), more
 
     grads, more = jax.jit(jax.grad(run, argnums=(0, 1, 2), has_aux=True))(kernel(), first, second)
@@ -212,7 +212,7 @@ def test_the_stabiliser_is_differentiated():
     z = jnp.zeros((1, 4, 4, 1)).at[0, 1, 0].set(5.0)
 
     def last(z):
-        carry = slstm.unroll_preactivations(jnp.zeros((1, 1, 4)), z.reshape(1, 4, 4), forget_gate="exponential")[1]
+        carry = slstm.unroll_preactivations(jnp.zeros((1, 1, 4)), z.reshape(1, 4, 4), forget_gate="exponential")[0]
         return carry.m[0, 0]
 
     grad = np.asarray(jax.grad(last)(z))[0, :, :, 0]
@@ -225,8 +225,8 @@ def test_padding_of_preactivations_changes_nothing():
 
     def run(r, z, fill):
         dirty = jnp.where(padded[:, :, None], fill, z)
-        ys, carry = slstm.unroll_preactivations(r, dirty, lengths=lengths)
-        return jnp.sum(ys**2) + sum(jnp.sum(a) for a in carry), (ys, carry)
+        carry, ys = slstm.unroll_preactivations(r, dirty, seq_lengths=lengths)
+        return jnp.sum(ys**2) + sum(jnp.sum(a) for a in carry), (carry, ys)
 
     compiled = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
     dirty, clean = compiled(kernel(), z, jnp.nan), compiled(kernel(), z, 0.0)
@@ -237,7 +237,7 @@ def test_padding_of_preactivations_changes_nothing():
 
 def test_heads_are_separate():
     """y_{t-1} of one head reaches no gate of another."""
-    jacobian = jax.jacrev(lambda z: slstm.unroll_preactivations(kernel(), z)[0][0, -1])(draw((1, 2, 4 * H)))
+    jacobian = jax.jacrev(lambda z: slstm.unroll_preactivations(kernel(), z)[1][0, -1])(draw((1, 2, 4 * H)))
     reach = np.abs(jacobian[:, 0, 0]).reshape(HEADS, SIZE, 4, HEADS, SIZE).max(axis=(1, 2, 4))
     assert np.all((reach > 0) == np.eye(HEADS, dtype=bool))
 
@@ -285,4 +285,4 @@ def test_bad_preactivations():
     with pytest.raises(ValueError, match="forget_gate is 'exp'; expected one of"):
         slstm.unroll_preactivations(kernel(), z, forget_gate="exp")
     with pytest.raises(ValueError, match=r"lengths run from 2 to 8; expected 0\.\.7"):
-        slstm.unroll_preactivations(kernel(), z, lengths=jnp.array([8, 2]))
+        slstm.unroll_preactivations(kernel(), z, seq_lengths=jnp.array([8, 2]))

@@ -56,9 +56,9 @@ def run_pieces(case, params, pieces, lengths):
     """`unroll` continued from piece to piece, the last one without lengths."""
     carry, ys = start(case, params, len(pieces[0]), LONGEST), []
     for k, (piece, n) in enumerate(zip(pieces, lengths, strict=True)):
-        y, carry = case.cell.unroll(params, piece, lengths=n if k < len(pieces) - 1 else None, carry=carry)
+        carry, y = case.cell.unroll(params, piece, seq_lengths=n if k < len(pieces) - 1 else None, carry=carry)
         ys.append(y)
-    return ys, carry
+    return carry, ys
 
 
 def gradients(run):
@@ -105,8 +105,8 @@ def padding(lengths, steps):
 
 def test_unroll_equals_fold(case):
     params, xs = case.params(), cases.sequence(len(LENGTHS), STEPS)
-    ys, carry = forward(case, params, xs, lengths=LENGTHS)
-    expected, expected_carry = fold(case, params, xs, LENGTHS)
+    carry, ys = forward(case, params, xs, seq_lengths=LENGTHS)
+    expected_carry, expected = fold(case, params, xs, LENGTHS)
     assert_close(ys, expected)
     assert_same_carry(carry, expected_carry)
     assert not np.any(np.asarray(ys)[padding(LENGTHS, STEPS)])
@@ -117,7 +117,7 @@ def test_padding_changes_nothing(case, fill):
     params, xs = case.params(), cases.sequence(len(LENGTHS), STEPS)
     dirty = jnp.where(padding(LENGTHS, STEPS)[:, :, None], fill, xs)
     chex.assert_trees_all_equal(
-        forward(case, params, dirty, lengths=LENGTHS), forward(case, params, xs, lengths=LENGTHS)
+        forward(case, params, dirty, seq_lengths=LENGTHS), forward(case, params, xs, seq_lengths=LENGTHS)
     )
 
 
@@ -125,8 +125,8 @@ def test_padding_changes_nothing(case, fill):
 def test_pieces_equal_the_whole(stream_case, cut):
     lengths = CUTS[cut]
     params, xs = stream_case.params(), np.asarray(cases.sequence(lengths.shape[1], LONGEST))
-    ys, carry = in_pieces(stream_case, params, cases.cut_rows(xs, lengths, WIDTHS, fill=np.nan), lengths)
-    expected, expected_carry = fold(stream_case, params, xs, lengths.sum(axis=0))
+    carry, ys = in_pieces(stream_case, params, cases.cut_rows(xs, lengths, WIDTHS, fill=np.nan), lengths)
+    expected_carry, expected = fold(stream_case, params, xs, lengths.sum(axis=0))
     assert_close(cases.join_rows(ys, lengths, LONGEST), np.asarray(expected))
     assert_close(carry, expected_carry)
     assert all(not np.any(y[padding(n, y.shape[1])]) for y, n in zip(map(np.asarray, ys), lengths, strict=True))
@@ -137,9 +137,9 @@ def test_gradients_of_pieces_equal_those_of_the_fold(main_case):
     for lengths in CUTS:
         total, batch = lengths.sum(axis=0), lengths.shape[1]
         params, xs = main_case.params(), np.asarray(cases.sequence(batch, LONGEST))
-        y_weights, carry_weights = cases.cotangents(fold(main_case, params, xs, total))
-        expected, expected_xs = fold_gradients(main_case, params, xs, total, (y_weights, carry_weights))
-        weights = cases.cut_rows(np.asarray(y_weights), lengths, WIDTHS), carry_weights
+        carry_weights, y_weights = cases.cotangents(fold(main_case, params, xs, total))
+        expected, expected_xs = fold_gradients(main_case, params, xs, total, (carry_weights, y_weights))
+        weights = carry_weights, cases.cut_rows(np.asarray(y_weights), lengths, WIDTHS)
         pieces = cases.cut_rows(xs, lengths, WIDTHS, fill=np.nan)
         grads, piece_grads = pieces_gradients(main_case, params, pieces, lengths, weights)
         assert_gradients_close(grads, expected)
@@ -161,8 +161,8 @@ def test_shortest_sequences(case, steps):
 
 def check_steps(case, steps):
     params, xs = case.params(), cases.sequence(len(LENGTHS), STEPS)
-    ys, carry = forward(case, params, xs[:, :steps])
-    expected, expected_carry = fold(case, params, xs, np.full(len(LENGTHS), steps))
+    carry, ys = forward(case, params, xs[:, :steps])
+    expected_carry, expected = fold(case, params, xs, np.full(len(LENGTHS), steps))
     assert_close(ys, expected[:, :steps])
     assert_same_carry(carry, expected_carry)
 
@@ -173,7 +173,7 @@ def test_no_output_looks_ahead(main_case):
     weights = cases.cotangents(jnp.zeros((cases.H,)))
 
     def outputs(xs):
-        return main_case.cell.unroll(params, xs)[0][0] @ weights
+        return main_case.cell.unroll(params, xs)[1][0] @ weights
 
     jacobian = jax.jit(jax.jacrev(outputs))(cases.sequence(1, steps))
     depends = np.abs(jacobian).max(axis=(1, 3)) > 0
@@ -185,7 +185,7 @@ def test_jit_equals_eager(main_case):
     xs, more = cases.sequence(3, 5), cases.sequence(3, 3, seed=6)
 
     def run(params, xs, more):
-        ys, carry = main_case.cell.unroll(params, xs, lengths=lengths)
+        carry, ys = main_case.cell.unroll(params, xs, seq_lengths=lengths)
         return ys, main_case.cell.unroll(params, more, carry=carry), main_case.cell.step(params, carry, more[:, 0])
 
     assert_close(run(params, xs, more), jax.jit(run)(params, xs, more))
@@ -198,8 +198,8 @@ def test_vmap_over_params_and_sequences(main_case):
     lengths = np.array([[9, 4, 0], [1, 8, 9]])
 
     def run(params, xs, lengths):
-        ys, carry = main_case.cell.unroll(params, xs, lengths=lengths)
-        more, carry = main_case.cell.unroll(params, xs[:, :3], carry=carry)
+        carry, ys = main_case.cell.unroll(params, xs, seq_lengths=lengths)
+        carry, more = main_case.cell.unroll(params, xs[:, :3], carry=carry)
         return ys, more, carry
 
     expected = stack(*(jax.jit(run)(p, x, n) for p, x, n in zip(params, xs, lengths, strict=True)))
@@ -208,8 +208,8 @@ def test_vmap_over_params_and_sequences(main_case):
 
 def test_bfloat16(main_case):
     params, xs = main_case.params(dtype="bfloat16"), cases.sequence(len(LENGTHS), STEPS)
-    ys, carry = forward(main_case, params, xs, lengths=LENGTHS)
-    folded, folded_carry = fold(main_case, params, xs, LENGTHS)
+    carry, ys = forward(main_case, params, xs, seq_lengths=LENGTHS)
+    folded_carry, folded = fold(main_case, params, xs, LENGTHS)
     assert ys.dtype == jnp.bfloat16
     if main_case.cell is pr_lstm:
         slots = folded_carry.slots.h.shape[1]
@@ -226,7 +226,7 @@ def test_bfloat16(main_case):
     jax.tree.map(
         lambda a, b: near(np.asarray(a, np.float32), np.asarray(b, np.float32)), (ys, carry), (folded, folded_carry)
     )
-    exact, _ = forward(main_case, main_case.params(), xs, lengths=LENGTHS)
+    _, exact = forward(main_case, main_case.params(), xs, seq_lengths=LENGTHS)
     np.testing.assert_allclose(np.asarray(ys, np.float32), exact, rtol=0.05, atol=0.05)
 
 
@@ -263,6 +263,6 @@ def test_scan_with_padding():
     """`common.scan` on a sum that can be done by hand."""
     xs = jnp.arange(6.0).reshape(2, 3, 1)
     valid = np.array([[True, True, False], [False, True, True]])
-    ys, total = common.scan(lambda c, x: (c + x, 10 * (c + x)), jnp.zeros((2, 1)), xs, valid=valid)
+    total, ys = common.scan(lambda c, x: (c + x, 10 * (c + x)), jnp.zeros((2, 1)), xs, valid=valid)
     np.testing.assert_array_equal(ys[:, :, 0], [[0, 10, 0], [0, 40, 90]])
     np.testing.assert_array_equal(total[:, 0], [1, 9])

@@ -45,7 +45,7 @@ def test_flax_cell_gives_the_same_outputs(name):
         for t in range(xs.shape[1]):
             carry, y = module.apply(variables, carry, xs[:, t])
             expected.append(y)
-    ys, final = cell.unroll(from_flax(variables["params"]), xs)
+    final, ys = cell.unroll(from_flax(variables["params"]), xs)
     np.testing.assert_allclose(ys, np.stack(expected, axis=1), rtol=2e-6, atol=2e-6)
     for a, b in zip(jax.tree.leaves(final), jax.tree.leaves(carry), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
@@ -102,7 +102,7 @@ def torch_lstm(state, x, layer="l0"):
 
 def test_torch_equations():
     state, xs = torch_state(), sequence()
-    ys, _ = lstm.unroll(interop.lstm_from_torch(state), xs)
+    _, ys = lstm.unroll(interop.lstm_from_torch(state), xs)
     np.testing.assert_allclose(ys, np.stack([torch_lstm(state, x) for x in xs]), rtol=3e-6, atol=3e-6)
 
 

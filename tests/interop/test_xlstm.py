@@ -136,7 +136,7 @@ def run(module, xs, cotangents):
     graph, params = nnx.split(module)
 
     def total(params, xs):
-        ys, carry = nnx.merge(graph, params)(xs, return_carry=True)
+        carry, ys = nnx.merge(graph, params)(xs, return_carry=True)
         return jnp.sum(ys * cotangents), (ys, carry)
 
     by = 0 if jnp.issubdtype(xs.dtype, jnp.integer) else (0, 1)
@@ -328,6 +328,6 @@ def test_official_slstm_cell(goldens, layout):
     golden = dict(np.load(goldens / "slstm_cell.npz"))
     params = interop.slstm_from_torch(part(golden, f"sd_{layout}/"), num_heads=3, bias_layout=layout)
     xs = golden["x_BSGNH"].reshape(2, 17, 48)
-    ys, carry = slstm.unroll(params, xs, carry=slstm.Carry(*map(jnp.asarray, golden["state0_ycnm_4BH"])))
+    carry, ys = slstm.unroll(params, xs, carry=slstm.Carry(*map(jnp.asarray, golden["state0_ycnm_4BH"])))
     np.testing.assert_allclose(ys, golden["y_BNSH"].swapaxes(1, 2).reshape(2, 17, 12), rtol=2e-6, atol=2e-6)
     np.testing.assert_allclose(np.stack(carry), golden["final_ycnm_4BH"], rtol=2e-6, atol=2e-6)

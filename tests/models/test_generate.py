@@ -31,7 +31,7 @@ def folded(model, window=None):
     width = window or PROMPTS.shape[1] + STEPS
     graphdef, state = nnx.split(model)
     model.train()
-    read = jax.jit(lambda ids, n: nnx.merge(graphdef, state)(ids, lengths=n))
+    read = jax.jit(lambda ids, n: nnx.merge(graphdef, state)(ids, seq_lengths=n))
     rows = [list(prompt[:n]) for prompt, n in zip(PROMPTS, LENGTHS, strict=True)]
     for _ in range(STEPS):
         seen = [row[-width:] for row in rows]

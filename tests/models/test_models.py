@@ -45,13 +45,13 @@ def test_classifier_against_numpy(pooling):
     model = classifier(layers.SimpleRNN, pooling=pooling)
     model.eval()
     ids = token_ids()
-    logits = model(ids, lengths=LENGTHS)
+    logits = model(ids, seq_lengths=LENGTHS)
     expected = pooled_by_numpy(model, ids, pooling) @ np.asarray(model.head.kernel) + np.asarray(model.head.bias)
     assert logits.shape == (4, C)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     np.testing.assert_allclose(logits[1], model.head.bias, atol=1e-7)  # length 0
     garbage = np.where(np.arange(T) < LENGTHS[:, None], ids, token_ids(1))
-    np.testing.assert_array_equal(model(garbage, lengths=LENGTHS), logits)
+    np.testing.assert_array_equal(model(garbage, seq_lengths=LENGTHS), logits)
 
 
 def test_pool_of_negative_outputs_takes_no_padding():
@@ -80,15 +80,15 @@ def test_bidirectional_classifier_reads_both_ways():
     model = classifier(layers.GRU, bidirectional=True, pooling="last")
     model.eval()
     ids = token_ids()
-    logits = model(ids, lengths=LENGTHS)
+    logits = model(ids, seq_lengths=LENGTHS)
     assert model.head.kernel.shape == (2 * H, C)
-    alone = model(ids[2:3, :3], lengths=LENGTHS[2:3])
+    alone = model(ids[2:3, :3], seq_lengths=LENGTHS[2:3])
     np.testing.assert_allclose(alone[0], logits[2], atol=1e-5)
     # The backward half ends at the first token, and reads the last one first.
-    half = np.asarray(model.layer.last(model.embed(ids), lengths=LENGTHS))[:, H:]
+    half = np.asarray(model.layer.last(model.embed(ids), seq_lengths=LENGTHS))[:, H:]
     other = ids.copy()
     other[0, 5] = (other[0, 5] + 1) % V
-    changed = np.asarray(model.layer.last(model.embed(other), lengths=LENGTHS))[:, H:]
+    changed = np.asarray(model.layer.last(model.embed(other), seq_lengths=LENGTHS))[:, H:]
     assert np.abs(changed[0] - half[0]).max() > 1e-6
     np.testing.assert_allclose(changed[2], half[2], atol=1e-6)
 
@@ -99,14 +99,14 @@ def test_dropout_acts_in_training_alone(which):
     ids = token_ids()
 
     def logits(seed):
-        return np.asarray(model(ids, lengths=LENGTHS, rngs=nnx.Rngs(dropout=seed)))
+        return np.asarray(model(ids, seq_lengths=LENGTHS, rngs=nnx.Rngs(dropout=seed)))
 
     model.train()
     np.testing.assert_array_equal(logits(0), logits(0))
     assert np.abs(logits(0) - logits(1)).max() > 1e-3
     model.eval()
     np.testing.assert_array_equal(logits(0), logits(1))
-    np.testing.assert_allclose(model(ids, lengths=LENGTHS), plain(ids, lengths=LENGTHS), atol=1e-6)
+    np.testing.assert_allclose(model(ids, seq_lengths=LENGTHS), plain(ids, seq_lengths=LENGTHS), atol=1e-6)
 
 
 def test_dropout_keeps_the_mean():
@@ -115,9 +115,9 @@ def test_dropout_keeps_the_mean():
     model.train()
     ids = np.tile(token_ids()[:1], (4000, 1))
     lengths = np.full(4000, T, np.int32)
-    noisy = np.asarray(model(ids, lengths=lengths, rngs=nnx.Rngs(dropout=0))).mean(0)
+    noisy = np.asarray(model(ids, seq_lengths=lengths, rngs=nnx.Rngs(dropout=0))).mean(0)
     model.eval()
-    np.testing.assert_allclose(noisy, model(ids[:1], lengths=lengths[:1])[0], atol=0.05)
+    np.testing.assert_allclose(noisy, model(ids[:1], seq_lengths=lengths[:1])[0], atol=0.05)
 
 
 @pytest.mark.parametrize("layer", [layers.LSTM, layers.PRLSTM])
@@ -126,12 +126,12 @@ def test_transducer_last_is_the_last_valid_position(layer, readout):
     model = Transducer(layer(E, H, rngs=nnx.Rngs(0)), C, readout=readout, rngs=nnx.Rngs(1))
     model.eval()
     xs = jax.random.normal(jax.random.key(0), (4, T, E))
-    everywhere, last = model(xs, lengths=LENGTHS), model.last(xs, lengths=LENGTHS)
+    everywhere, last = model(xs, seq_lengths=LENGTHS), model.last(xs, seq_lengths=LENGTHS)
     assert everywhere.shape == (4, T, C)
     for row in (0, 2, 3):
         np.testing.assert_allclose(last[row], everywhere[row, LENGTHS[row] - 1], atol=1e-5)
     np.testing.assert_allclose(last[1], model.head.bias, atol=1e-7)  # length 0
-    h = np.asarray(model.layer(xs, lengths=LENGTHS))
+    h = np.asarray(model.layer(xs, seq_lengths=LENGTHS))
     h = np.maximum(h, 0) if readout == "relu" else h
     expected = h @ np.asarray(model.head.kernel) + np.asarray(model.head.bias)
     np.testing.assert_allclose(everywhere, expected, atol=1e-5)
@@ -153,8 +153,8 @@ def test_bfloat16_activations_read_out_in_float32(layer):
     recurrent = layer(E, H, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     model = Classifier(V, C, recurrent, embedding_size=E, pooling="mean_max", rngs=nnx.Rngs(1))
     model.eval()
-    logits = model(token_ids(), lengths=LENGTHS)
+    logits = model(token_ids(), seq_lengths=LENGTHS)
     assert logits.dtype == jnp.float32
     full = classifier(layer, pooling="mean_max")
     full.eval()
-    np.testing.assert_allclose(logits, full(token_ids(), lengths=LENGTHS), atol=0.05)
+    np.testing.assert_allclose(logits, full(token_ids(), seq_lengths=LENGTHS), atol=0.05)

@@ -43,7 +43,7 @@ def made(positions, causal=False):
 @partial(jax.jit, static_argnums=0)
 def read(graph, params, xs, lengths=None):
     layer = nnx.merge(graph, params)
-    return layer(xs, lengths=lengths), layer.last(xs, lengths=lengths)
+    return layer(xs, seq_lengths=lengths), layer.last(xs, seq_lengths=lengths)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -51,7 +51,7 @@ def gradients(graph, params, xs, lengths, weights):
     """Of the outputs' weighted sum, by parameters and inputs."""
 
     def total(params, xs):
-        return jnp.sum(nnx.merge(graph, params)(xs, lengths=lengths) * weights)
+        return jnp.sum(nnx.merge(graph, params)(xs, seq_lengths=lengths) * weights)
 
     return jax.grad(total, argnums=(0, 1))(nnx.to_pure_dict(params), xs)
 
@@ -285,7 +285,9 @@ def test_training_step_needs_parameters_alone():
     @jax.jit
     def step(params, key):
         def loss(params):
-            return jnp.sum(nnx.merge(graph, params).last(inputs(), lengths=LENGTHS, rngs=nnx.Rngs(dropout=key)) ** 2)
+            return jnp.sum(
+                nnx.merge(graph, params).last(inputs(), seq_lengths=LENGTHS, rngs=nnx.Rngs(dropout=key)) ** 2
+            )
 
         return jax.value_and_grad(loss)(params)
 
@@ -333,4 +335,4 @@ def test_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match=r"expected \(batch, time, 3\)"):
         layer(xs[:, :, :2])
     with pytest.raises(ValueError, match=r"expected 0\.\.6"):
-        layer.last(xs, lengths=LENGTHS + 1)
+        layer.last(xs, seq_lengths=LENGTHS + 1)

@@ -62,7 +62,7 @@ def run(module, xs, lengths, carry, weights):
     graph, params = nnx.split(module)
 
     def total(params, xs, carry):
-        outputs = nnx.merge(graph, params)(xs, lengths=lengths, carry=carry, return_carry=True)
+        outputs = nnx.merge(graph, params)(xs, seq_lengths=lengths, carry=carry, return_carry=True)
         return jnp.sum(outputs[0] * weights), outputs
 
     gradients, outputs = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(params, xs, carry)
@@ -141,7 +141,7 @@ def test_options_change_no_result():
 def test_bfloat16():
     module = make(dtype=jnp.bfloat16)
     assert {a.dtype for a in jax.tree.leaves(nnx.state(module))} == {jnp.dtype("float32")}
-    ys, carry = jax.jit(lambda xs: module(xs, lengths=LENGTHS, return_carry=True))(inputs().astype(jnp.bfloat16))
+    carry, ys = jax.jit(lambda xs: module(xs, seq_lengths=LENGTHS, return_carry=True))(inputs().astype(jnp.bfloat16))
     expected = run(stack(), inputs(), LENGTHS, stack().initialize_carry(B), jnp.ones((B, T, H)))[0][0]
     gap = np.abs(ys.astype(jnp.float32) - expected)
     assert ys.dtype == jnp.bfloat16 and 1e-4 < gap.max() < 0.3 and gap.mean() < 0.02
@@ -248,8 +248,8 @@ def test_language_model_streams_tokens():
         XLSTMLanguageModel, XLSTMConfig(vocab_size=V, **CONFIG | {"num_blocks": 1, "slstm_at": "all"}, dtype="bfloat16")
     )
     tokens = jnp.where(VALID, jax.random.randint(jax.random.key(0), (B, T), 0, V), 1_000_000)
-    read = jax.jit(lambda tokens: model(tokens, lengths=LENGTHS, return_carry=True))
-    logits, carry = read(tokens)
+    read = jax.jit(lambda tokens: model(tokens, seq_lengths=LENGTHS, return_carry=True))
+    carry, logits = read(tokens)
     assert logits.shape == (B, T, V) and logits.dtype == jnp.float32 and not np.any(logits[~VALID])
     folded, last = fold(model, jnp.where(VALID, tokens, 0), LENGTHS, model.initialize_carry(B))
     assert np.abs(folded - logits)[VALID].max() < 0.1
@@ -270,8 +270,8 @@ def test_sequence_layer():
 
     @jax.jit
     def read(xs, lengths, carry):
-        ys, carry = layer(xs, lengths=lengths, initial_carry=carry, return_carry=True)
-        return ys, carry, layer.last(xs, lengths=lengths)
+        carry, ys = layer(xs, seq_lengths=lengths, initial_carry=carry, return_carry=True)
+        return ys, carry, layer.last(xs, seq_lengths=lengths)
 
     ys, carry, last = read(xs, LENGTHS, layer.initialize_carry(B))
     for row, length in enumerate(LENGTHS):
@@ -286,7 +286,7 @@ def test_sequence_layer():
 @pytest.mark.parametrize("lengths", [None, np.zeros(B, np.int32)], ids=["none", "zeros"])
 def test_no_positions(lengths):
     layer = built(XLSTM, H, H, num_layers=2, slstm_at="0", num_heads=N)
-    read = jax.jit(lambda xs: (layer(xs, lengths=lengths, return_carry=True), layer.last(xs, lengths=lengths)))
+    read = jax.jit(lambda xs: (layer(xs, seq_lengths=lengths, return_carry=True), layer.last(xs, seq_lengths=lengths)))
     (ys, carry), last = read(inputs(steps=0))
     assert ys.shape == (B, 0, H) and last.shape == (B, H) and not np.any(last)
     chex.assert_trees_all_equal(carry, layer.initialize_carry(B))
@@ -390,7 +390,7 @@ def test_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match=r"expected \(batch, time, 8\)"):
         stack()(xs[:, :, :2])
     with pytest.raises(ValueError, match=r"expected 0\.\.7"):
-        stack()(xs, lengths=LENGTHS + 1)
+        stack()(xs, seq_lengths=LENGTHS + 1)
     with pytest.raises(ValueError, match=r"x has shape \(4, 7, 8\); expected \(batch, 8\), one token"):
         stack().step(carry, xs)
     for bad in (carry[:1], list(carry), carry[0]):

@@ -55,7 +55,7 @@ def run(module, xs, lengths, carry):
     graph, params = nnx.split(module)
 
     def total(params, xs, carry):
-        outputs = nnx.merge(graph, params)(xs, lengths=lengths, carry=carry, return_carry=True)
+        outputs = nnx.merge(graph, params)(xs, seq_lengths=lengths, carry=carry, return_carry=True)
         return jnp.sum(outputs[0] * WEIGHTS), outputs
 
     gradients, outputs = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(params, xs, carry)
@@ -146,7 +146,7 @@ def test_feedforward_size_is_that_of_the_official_code():
 
 @jax.jit
 def read(model, tokens, lengths, carry):
-    return model(tokens, lengths=lengths, initial_carry=carry, return_carry=True)
+    return model(tokens, seq_lengths=lengths, initial_carry=carry, return_carry=True)
 
 
 @jax.jit
