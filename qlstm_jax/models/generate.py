@@ -1,33 +1,48 @@
 """Text from a language model: one call over the prompts, then one token at a time at constant memory."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key
 
 from qlstm_jax.cells import common
 
 
-def check_options(steps: int, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0):
+class LanguageModel(Protocol):
+    """A model that `generate` draws from, such as `TokenModel` and `XLSTMLanguageModel`."""
+
+    @property
+    def has_carry(self) -> bool:
+        """Whether it can read one token at a time."""
+
+    def __call__(
+        self, ids: Array, *, seq_lengths: Any = None, initial_carry: Any = None, return_carry: bool = False
+    ) -> Any:
+        """ids (B, T) to logits (B, T, V) or, with return_carry, (carry, logits)."""
+
+
+def check_options(steps: int, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:
     """Raises ValueError for options of `generate` that are out of range."""
     if steps < 1:
         raise ValueError(f"tokens is {steps}; expected 1 or more")
     if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature is {temperature}; expected 0 (the likeliest token) or more")
+        raise ValueError(f"temperature is {temperature}; expected 0 (the most probable token) or more")
     if top_k < 0:
         raise ValueError(f"top_k is {top_k}; expected 0 (all) or more")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}; expected more than 0, up to 1 (all)")
 
 
-def filter_logits(logits, *, top_k: int = 0, top_p: float = 1.0):
-    """Logits (..., V) with -inf in place of what is not to be drawn.
+def filter_logits(logits: Float[Array, "*rows v"], *, top_k: int = 0, top_p: float = 1.0) -> Float[Array, "*rows v"]:
+    """Logits with -inf for the tokens that are not to be drawn.
 
     Args:
-        logits: float (..., V), divided by the temperature already.
+        logits: (..., V), divided by the temperature already.
         top_k: keep the k largest, of equals those with the lower index; 0 keeps all.
         top_p: of those, keep the fewest largest whose probabilities sum to top_p or more (nucleus sampling,
             arXiv 1904.09751, section 3.1); 1 keeps all.
@@ -41,30 +56,30 @@ def filter_logits(logits, *, top_k: int = 0, top_p: float = 1.0):
     if top_p < 1:
         ranked = jnp.where(kept, jnp.take_along_axis(logits, order, axis=-1), -jnp.inf)
         chances = jax.nn.softmax(ranked, axis=-1)
-        before = jnp.cumsum(chances, axis=-1) - chances  # of all that are likelier
+        before = jnp.cumsum(chances, axis=-1) - chances  # of all more probable tokens
         kept &= before < top_p
     kept = jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1)
     return jnp.where(kept, logits, -jnp.inf)
 
 
 def generate(
-    model,
-    prompts,
-    seq_lengths,
+    model: LanguageModel,
+    prompts: ArrayLike,
+    seq_lengths: ArrayLike,
     steps: int,
-    key,
+    key: Key[Array, ""],
     *,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
     window: int | None = None,
-):
+) -> Int[Array, "batch steps"]:
     """Draws tokens from a model, each given all before it; each setting and shape is compiled once.
 
         p_t = softmax(filter(logits_t / temperature))
 
     A model with a carry reads the prompts in one call and then one token a step. One without, such as a Transformer,
-    reads the last `window` tokens anew in each step.
+    reads the last `window` tokens again in each step.
 
     Args:
         model: a `TokenModel` or `XLSTMLanguageModel`; dropout is off, whatever mode it is in.
@@ -72,7 +87,7 @@ def generate(
         seq_lengths: (B,) number of valid positions, 1 to P.
         steps: tokens to draw.
         key: a PRNG key.
-        temperature: 0 takes the likeliest token, of equals the first.
+        temperature: 0 takes the most probable token, of equals the first.
         top_k, top_p: as for `filter_logits`; at temperature 0 they change nothing.
         window: tokens that a model without a carry sees; default P + steps, all of them.
 
@@ -83,34 +98,33 @@ def generate(
         ValueError: for an option out of range, prompts that do not fit the seq_lengths, or an empty prompt.
     """
     check_options(steps, temperature=temperature, top_k=top_k, top_p=top_p)
-    prompts, seq_lengths = jnp.asarray(prompts), np.asarray(seq_lengths)
-    if prompts.ndim != 2 or seq_lengths.shape != prompts.shape[:1]:
-        raise ValueError(
-            f"prompts is {prompts.shape} and seq_lengths {seq_lengths.shape}; expected (batch, P) and (batch,)"
-        )
-    if seq_lengths.size and not (seq_lengths.min() >= 1 and seq_lengths.max() <= prompts.shape[1]):
-        raise ValueError(
-            f"seq_lengths run from {seq_lengths.min()} to {seq_lengths.max()}; expected 1..{prompts.shape[1]}"
-        )
-    window = prompts.shape[1] + steps if window is None else window
+    ids, lengths = jnp.asarray(prompts), np.asarray(seq_lengths)
+    if ids.ndim != 2 or lengths.shape != ids.shape[:1]:
+        raise ValueError(f"prompts is {ids.shape} and seq_lengths {lengths.shape}; expected (batch, P) and (batch,)")
+    if lengths.size and not (lengths.min() >= 1 and lengths.max() <= ids.shape[1]):
+        raise ValueError(f"seq_lengths run from {lengths.min()} to {lengths.max()}; expected 1..{ids.shape[1]}")
+    window = ids.shape[1] + steps if window is None else window
     if window < 1:
         raise ValueError(f"window is {window}; expected 1 or more")
     draw = _Draw(float(temperature), int(top_k), float(top_p))
-    graphdef, state = nnx.split(model)
+    graphdef, state = nnx.split(cast(nnx.Module, model))
     keys = jax.random.split(key, steps)
+    tokens: Array
     if model.has_carry:
-        return _continue(graphdef, state, prompts, seq_lengths, keys, draw=draw)
-    return _reread(graphdef, state, prompts, seq_lengths, keys, draw=draw, window=window)
+        tokens = _continue(graphdef, state, ids, jnp.asarray(lengths), keys, draw=draw)
+    else:
+        tokens = _reread(graphdef, state, ids, jnp.asarray(lengths), keys, draw=draw, window=window)
+    return tokens
 
 
 class _Draw(NamedTuple):
-    """How a token is drawn; hashable, so that it is part of what jit specialises on."""
+    """How a token is drawn: hashable, a static argument of the compiled functions."""
 
     temperature: float
     top_k: int
     top_p: float
 
-    def __call__(self, key, logits):
+    def __call__(self, key: Key[Array, ""], logits: Float[Array, "batch v"]) -> Int[Array, " batch"]:
         """One token (B,) from logits (B, V)."""
         logits = logits.astype(jnp.float32)
         if self.temperature == 0:
@@ -119,20 +133,29 @@ class _Draw(NamedTuple):
         return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
 
 
-def _model(graphdef, state):
+def _model(graphdef: nnx.GraphDef[nnx.Module], state: Any) -> LanguageModel:
     model = nnx.merge(graphdef, state)
-    model.eval()
-    return model
+    model.eval()  # type: ignore[no-untyped-call]
+    return cast(LanguageModel, model)
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="draw")
-def _continue(graphdef, state, prompts, seq_lengths, keys, *, draw):
-    logits, carry = _model(graphdef, state)(prompts, seq_lengths=seq_lengths, return_carry=True)
+def _continue(
+    graphdef: nnx.GraphDef[nnx.Module],
+    state: Any,
+    prompts: Int[Array, "batch p"],
+    seq_lengths: Int[Array, " batch"],
+    keys: Key[Array, " steps"],
+    *,
+    draw: _Draw,
+) -> Int[Array, "batch steps"]:
+    """`generate` for a model with a carry."""
+    carry, logits = _model(graphdef, state)(prompts, seq_lengths=seq_lengths, return_carry=True)
     first = draw(keys[0], common.at_position(logits, seq_lengths - 1))
 
-    def step(carry_and_token, key):
+    def step(carry_and_token: tuple[Any, Array], key: Array) -> tuple[tuple[Any, Array], Array]:
         carry, token = carry_and_token
-        logits, carry = _model(graphdef, state)(token[:, None], initial_carry=carry, return_carry=True)
+        carry, logits = _model(graphdef, state)(token[:, None], initial_carry=carry, return_carry=True)
         token = draw(key, logits[:, 0])
         return (carry, token), token
 
@@ -141,13 +164,23 @@ def _continue(graphdef, state, prompts, seq_lengths, keys, *, draw):
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=("draw", "window"))
-def _reread(graphdef, state, prompts, seq_lengths, keys, *, draw, window):
+def _reread(
+    graphdef: nnx.GraphDef[nnx.Module],
+    state: Any,
+    prompts: Int[Array, "batch p"],
+    seq_lengths: Int[Array, " batch"],
+    keys: Key[Array, " steps"],
+    *,
+    draw: _Draw,
+    window: int,
+) -> Int[Array, "batch steps"]:
+    """`generate` for a model without a carry."""
     places = jnp.arange(window, dtype=jnp.int32)[None, :]
     count = jnp.minimum(seq_lengths, window).astype(jnp.int32)
     seen = jnp.minimum((seq_lengths - count)[:, None] + places, prompts.shape[1] - 1)
     last = jnp.take_along_axis(prompts.astype(jnp.int32), seen, axis=1)  # the last tokens of each prompt, left aligned
 
-    def step(last_and_count, key):
+    def step(last_and_count: tuple[Array, Array], key: Array) -> tuple[tuple[Array, Array], Array]:
         last, count = last_and_count
         token = draw(key, common.at_position(_model(graphdef, state)(last, seq_lengths=count), count - 1))
         full = count == window

@@ -1,30 +1,45 @@
 """Vectors in, one vector out: classes of a sequence, a number, or a forecast."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from qlstm_jax.models.classifier import summary
+from qlstm_jax.nnx.protocol import SequenceLayer
 
 
 class Predictor(nnx.Module):
     """A sequence layer, pooling over time, a linear readout.
 
     Args:
-        layer: a sequence layer of `qlstm_jax.nnx`, or what has its frame, that reads C channels.
+        layer: a `SequenceLayer` that reads D features.
         output_size: K.
         pooling: "last" output, "mean" or "max" over the valid positions, or "mean_max", both side by side.
         dropout: rate before the readout.
         rngs: for the initial parameters.
     """
 
-    def __init__(self, layer, output_size: int, *, pooling: str = "last", dropout: float = 0.0, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        layer: SequenceLayer,
+        output_size: int,
+        *,
+        pooling: str = "last",
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ) -> None:
         self.layer = layer
         self.pooling = pooling
         self.dropout = nnx.Dropout(dropout)
         features = layer.output_size * (2 if pooling == "mean_max" else 1)
         self.head = nnx.Linear(features, output_size, rngs=rngs)
 
-    def __call__(self, xs, *, seq_lengths=None, rngs=None):
-        """xs (B, T, C) and seq_lengths (B,), None for T each, to (B, K). A row of length 0 is pooled to zeros."""
+    def __call__(
+        self, xs: Float[Array, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
+    ) -> Float[Array, "batch k"]:
+        """xs (B, T, D) and seq_lengths (B,), None for T each, to (B, K). A row of length 0 is pooled to zeros."""
         pooled = summary(self.layer, xs, seq_lengths, self.pooling, rngs)
-        return self.head(self.dropout(pooled.astype(jnp.float32), rngs=rngs))
+        outputs: Array = self.head(self.dropout(pooled.astype(jnp.float32), rngs=rngs))
+        return outputs

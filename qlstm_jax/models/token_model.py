@@ -1,6 +1,11 @@
-"""Tokens in, an output at every position: a tagger, or, where nothing looks ahead, a language model."""
+"""Tokens in, an output at every position: a tagger or, with a layer that reads forward, a language model."""
+
+from typing import Any
 
 from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from qlstm_jax.nnx.protocol import SequenceLayer
 
 
 class TokenModel(nnx.Module):
@@ -9,11 +14,11 @@ class TokenModel(nnx.Module):
     Args:
         vocab_size: V.
         output_size: K, symbols of the output.
-        layer: a sequence layer of `qlstm_jax.nnx`, or what has its frame, that reads `embedding_size` channels.
-        embedding_size: channels of a token.
+        layer: a `SequenceLayer` that reads `embedding_size` features.
+        embedding_size: features of a token.
         dropout: rate before the readout.
         embedding_dropout: rate on the embedded tokens.
-        variational: whether that drops the same channels at all positions of a row (arXiv 1512.05287).
+        variational: whether that drops the same features at all positions of a row (arXiv 1512.05287).
         rngs: for the initial parameters.
     """
 
@@ -21,14 +26,14 @@ class TokenModel(nnx.Module):
         self,
         vocab_size: int,
         output_size: int,
-        layer,
+        layer: SequenceLayer,
         *,
         embedding_size: int,
         dropout: float = 0.0,
         embedding_dropout: float = 0.0,
         variational: bool = False,
         rngs: nnx.Rngs,
-    ):
+    ) -> None:
         self.embed = nnx.Embed(vocab_size, embedding_size, rngs=rngs)
         self.embedding_dropout = nnx.Dropout(embedding_dropout, broadcast_dims=(1,) if variational else ())
         self.layer = layer
@@ -37,19 +42,27 @@ class TokenModel(nnx.Module):
 
     @property
     def has_carry(self) -> bool:
-        """Whether the layer can be continued: a recurrent one can, a Transformer cannot."""
-        return hasattr(self.layer, "initialize_carry")
+        """Whether a sequence can be continued in another call, as the layer says."""
+        return self.layer.has_carry
 
-    def initialize_carry(self, batch_size: int):
-        """The layer's carry before the first token; only where `has_carry`."""
+    def initialize_carry(self, batch_size: int) -> Any:
+        """The layer's carry before the first token; raises ValueError unless `has_carry`."""
         return self.layer.initialize_carry(batch_size)
 
-    def __call__(self, ids, *, seq_lengths=None, initial_carry=None, return_carry=False, rngs=None):
+    def __call__(
+        self,
+        ids: Int[Array, "batch time"],
+        *,
+        seq_lengths: Any = None,
+        initial_carry: Any = None,
+        return_carry: bool = False,
+        rngs: nnx.Rngs | Array | None = None,
+    ) -> Any:
         """The logits at every position.
 
         Args:
             ids: (B, T).
-            seq_lengths: optional (B,) number of valid positions; logits beyond mean nothing.
+            seq_lengths: optional (B,) number of valid positions; logits beyond are undefined.
             initial_carry: where to continue from; default `initialize_carry`.
             return_carry: whether to return the carry after each row's last valid position too.
             rngs: for dropout.
@@ -63,5 +76,5 @@ class TokenModel(nnx.Module):
         xs = self.embedding_dropout(self.embed(ids), rngs=rngs)
         ys = self.layer(xs, seq_lengths=seq_lengths, initial_carry=initial_carry, return_carry=return_carry, rngs=rngs)
         carry, ys = ys if return_carry else (None, ys)
-        logits = self.head(self.dropout(ys.astype(self.head.kernel.dtype), rngs=rngs))
+        logits: Float[Array, "batch time k"] = self.head(self.dropout(ys.astype(self.head.kernel.dtype), rngs=rngs))
         return (carry, logits) if return_carry else logits

@@ -1,4 +1,4 @@
-"""The Transformer framed as a sequence layer: the baseline that stands wherever a recurrent layer does.
+"""The Transformer as a sequence layer: the baseline that can replace any recurrent layer.
 
 Pre-LN blocks (arXiv 2002.04745, figure 1b) of attention and feed-forward (arXiv 1706.03762, sections 3.2 and 3.3):
 
@@ -14,18 +14,31 @@ j runs over the valid positions, causal over those up to i. Softmax, norms and t
 activations are. Scores take B·N·T² numbers in each block.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from qlstm_jax.cells import common
 from qlstm_jax.models.positions import POSITIONS, alibi, rotate, sinusoidal
+from qlstm_jax.models.sequence_layer import SequenceModule
 from qlstm_jax.nnx.dropout import applied, dropout_stream
 
 
-def check_options(hidden_size: int, *, num_heads: int, positions: str, bidirectional: bool):
+class Options(TypedDict):
+    """The options that all modules share."""
+
+    dtype: DTypeLike
+    param_dtype: DTypeLike
+    rngs: nnx.Rngs
+
+
+def check_options(hidden_features: int, *, num_heads: int, positions: str, bidirectional: bool) -> None:
     """Raises ValueError for options that do not go together in a `Transformer`."""
     if bidirectional:
         raise ValueError(
@@ -33,75 +46,106 @@ def check_options(hidden_size: int, *, num_heads: int, positions: str, bidirecti
         )
     pairs = positions == "rotary"
     unit = 2 * num_heads if pairs else num_heads
-    if hidden_size % unit:
+    if hidden_features % unit:
         reason = ", and rotary positions turn the channels of a head in pairs" if pairs else ""
         raise ValueError(
-            f"hidden_size is {hidden_size}; expected a multiple of {unit}, as num_heads is {num_heads}{reason}"
+            f"hidden_features is {hidden_features}; expected a multiple of {unit}, as num_heads is {num_heads}{reason}"
         )
 
 
-def _norm(hidden_size: int, *, dtype, param_dtype, rngs):
+def _norm(features: int, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """LayerNorm with inputs and outputs as precise as the residual sum: `nnx.LayerNorm` rounds its input to its dtype.
 
-    The fast variance is a difference of squares, which drowns where that sum has a large mean.
+    The fast variance is a difference of squares, inaccurate where that sum has a large mean.
     """
     dtype = common.accumulator(dtype)
-    return nnx.LayerNorm(hidden_size, use_fast_variance=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    return nnx.LayerNorm(features, use_fast_variance=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
 
 class Attention(nnx.Module):
     """Multi-head self-attention, x (B, T, H) to (B, T, H); the formula and the options are those of `Transformer`."""
 
-    def __init__(self, hidden_size: int, *, num_heads: int, positions: str, causal: bool, dtype, param_dtype, rngs):
-        linear = partial(nnx.Linear, hidden_size, hidden_size, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    def __init__(
+        self,
+        hidden_features: int,
+        *,
+        num_heads: int,
+        positions: str,
+        causal: bool,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
+        linear = partial(nnx.Linear, hidden_features, hidden_features, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.query, self.key, self.value, self.output = linear(), linear(), linear(), linear()
         self.num_heads, self.positions, self.causal = num_heads, positions, causal
 
-    def __call__(self, x, seq_lengths=None):
-        """Positions beyond `seq_lengths` are not attended to; what the output holds there means nothing."""
-        batch, steps, hidden_size = x.shape
-        heads = (batch, steps, self.num_heads, hidden_size // self.num_heads)
+    def __call__(
+        self, x: Float[Array, "batch time h"], seq_lengths: Int[Array, " batch"] | None = None
+    ) -> Float[Array, "batch time h"]:
+        """Positions beyond `seq_lengths` are not attended to, and their outputs are undefined."""
+        batch, steps, features = x.shape
+        heads = (batch, steps, self.num_heads, features // self.num_heads)
         query, key, value = (f(x).reshape(heads) for f in (self.query, self.key, self.value))
         if self.positions == "rotary":
             query, key = rotate(query), rotate(key)
         bias = alibi(steps, self.num_heads) if self.positions == "alibi" else None
-        # A row of length 0 hides all scores alike by a large finite number, and its softmax is a finite one.
+        # A row of length 0 masks all scores alike by a large finite number, so that its softmax is finite.
         mixed = jax.nn.dot_product_attention(
             query, key, value, bias, is_causal=self.causal, key_value_seq_lengths=seq_lengths
         )
-        return self.output(mixed.reshape(x.shape))
+        output: Array = self.output(mixed.reshape(x.shape))
+        return output
 
 
 class Block(nnx.Module):
-    """Attention and feed-forward, each behind a LayerNorm and beside the residual sum x (B, T, H), kept in float32."""
+    """Attention and feed-forward of LayerNorm(x), each added to the residual sum x (B, T, H), which is float32."""
 
-    def __init__(self, hidden_size: int, *, feedforward: int, dtype, param_dtype, rngs, **attention):
-        options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.attention_norm = _norm(hidden_size, **options)
-        self.attention = Attention(hidden_size, **attention, **options)
-        self.feedforward_norm = _norm(hidden_size, **options)
-        self.feedforward_in = nnx.Linear(hidden_size, feedforward * hidden_size, **options)
-        self.feedforward_out = nnx.Linear(feedforward * hidden_size, hidden_size, **options)
+    def __init__(
+        self,
+        hidden_features: int,
+        *,
+        feedforward: int,
+        num_heads: int,
+        positions: str,
+        causal: bool,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
+        options = Options(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        h, wide = hidden_features, feedforward * hidden_features
+        self.attention_norm = _norm(h, **options)
+        self.attention = Attention(h, num_heads=num_heads, positions=positions, causal=causal, **options)
+        self.feedforward_norm = _norm(h, **options)
+        self.feedforward_in = nnx.Linear(h, wide, **options)
+        self.feedforward_out = nnx.Linear(wide, h, **options)
 
-    def __call__(self, x, seq_lengths, dropout):
-        """`dropout` maps what attention and feed-forward add to what is added."""
+    def __call__(
+        self,
+        x: Float[Array, "batch time h"],
+        seq_lengths: Int[Array, " batch"] | None,
+        dropout: Callable[[Array], Array],
+    ) -> Float[Array, "batch time h"]:
+        """`dropout` is applied to all that is added."""
         x = x + dropout(self.attention(self.attention_norm(x), seq_lengths))
         wide = jax.nn.gelu(self.feedforward_in(self.feedforward_norm(x)), approximate=False)
         return x + dropout(self.feedforward_out(wide))
 
 
-class Transformer(nnx.Module):
-    """Sequences in, sequences out, in the frame of the layers of `qlstm_jax.nnx`; the formula is that of this module.
+class Transformer(SequenceModule):
+    """Sequences in, sequences out, called as the layers of `qlstm_jax.nnx`; the formula is that of this module.
 
     layer = Transformer(3, 8, num_layers=2, rngs=nnx.Rngs(0))
     ys = layer(xs, seq_lengths=seq_lengths)               # (B, T, 3) to (B, T, 8)
     y = layer.last(xs, seq_lengths=seq_lengths)           # (B, 8)
 
-    It has D·H + 3H + L·((4 + 2F)·H² + (9 + F)·H) parameters.
+    It has D·H + 3H + L·((4 + 2F)·H² + (9 + F)·H) parameters, and no carry: it reads each sequence whole. With
+    reverse=True position t of the outputs is that of the reversed sequence, its positions and causality included.
 
     Args:
-        in_features: D.
-        hidden_size: H, a multiple of num_heads, with rotary positions of twice as many.
+        in_features: D, features of the input.
+        hidden_features: H, features of the output; a multiple of num_heads, with rotary positions of twice as many.
         num_layers: L, blocks.
         bidirectional: must be False; without `causal` every position attends both ways.
         dropout: rate on what attention and feed-forward add in each block, by `nnx.Dropout`: on after `train()`, off
@@ -118,10 +162,12 @@ class Transformer(nnx.Module):
         ValueError: for a size, rate or option out of range, or if bidirectional.
     """
 
+    has_carry = False
+
     def __init__(
         self,
         in_features: int,
-        hidden_size: int,
+        hidden_features: int,
         *,
         num_layers: int = 1,
         bidirectional: bool = False,
@@ -130,64 +176,45 @@ class Transformer(nnx.Module):
         feedforward: int = 4,
         positions: str = "rotary",
         causal: bool = False,
-        dtype=None,
-        param_dtype=jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-    ):
-        common.check_sizes(in_features=in_features, hidden_size=hidden_size, num_layers=num_layers)
+    ) -> None:
+        common.check_sizes(in_features=in_features, hidden_features=hidden_features, num_layers=num_layers)
         common.check_sizes(num_heads=num_heads, feedforward=feedforward)
         common.check_choice("positions", positions, POSITIONS)
-        check_options(hidden_size, num_heads=num_heads, positions=positions, bidirectional=bidirectional)
+        check_options(hidden_features, num_heads=num_heads, positions=positions, bidirectional=bidirectional)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout!r}; expected a rate from 0 to below 1")
-        self.in_features, self.hidden_size, self.output_size = in_features, hidden_size, hidden_size
+        self.in_features, self.hidden_features, self.output_size = in_features, hidden_features, hidden_features
         self.positions, self.bidirectional = positions, False
-        options = {
-            "dtype": jnp.dtype(jnp.float32 if dtype is None else dtype),
-            "param_dtype": param_dtype,
-            "rngs": rngs,
-        }
+        dtype = jnp.dtype(jnp.float32 if dtype is None else dtype)
+        options = Options(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         block = partial(Block, feedforward=feedforward, num_heads=num_heads, positions=positions, causal=causal)
-        self.embed = nnx.Linear(in_features, hidden_size, **options)
-        self.blocks = nnx.List([block(hidden_size, **options) for _ in range(num_layers)])
-        self.norm = _norm(hidden_size, **options)
+        self.embed = nnx.Linear(in_features, hidden_features, **options)
+        self.blocks = nnx.List([block(hidden_features, **options) for _ in range(num_layers)])
+        self.norm = _norm(hidden_features, **options)
         self.dropout = nnx.Dropout(dropout, rngs=dropout_stream(rngs)) if dropout else None
 
-    def __call__(self, xs, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
-        """The outputs at every position.
+    def initialize_carry(self, batch_size: int) -> None:
+        """Raises ValueError: there is no carry."""
+        self._check_has_carry()
 
-        Args:
-            xs: (B, T, D).
-            seq_lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
-            initial_carry, return_carry: must be left out; recurrent layers have a carry.
-            deterministic: whether dropout is off; default as set by `train()` and `eval()`.
-            rngs: for dropout, an `nnx.Rngs` or a key; default those of the constructor.
-
-        Returns:
-            ys (B, T, H), 0 beyond `seq_lengths`.
-
-        Raises:
-            ValueError: if a shape does not fit, a length lies outside 0..T, or a carry is given or asked for.
-        """
-        if initial_carry is not None or return_carry:
-            raise ValueError(
-                "a transformer has no carry: it reads each sequence whole. Leave out initial_carry and return_carry, "
-                "or take a recurrent layer of qlstm_jax.nnx."
-            )
-        xs, seq_lengths, valid = common.check_sequence(xs, seq_lengths, self.in_features)
+    def _read(
+        self,
+        xs: Float[Array, "batch time d"],
+        seq_lengths: Int[Array, " batch"] | None,
+        carry: Any,
+        deterministic: bool | None,
+        rngs: nnx.Rngs | Array | None,
+    ) -> tuple[None, Float[Array, "batch time h"]]:
         dropout = applied(self.dropout, deterministic, rngs)
-        x = self.embed(xs)
+        x: Array = self.embed(xs)
         x = x.astype(common.accumulator(x.dtype))
         if self.positions == "sinusoidal":
-            x = x + sinusoidal(x.shape[1], self.hidden_size)[None]
+            x = x + sinusoidal(x.shape[1], self.hidden_features)[None]
         for block in self.blocks:
             x = block(x, seq_lengths, dropout)
         ys = self.norm(x).astype(self.embed.dtype)
-        return ys if valid is None else jnp.where(valid[:, :, None], ys, jnp.zeros((), ys.dtype))
-
-    def last(self, xs, *, seq_lengths=None, deterministic=None, rngs=None):
-        """The output at each row's last valid position, (B, H); zeros at length 0. Arguments are those of a call."""
-        ys = self(xs, seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
-        if ys.shape[1] == 0:
-            return jnp.zeros((ys.shape[0], ys.shape[2]), ys.dtype)
-        return common.last_valid(ys, seq_lengths)
+        valid = None if seq_lengths is None else common.valid_mask(seq_lengths, ys.shape[1])
+        return None, common.zero_padding(ys, valid)

@@ -1,16 +1,21 @@
-"""xLSTM (arXiv 2405.04517) and xLSTM 7B (2503.13427): the stack as a language model and as a sequence layer.
+"""xLSTM (arXiv 2405.04517) and xLSTM 7B (arXiv 2503.13427) as a language model and as a sequence layer.
 
     logits = cap(stack(Embed(tokens)) W_head)               no bias, not tied to the embedding
     ys = stack(xs W + b)
 
 With an `MLSTM7BConfig` cap is 30 tanh(logits / 30), with an `XLSTMConfig` nothing. Each model reads a whole sequence at
-once, or a token at a time by `step`, to the same result. What belongs to xLSTM is imported from here.
+once, or a token at a time by `step`, to the same result. The public names of xLSTM are imported from here.
 """
+
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from qlstm_jax.cells import common
+from qlstm_jax.models.sequence_layer import SequenceModule
 from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig, capped
 from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
 from qlstm_jax.models.xlstm_config import XLSTMConfig, slstm_positions
@@ -32,7 +37,7 @@ __all__ = [
 
 
 class XLSTMLanguageModel(nnx.Module):
-    """Tokens in, the logits of the next token out; `qlstm_jax.models.generate` writes with it.
+    """Tokens in, the logits of the next token out; `qlstm_jax.models.generate` draws from it.
 
     config = XLSTMConfig(vocab_size=256, embedding_size=64, num_blocks=8, slstm_at="7:1")
     model = XLSTMLanguageModel(config, rngs=nnx.Rngs(0))
@@ -49,7 +54,7 @@ class XLSTMLanguageModel(nnx.Module):
 
     has_carry = True
 
-    def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs) -> None:
         if config.vocab_size is None:
             raise ValueError("vocab_size is None; expected the number of tokens of the language model")
         size, options = config.embedding_size, config.layer_options(rngs)
@@ -58,13 +63,20 @@ class XLSTMLanguageModel(nnx.Module):
         self.stack = XLSTMStack(config, rngs=rngs)
         self.head = linear(size, config.vocab_size, small_init(size), **options)
 
-    def initialize_carry(self, batch_size: int) -> tuple:
+    def initialize_carry(self, batch_size: int) -> tuple[Any, ...]:
         """The carry before the first token, a tuple with one for each block."""
         return self.stack.initialize_carry(batch_size)
 
     def __call__(
-        self, tokens, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None
-    ):
+        self,
+        tokens: Int[Array, "batch time"],
+        *,
+        seq_lengths: Any = None,
+        initial_carry: tuple[Any, ...] | None = None,
+        return_carry: bool = False,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | Array | None = None,
+    ) -> Any:
         """The logits at every position, equal to folding `step`.
 
         Args:
@@ -76,14 +88,22 @@ class XLSTMLanguageModel(nnx.Module):
             logits (B, T, V), float32, 0 beyond `seq_lengths`; with return_carry (carry, logits).
 
         Raises:
-            ValueError: if tokens are not (B, T) integers, or for what `XLSTMStack` refuses.
+            ValueError: if tokens are not (B, T) integers, or as `XLSTMStack` does.
         """
         self._check(tokens, 2, "(batch, time)")
-        options = {"seq_lengths": seq_lengths, "carry": initial_carry, "deterministic": deterministic, "rngs": rngs}
-        carry, ys = self.stack(self.embed(tokens), return_carry=True, **options)
+        carry, ys = self.stack(
+            self.embed(tokens),
+            seq_lengths=seq_lengths,
+            carry=initial_carry,
+            return_carry=True,
+            deterministic=deterministic,
+            rngs=rngs,
+        )
         return (carry, self._logits(ys)) if return_carry else self._logits(ys)
 
-    def step(self, carry, tokens):
+    def step(
+        self, carry: tuple[Any, ...] | None, tokens: Int[Array, " batch"]
+    ) -> tuple[tuple[Any, ...], Float[Array, "batch v"]]:
         """One token a row, (B,) integers to (carry, logits (B, V)), without dropout.
 
         Raises:
@@ -93,24 +113,27 @@ class XLSTMLanguageModel(nnx.Module):
         carry, y = self.stack.step(carry, self.embed(tokens))
         return carry, self._logits(y)
 
-    def _logits(self, ys):
-        return self.head(ys) if self.config.logit_cap is None else capped(self.head(ys), self.config.logit_cap)
+    def _logits(self, ys: Float[Array, "*rows h"]) -> Float[Array, "*rows v"]:
+        logits: Array = self.head(ys)
+        return logits if self.config.logit_cap is None else capped(logits, self.config.logit_cap)
 
-    def _check(self, tokens, ndim, axes):
+    def _check(self, tokens: Array, ndim: int, axes: str) -> None:
         if tokens.ndim != ndim or not jnp.issubdtype(tokens.dtype, jnp.integer):
             raise ValueError(f"tokens is {tokens.dtype} of shape {tokens.shape}; expected integers of shape {axes}")
 
 
-class XLSTM(nnx.Module):
-    """Sequences in, sequences out, in the frame of the layers of `qlstm_jax.nnx`: a linear map and an `XLSTMStack`.
+class XLSTM(SequenceModule):
+    """Sequences in, sequences out, called as the layers of `qlstm_jax.nnx`: a linear map and an `XLSTMStack`.
 
     layer = XLSTM(3, 64, num_layers=2, slstm_at="1", rngs=nnx.Rngs(0))
     carry, ys = layer(xs, return_carry=True)                # (B, T, 3) to (B, T, 64)
-    y = layer.last(xs, seq_lengths=seq_lengths)                     # (B, 64)
+    y = layer.last(xs, seq_lengths=seq_lengths)             # (B, 64)
+
+    The carry is a tuple with one for each block.
 
     Args:
-        in_features: D.
-        hidden_size: H; with sLSTM blocks a multiple of num_heads.
+        in_features: D, features of the input.
+        hidden_features: H, features of the output; with sLSTM blocks a multiple of num_heads.
         num_layers: blocks.
         bidirectional: must be False.
         dropout: rate on all that is added to the residual sum: on after `train()`, off after `eval()`.
@@ -125,10 +148,12 @@ class XLSTM(nnx.Module):
         ValueError: for a size, rate or option out of range, or if bidirectional.
     """
 
+    has_carry = True
+
     def __init__(
         self,
         in_features: int,
-        hidden_size: int,
+        hidden_features: int,
         *,
         num_layers: int = 1,
         bidirectional: bool = False,
@@ -136,53 +161,46 @@ class XLSTM(nnx.Module):
         slstm_at: str = "",
         num_heads: int = 4,
         chunk_size: int = 64,
-        dtype=None,
-        param_dtype=jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-    ):
-        common.check_sizes(in_features=in_features, hidden_size=hidden_size, num_layers=num_layers)
+    ) -> None:
+        common.check_sizes(in_features=in_features, hidden_features=hidden_features, num_layers=num_layers)
         if bidirectional:
-            raise ValueError("bidirectional is True; expected False: an xLSTM reads forward, and its carry goes on")
+            raise ValueError("bidirectional is True; expected False: an xLSTM reads forward, so that it has a carry")
         config = XLSTMConfig(
-            embedding_size=hidden_size,
+            embedding_size=hidden_features,
             num_blocks=num_layers,
             slstm_at=slstm_at,
             num_heads=num_heads,
             dropout=dropout,
             chunk_size=chunk_size,
-            dtype=dtype,
-            param_dtype=param_dtype,
+            dtype=jnp.dtype(jnp.float32 if dtype is None else dtype).name,
+            param_dtype=jnp.dtype(param_dtype).name,
         )
-        self.in_features, self.hidden_size, self.output_size = in_features, hidden_size, hidden_size
+        self.in_features, self.hidden_features, self.output_size = in_features, hidden_features, hidden_features
         self.bidirectional = False
-        self.embed = nnx.Linear(in_features, hidden_size, **config.layer_options(rngs))
+        self.embed = nnx.Linear(in_features, hidden_features, **config.layer_options(rngs))
         self.stack = XLSTMStack(config, rngs=rngs)
 
-    def initialize_carry(self, batch_size: int) -> tuple:
+    def initialize_carry(self, batch_size: int) -> tuple[Any, ...]:
         """The carry before the first token, a tuple with one for each block."""
         return self.stack.initialize_carry(batch_size)
 
-    def __call__(self, xs, *, seq_lengths=None, initial_carry=None, return_carry=False, deterministic=None, rngs=None):
-        """The outputs at every position.
-
-        Args:
-            xs: (B, T, D).
-            seq_lengths, return_carry, deterministic, rngs: as of `XLSTMStack`.
-            initial_carry: where to continue from, a tuple with one carry for each block.
-
-        Returns:
-            ys (B, T, H), 0 beyond `seq_lengths`; with return_carry (ys, carry).
-
-        Raises:
-            ValueError: if a shape or carry does not fit, or a length lies outside 0..T.
-        """
-        xs, seq_lengths, _ = common.check_sequence(xs, seq_lengths, self.in_features)
-        options = {"return_carry": return_carry, "deterministic": deterministic, "rngs": rngs}
-        return self.stack(self.embed(xs), seq_lengths=seq_lengths, carry=initial_carry, **options)
-
-    def last(self, xs, *, seq_lengths=None, deterministic=None, rngs=None):
-        """The output at each row's last valid position, (B, H); zeros at length 0. Arguments are those of a call."""
-        ys = self(xs, seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
-        if ys.shape[1] == 0:
-            return jnp.zeros((ys.shape[0], ys.shape[2]), ys.dtype)
-        return common.last_valid(ys, seq_lengths)
+    def _read(
+        self,
+        xs: Float[Array, "batch time d"],
+        seq_lengths: Int[Array, " batch"] | None,
+        carry: Any,
+        deterministic: bool | None,
+        rngs: nnx.Rngs | Array | None,
+    ) -> tuple[tuple[Any, ...], Float[Array, "batch time h"]]:
+        end, ys = self.stack(
+            self.embed(xs),
+            seq_lengths=seq_lengths,
+            carry=carry,
+            return_carry=True,
+            deterministic=deterministic,
+            rngs=rngs,
+        )
+        return end, ys

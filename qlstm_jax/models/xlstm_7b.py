@@ -5,9 +5,9 @@
     x = x + (σ(u W_o) ⊙ HeadNorm(memory(q, k, v, ĩ, f̃))) W_down
     [g, p] = RMS(x) W_in;  x + (swish(g) ⊙ p) W_out
 
-with `memory` of `qlstm_jax.cells.mlstm.matrix_memory`, run in chunks by `qlstm_jax.cells.mlstm.chunked`. RMS and HeadNorm have no
-bias, and their scale is w. Norms, gates, states and the residual sum are float32 (or wider). The stack and the language
-model are `XLSTMStack` and `XLSTMLanguageModel` of `qlstm_jax.models.xlstm`, given an `MLSTM7BConfig`.
+with `memory` of `qlstm_jax.cells.mlstm.matrix_memory`, run in chunks by `qlstm_jax.cells.mlstm.chunked`. RMS and
+HeadNorm have no bias, and their scale is w. Norms, gates, states and the residual sum are float32 (or wider). The stack
+and the language model are `XLSTMStack` and `XLSTMLanguageModel` of `qlstm_jax.models.xlstm`, given an `MLSTM7BConfig`.
 """
 
 import dataclasses
@@ -15,12 +15,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
-from qlstm_jax.cells import common, mlstm
+from qlstm_jax.cells import common
 from qlstm_jax.cells.mlstm import matrix_memory
-from qlstm_jax.models.xlstm_blocks import ResidualBlock
+from qlstm_jax.cells.mlstm.matrix_memory import State
 from qlstm_jax.models.xlstm_config import StackConfig, rounded_up
 from qlstm_jax.models.xlstm_layers import HeadNorm, linear, small_init, wang_init
+from qlstm_jax.models.xlstm_residual import Dropout, ResidualBlock, read_memory
 
 EPSILON = 1e-6
 INPUT_GATE_BIAS = -10.0
@@ -43,7 +45,7 @@ class MLSTM7BConfig(StackConfig):
     feedforward_factor: float = 8 / 3  # channels of the feed-forward are this times H, rounded up
     feedforward_multiple: int = 64
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check(("feedforward_multiple",), ("key_factor", "feedforward_factor", "gate_cap"))
         for name, size in (("embedding_size", self.embedding_size), ("key_factor * embedding_size", self.key_size)):
             self._check_divides("num_heads", name, size)
@@ -56,28 +58,28 @@ class MLSTM7BConfig(StackConfig):
     @property
     def feedforward_size(self) -> int:
         """Channels inside the feed-forward."""
-        # A fraction does not count: the official 2.6667 for 8/3 must not round 64.0008 up to the next multiple of 64.
+        # Truncated first: with the official 2.6667 for 8/3, 64.0008 must not become the next multiple of 64.
         return rounded_up(int(self.feedforward_factor * self.embedding_size), self.feedforward_multiple)
 
-    def norm(self):
+    def norm(self) -> HeadNorm:
         """An RMSNorm of the residual sum."""
         return HeadNorm(self.embedding_size, centred=False, offset=0, epsilon=EPSILON, param_dtype=self.param_dtype)
 
 
-def capped(x, cap: float):
+def capped(x: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
     """cap · tanh(x / cap): x where it is small, never beyond ±cap."""
     return cap * jnp.tanh(x / cap)
 
 
-class MLSTM7BBlock(ResidualBlock):
-    """The block of this module; the carry is a `matrix_memory.State`.
+class MLSTM7BBlock(ResidualBlock[MLSTM7BConfig, State]):
+    """The block of this module; the carry is a `mlstm.Carry`.
 
     block = MLSTM7BBlock(MLSTM7BConfig(embedding_size=64, num_blocks=1, num_heads=4), rngs=nnx.Rngs(0))
     carry, ys = block(xs, return_carry=True)                # (B, T, 64) to (B, T, 64)
     carry, y = block.step(carry, x)                         # one more token, x (B, 64)
     """
 
-    def _build(self, config, index, rngs):
+    def _build(self, config: MLSTM7BConfig, index: int, rngs: nnx.Rngs) -> None:
         size, wide, options = config.embedding_size, config.feedforward_size, config.layer_options(rngs)
         small, wang = small_init(size), wang_init(size, config.num_blocks)
         self.norm = config.norm()
@@ -87,30 +89,34 @@ class MLSTM7BBlock(ResidualBlock):
         self.gate_kernel = nnx.Param(jnp.zeros((size, 2 * config.num_heads), config.param_dtype))
         bias = jnp.concatenate([jnp.full_like(forget, INPUT_GATE_BIAS), forget])
         self.gate_bias = nnx.Param(bias.astype(config.param_dtype))
-        head_options = {"offset": 0, "epsilon": EPSILON, "param_dtype": config.param_dtype}
-        self.head_norm = HeadNorm(size, config.num_heads, **head_options)
+        self.head_norm = HeadNorm(size, config.num_heads, offset=0, epsilon=EPSILON, param_dtype=config.param_dtype)
         self.down = linear(size, size, wang, **options)
         self.feedforward_norm = config.norm()
         self.feedforward_in = linear(size, 2 * wide, small, **options)
         self.feedforward_out = linear(wide, size, wang, **options)
 
-    def initialize_carry(self, batch_size: int) -> matrix_memory.State:
+    def initialize_carry(self, batch_size: int) -> State:
         """The carry before the first token: all zero."""
         config = self.config
         keys, values = config.key_size // config.num_heads, config.embedding_size // config.num_heads
-        return matrix_memory.empty(batch_size, config.num_heads, keys, values, config.dtype)
+        return matrix_memory.zero_state(batch_size, config.num_heads, keys, values, config.dtype)
 
-    def _read(self, x, carry, seq_lengths, dropout, *, one_token=False):
+    def _read(
+        self,
+        x: Float[Array, "batch time h"],
+        carry: State,
+        seq_lengths: Int[Array, " batch"] | None,
+        dropout: Dropout,
+        *,
+        one_token: bool = False,
+    ) -> tuple[State, Float[Array, "batch time h"]]:
         config, keys = self.config, self.config.key_size
         u = self.norm(x)
         *qkv, o = jnp.split(self.inputs(u), [keys, 2 * keys, 2 * keys + config.embedding_size], axis=-1)
         gates = capped(common.affine(u, self.gate_kernel[...], self.gate_bias[...], config.dtype), config.gate_cap)
         inputs = [a.reshape(*a.shape[:2], config.num_heads, a.shape[2] // config.num_heads) for a in qkv]
-        inputs = [a.astype(config.dtype) for a in inputs] + jnp.split(gates, 2, axis=-1)
-        if one_token:
-            carry, h = matrix_memory.step(*(a[:, 0] for a in inputs), carry)
-        else:
-            carry, h = mlstm.chunkwise(*inputs, carry, seq_lengths=seq_lengths, chunk_size=config.chunk_size)
+        q, k, v = (a.astype(config.dtype) for a in inputs)
+        carry, h = read_memory(q, k, v, gates, carry, seq_lengths, config.chunk_size, one_token)
         x = x + dropout(self.down(jax.nn.sigmoid(o) * self.head_norm(h.reshape(x.shape))))
         g, p = jnp.split(self.feedforward_in(self.feedforward_norm(x)), 2, axis=-1)
         return carry, x + dropout(self.feedforward_out(jax.nn.silu(g) * p))

@@ -25,9 +25,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
-from qlstm_jax.cells import common, mlstm, slstm
+from qlstm_jax.cells import common, slstm
 from qlstm_jax.cells.mlstm import matrix_memory
+from qlstm_jax.models.xlstm_config import XLSTMConfig
 from qlstm_jax.models.xlstm_layers import (
     CausalConv,
     HeadNorm,
@@ -37,99 +39,31 @@ from qlstm_jax.models.xlstm_layers import (
     small_init,
     wang_init,
 )
-from qlstm_jax.nnx.dropout import applied, dropout_stream
+from qlstm_jax.models.xlstm_residual import Dropout, ResidualBlock, read_memory
 
 
 class MLSTMCarry(NamedTuple):
-    """What passes from token to token in an mLSTM block."""
+    """The carry of an mLSTM block."""
 
-    conv: jax.Array  # (B, W−1, inner), the last inputs of the convolution, the oldest first
+    conv: Float[Array, "batch w inner"]  # the last W − 1 inputs of the convolution, the oldest first
     memory: matrix_memory.State
 
 
 class SLSTMCarry(NamedTuple):
-    """What passes from token to token in an sLSTM block."""
+    """The carry of an sLSTM block."""
 
-    conv: jax.Array  # (B, W−1, H), the last inputs of the convolution, the oldest first
+    conv: Float[Array, "batch w h"]  # the last W − 1 inputs of the convolution, the oldest first
     cell: slstm.Carry
 
 
-class ResidualBlock(nnx.Module):
-    """What the blocks share: whole sequences and single tokens, the residual sum, dropout, checks of the carry.
-
-    A block of a kind has `_build`, `initialize_carry` and `_read`.
-
-    Args:
-        config: of the stack.
-        index: the block's place in it, from 0.
-        rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
-    """
-
-    def __init__(self, config, *, index: int = 0, rngs: nnx.Rngs):
-        self.config = config
-        self.dropout = nnx.Dropout(config.dropout, rngs=dropout_stream(rngs)) if config.dropout else None
-        self._build(config, index, rngs)
-
-    def __call__(self, xs, *, seq_lengths=None, carry=None, return_carry=False, deterministic=None, rngs=None):
-        """The outputs at every position, equal to folding `step`.
-
-        Args:
-            xs: (B, T, H).
-            seq_lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
-            carry: where to continue from; default `initialize_carry`.
-            return_carry: whether to return the carry after each row's last valid position too.
-            deterministic: whether dropout is off; default as set by `train()` and `eval()`.
-            rngs: for dropout, an `nnx.Rngs` or a key; default those of the constructor.
-
-        Returns:
-            ys (B, T, H), float32, 0 beyond `seq_lengths`; with return_carry (carry, ys).
-
-        Raises:
-            ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
-        """
-        xs, seq_lengths, valid = common.check_sequence(xs, seq_lengths, self.config.embedding_size)
-        carry = self._start(carry, xs.shape[0])
-        x = xs.astype(common.accumulator(xs.dtype))
-        carry, ys = self._read(x, carry, seq_lengths, applied(self.dropout, deterministic, rngs))
-        ys = matrix_memory.cleared(ys, valid)
-        return (carry, ys) if return_carry else ys
-
-    def step(self, carry, x):
-        """One token, x (B, H) to (carry, y (B, H)), without dropout.
-
-        Raises:
-            ValueError: if x or the carry does not fit.
-        """
-        if x.ndim != 2 or x.shape[1] != self.config.embedding_size:
-            raise ValueError(
-                f"x has shape {x.shape}; expected (batch, {self.config.embedding_size}), one token of a stream. For a "
-                "whole sequence call the block."
-            )
-        carry = self._start(carry, x.shape[0])
-        x = x.astype(common.accumulator(x.dtype))[:, None]
-        carry, ys = self._read(x, carry, None, lambda added: added, one_token=True)
-        return carry, ys[:, 0]
-
-    def _start(self, carry, batch):
-        if carry is None:
-            return self.initialize_carry(batch)
-        expected = jax.eval_shape(lambda: self.initialize_carry(batch))
-        given, wanted = ((jax.tree.structure(c), [a.shape for a in jax.tree.leaves(c)]) for c in (carry, expected))
-        if given != wanted:
-            raise ValueError(
-                f"the carry is a {type(carry).__name__} with arrays of shapes {given[1]}; expected a "
-                f"{type(expected).__name__} with {wanted[1]}, made by initialize_carry or returned by an earlier call"
-            )
-        return carry
-
-    def _no_inputs(self, batch, features):
-        return jnp.zeros((batch, self.config.conv_size - 1, features), self.config.dtype)
+def _no_inputs(config: XLSTMConfig, batch_size: int, features: int) -> Float[Array, "batch w features"]:
+    return jnp.zeros((batch_size, config.conv_size - 1, features), config.dtype)
 
 
-class MLSTMBlock(ResidualBlock):
+class MLSTMBlock(ResidualBlock[XLSTMConfig, MLSTMCarry]):
     """The mLSTM block of this module."""
 
-    def _build(self, config, index, rngs):
+    def _build(self, config: XLSTMConfig, index: int, rngs: nnx.Rngs) -> None:
         size, inner, options = config.embedding_size, config.inner_size, config.layer_options(rngs)
         small = small_init(size)
         self.norm = config.norm()
@@ -147,10 +81,18 @@ class MLSTMBlock(ResidualBlock):
     def initialize_carry(self, batch_size: int) -> MLSTMCarry:
         """The carry before the first token: all zero."""
         heads, inner = self.config.num_heads, self.config.inner_size
-        memory = matrix_memory.empty(batch_size, heads, inner // heads, inner // heads, self.config.dtype)
-        return MLSTMCarry(conv=self._no_inputs(batch_size, inner), memory=memory)
+        memory = matrix_memory.zero_state(batch_size, heads, inner // heads, inner // heads, self.config.dtype)
+        return MLSTMCarry(conv=_no_inputs(self.config, batch_size, inner), memory=memory)
 
-    def _read(self, x, carry, seq_lengths, dropout, *, one_token=False):
+    def _read(
+        self,
+        x: Float[Array, "batch time h"],
+        carry: MLSTMCarry,
+        seq_lengths: Int[Array, " batch"] | None,
+        dropout: Dropout,
+        *,
+        one_token: bool = False,
+    ) -> tuple[MLSTMCarry, Float[Array, "batch time h"]]:
         config = self.config
         u, z = jnp.split(self.up(self.norm(x)), 2, axis=-1)
         u = u.astype(config.dtype)
@@ -161,19 +103,18 @@ class MLSTMBlock(ResidualBlock):
         gates = jnp.concatenate([q, k, v], axis=-1)
         gates = common.affine(gates, self.gate_kernel[...], self.gate_bias[...], config.dtype)
         heads = (*u.shape[:2], config.num_heads, config.inner_size // config.num_heads)
-        inputs = [a.reshape(heads) for a in (q, k, v)] + jnp.split(gates, 2, axis=-1)
-        if one_token:
-            memory, h = matrix_memory.step(*(a[:, 0] for a in inputs), carry.memory)
-        else:
-            memory, h = mlstm.chunkwise(*inputs, carry.memory, seq_lengths=seq_lengths, chunk_size=config.chunk_size)
+        q, k, v = (a.reshape(heads) for a in (q, k, v))
+        memory, h = read_memory(
+            q, k, v, gates, carry.memory, seq_lengths, chunk_size=config.chunk_size, one_token=one_token
+        )
         h = self.head_norm(h.reshape(c.shape)) + common.row(self.skip[...], 3) * c
         return MLSTMCarry(conv=conv, memory=memory), x + dropout(self.down(h * jax.nn.silu(z)))
 
 
-class SLSTMBlock(ResidualBlock):
+class SLSTMBlock(ResidualBlock[XLSTMConfig, SLSTMCarry]):
     """The sLSTM block of this module."""
 
-    def _build(self, config, index, rngs):
+    def _build(self, config: XLSTMConfig, index: int, rngs: nnx.Rngs) -> None:
         size, heads, options = config.embedding_size, config.num_heads, config.layer_options(rngs)
         small, wide = small_init(size), config.feedforward_size
         self.norm = config.norm()
@@ -194,9 +135,19 @@ class SLSTMBlock(ResidualBlock):
     def initialize_carry(self, batch_size: int) -> SLSTMCarry:
         """The carry before the first token: all zero."""
         size, dtype = self.config.embedding_size, self.config.dtype
-        return SLSTMCarry(conv=self._no_inputs(batch_size, size), cell=slstm.zero_carry(batch_size, size, dtype))
+        return SLSTMCarry(
+            conv=_no_inputs(self.config, batch_size, size), cell=slstm.zero_carry(batch_size, size, dtype)
+        )
 
-    def _read(self, x, carry, seq_lengths, dropout, *, one_token=False):
+    def _read(
+        self,
+        x: Float[Array, "batch time h"],
+        carry: SLSTMCarry,
+        seq_lengths: Int[Array, " batch"] | None,
+        dropout: Dropout,
+        *,
+        one_token: bool = False,
+    ) -> tuple[SLSTMCarry, Float[Array, "batch time h"]]:
         dtype, kernel = self.config.dtype, self.recurrent_kernel[...]
         u = self.norm(x).astype(dtype)
         c, conv = self.conv(u, carry.conv, seq_lengths)

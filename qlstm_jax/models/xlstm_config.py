@@ -3,11 +3,21 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import TypedDict
 
 import jax.numpy as jnp
+from flax import nnx
 
 from qlstm_jax.cells import common
 from qlstm_jax.models.xlstm_layers import HeadNorm
+
+
+class LayerOptions(TypedDict):
+    """The options that all layers share."""
+
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+    rngs: nnx.Rngs
 
 
 def slstm_positions(slstm_at: str | Sequence[int], num_blocks: int) -> tuple[int, ...]:
@@ -21,35 +31,38 @@ def slstm_positions(slstm_at: str | Sequence[int], num_blocks: int) -> tuple[int
     Raises:
         ValueError: if it is none of these, a position is not in 0..L−1 or given twice, or a + b does not divide L.
     """
-    problem = (
+    error = ValueError(
         f"slstm_at is {slstm_at!r}; expected positions in 0..{num_blocks - 1} such as (0, 2) or '0,2', '', 'all', or "
         f"a ratio a:b whose sum divides num_blocks, which is {num_blocks}"
     )
     if isinstance(slstm_at, str) and slstm_at.count(":") == 1:
-        parts = slstm_at.split(":")
-        mlstms, slstms = (int(part) if part.strip().isdecimal() else -1 for part in parts)
+        mlstms, slstms = _integers(slstm_at.split(":"))
         if min(mlstms, slstms) < 0 or mlstms + slstms == 0 or num_blocks % (mlstms + slstms):
-            raise ValueError(problem)
+            raise error
         return tuple(n for n in range(num_blocks) if n % (mlstms + slstms) >= mlstms)
+    if slstm_at == "all":
+        return tuple(range(num_blocks))
     if isinstance(slstm_at, str):
-        parts = slstm_at.split(",") if slstm_at.strip() else []
-        if slstm_at == "all":
-            parts = map(str, range(num_blocks))
-        slstm_at = [int(part) if part.strip().isdecimal() else -1 for part in parts]
+        slstm_at = _integers(slstm_at.split(",") if slstm_at.strip() else [])
     positions = tuple(sorted(slstm_at))
     if len(set(positions)) < len(positions) or any(not 0 <= n < num_blocks for n in positions):
-        raise ValueError(problem)
+        raise error
     return positions
 
 
+def _integers(parts: Sequence[str]) -> list[int]:
+    """-1 for a part that is none."""
+    return [int(part) if part.strip().isdecimal() else -1 for part in parts]
+
+
 def rounded_up(size: float, multiple: int) -> int:
-    """The least multiple that is not below `size`."""
+    """The smallest multiple that is at least `size`."""
     return math.ceil(size / multiple) * multiple
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StackConfig:
-    """What the configs of all kinds of stack hold; one of a kind has `norm` and calls `_check`."""
+    """The sizes and options of all kinds of stack; a subclass has `norm` and calls `_check`."""
 
     embedding_size: int  # H
     num_blocks: int  # L
@@ -61,8 +74,12 @@ class StackConfig:
     dtype: str = "float32"  # of activations
     param_dtype: str = "float32"
 
-    def _check(self, sizes=(), factors=()):
-        """Checks what all have, and the sizes and factors of these names; dtypes are kept as names."""
+    def norm(self) -> HeadNorm:
+        """A norm of the residual sum."""
+        raise NotImplementedError
+
+    def _check(self, sizes: tuple[str, ...] = (), factors: tuple[str, ...] = ()) -> None:
+        """Checks the common fields, and the sizes and factors of these names; dtypes are kept as names."""
         sizes = ("embedding_size", "num_blocks", "num_heads", "chunk_size", *sizes)
         sizes += () if self.vocab_size is None else ("vocab_size",)
         common.check_sizes(**{name: getattr(self, name) for name in sizes})
@@ -74,13 +91,13 @@ class StackConfig:
         for name in ("dtype", "param_dtype"):
             object.__setattr__(self, name, jnp.dtype(getattr(self, name) or jnp.float32).name)
 
-    def _check_divides(self, name, whole, size):
+    def _check_divides(self, name: str, whole: str, size: int) -> None:
         if size % getattr(self, name) or size == 0:
             raise ValueError(f"{whole} is {size}; expected a multiple of {name}, which is {getattr(self, name)}")
 
-    def layer_options(self, rngs) -> dict:
+    def layer_options(self, rngs: nnx.Rngs) -> LayerOptions:
         """The options that layers share."""
-        return {"dtype": jnp.dtype(self.dtype), "param_dtype": jnp.dtype(self.param_dtype), "rngs": rngs}
+        return LayerOptions(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype), rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +116,7 @@ class XLSTMConfig(StackConfig):
     feedforward_factor: float = 1.3  # of the sLSTM block's feed-forward
     feedforward_multiple: int = 64
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = ("conv_size", "projection_block", "inner_multiple", "feedforward_multiple")
         self._check(sizes, ("inner_factor", "feedforward_factor"))
         object.__setattr__(self, "slstm_at", slstm_positions(self.slstm_at, self.num_blocks))
@@ -119,6 +136,6 @@ class XLSTMConfig(StackConfig):
         """Channels inside the feed-forward of an sLSTM block."""
         return rounded_up(self.feedforward_factor * self.embedding_size, self.feedforward_multiple)
 
-    def norm(self):
+    def norm(self) -> HeadNorm:
         """A LayerNorm of the residual sum."""
         return HeadNorm(self.embedding_size, param_dtype=self.param_dtype)

@@ -1,6 +1,7 @@
-"""What the xLSTM blocks are made of (arXiv 2405.04517, figures 9 and 10): their initial values and small layers.
+"""Initialisers and small layers of the xLSTM blocks (arXiv 2405.04517, figures 9 and 10).
 
-C channels lie side by side, head after head. All results are float32 (or wider), whatever the activations are.
+The C channels of all heads are side by side, head after head. All results are float32 (or wider) whatever the
+activations are.
 """
 
 import math
@@ -8,38 +9,42 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key
 
 from qlstm_jax.cells import common
 
 EPSILON = 1e-5
 
 
-def small_init(features: int):
+def small_init(features: int) -> Initializer:
     """N(0, 2 / (5 d)) with d = `features`, of embeddings and maps that read the residual sum (arXiv 1910.05895)."""
     return jax.nn.initializers.normal(math.sqrt(2 / (5 * features)))
 
 
-def wang_init(features: int, num_blocks: int):
+def wang_init(features: int, num_blocks: int) -> Initializer:
     """N(0, (2 / (L √d))²) with d = `features` and L blocks, of maps that add to the residual sum."""
     return jax.nn.initializers.normal(2 / num_blocks / math.sqrt(features))
 
 
-def conv_init(width: int):
-    """Uniform in ±1/√W, of the convolution's kernel and bias: the fan-in of a channel is W."""
+def conv_init(
+    key: Key[Array, ""], shape: tuple[int, ...], width: int, dtype: DTypeLike = jnp.float32
+) -> Float[Array, "..."]:
+    """Uniform in ±1/√W, for the convolution's kernel and bias: the fan-in of a channel is W."""
+    bound = width**-0.5
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -(width**-0.5), width**-0.5)
 
-    return init
-
-
-def gate_bias_init(key, num_heads: int, dtype=jnp.float32):
+def gate_bias_init(key: Key[Array, ""], num_heads: int, dtype: DTypeLike = jnp.float32) -> Float[Array, " gates"]:
     """(2N,) of the mLSTM's gates: b_i ~ N(0, 0.1²), and b_f from 3 in the first head to 6 in the last."""
     input_gate = 0.1 * jax.random.normal(key, (num_heads,))
     return jnp.concatenate([input_gate, jnp.linspace(3.0, 6.0, num_heads)]).astype(dtype)
 
 
-def linear(in_features: int, out_features: int, init, *, dtype, param_dtype, rngs) -> nnx.Linear:
+def linear(
+    in_features: int, out_features: int, init: Initializer, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+) -> nnx.Linear:
     """A map without bias, its product taken in `dtype` and summed in float32."""
     return nnx.Linear(
         in_features,
@@ -65,12 +70,21 @@ class HeadNorm(nnx.Module):
         param_dtype: of w.
     """
 
-    def __init__(self, features, num_heads=1, *, centred=True, offset=1, epsilon=EPSILON, param_dtype=jnp.float32):
+    def __init__(
+        self,
+        features: int,
+        num_heads: int = 1,
+        *,
+        centred: bool = True,
+        offset: int = 1,
+        epsilon: float = EPSILON,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
         self.scale = nnx.Param(jnp.full((features,), 1 - offset, param_dtype))
         self.num_heads, self.centred, self.offset, self.epsilon = num_heads, centred, offset, epsilon
 
-    def __call__(self, x):
-        """(..., C) to (..., C)."""
+    def __call__(self, x: Float[Array, "*rows c"]) -> Float[Array, "*rows c"]:
+        """Float32 or wider."""
         heads = x.astype(common.accumulator(x.dtype))
         heads = heads.reshape(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)
         if self.centred:
@@ -92,12 +106,22 @@ class HeadwiseLinear(nnx.Module):
         rngs: for the kernel.
     """
 
-    def __init__(self, features: int, num_heads: int, outputs: int, init, *, dtype, param_dtype, rngs):
+    def __init__(
+        self,
+        features: int,
+        num_heads: int,
+        outputs: int,
+        init: Initializer,
+        *,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
         size = features // num_heads
         self.kernel = nnx.Param(init(rngs.params(), (outputs, num_heads, size, size), param_dtype))
         self.dtype = dtype
 
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "batch time c"]) -> Float[Array, "batch time outputs"]:
         """(B, T, C) to (B, T, G·C), the G results side by side."""
         outputs, heads, size, _ = self.kernel.shape
         x, kernel = x.reshape(*x.shape[:2], heads, size).astype(self.dtype), self.kernel[...].astype(self.dtype)
@@ -106,7 +130,7 @@ class HeadwiseLinear(nnx.Module):
 
 
 class CausalConv(nnx.Module):
-    """Depthwise convolution over time that sees what came before alone: y_t = Σ_w kernel_w ⊙ x_{t−W+1+w} + b.
+    """Causal depthwise convolution over time: y_t = Σ_w kernel_w ⊙ x_{t−W+1+w} + b.
 
     Args:
         features: C.
@@ -115,13 +139,17 @@ class CausalConv(nnx.Module):
         rngs: for both.
     """
 
-    def __init__(self, features: int, width: int, *, param_dtype, rngs):
-        init = conv_init(width)
-        self.kernel = nnx.Param(init(rngs.params(), (width, features), param_dtype))
-        self.bias = nnx.Param(init(rngs.params(), (features,), param_dtype))
+    def __init__(self, features: int, width: int, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.kernel = nnx.Param(conv_init(rngs.params(), (width, features), width, param_dtype))
+        self.bias = nnx.Param(conv_init(rngs.params(), (features,), width, param_dtype))
 
-    def __call__(self, x, before, seq_lengths=None):
-        """A stretch of a stream.
+    def __call__(
+        self,
+        x: Float[Array, "batch time c"],
+        before: Float[Array, "batch w c"],
+        seq_lengths: Int[Array, " batch"] | None = None,
+    ) -> tuple[Float[Array, "batch time c"], Float[Array, "batch w c"]]:
+        """Part of a stream.
 
         Args:
             x: (B, T, C), 0 beyond seq_lengths.

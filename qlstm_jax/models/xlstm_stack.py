@@ -1,28 +1,33 @@
-"""Blocks of xLSTM (arXiv 2405.04517) or of xLSTM 7B (2503.13427) on one another: x = block(x) for each; ys = norm(x).
+"""A stack of blocks of xLSTM (arXiv 2405.04517) or of xLSTM 7B (2503.13427): x = block(x) for each; ys = norm(x).
 
 An `XLSTMConfig` gives blocks of `qlstm_jax.models.xlstm_blocks` and LayerNorm, an `MLSTM7BConfig` the block of
 `qlstm_jax.models.xlstm_7b` and RMSNorm.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 from flax import nnx
+from jaxtyping import Array, Float
 
 from qlstm_jax.cells import common
-from qlstm_jax.cells.mlstm import matrix_memory
 from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig
 from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
 from qlstm_jax.models.xlstm_config import XLSTMConfig
 
+Block = MLSTMBlock | SLSTMBlock | MLSTM7BBlock
 
-def block_kind(config: XLSTMConfig | MLSTM7BConfig, index: int):
-    """The class of the block at a place in the stack, counted from 0."""
+
+def block_kind(config: XLSTMConfig | MLSTM7BConfig, index: int) -> type[Block]:
+    """The class of the block at a position in the stack, counted from 0."""
     if isinstance(config, MLSTM7BConfig):
         return MLSTM7BBlock
     return SLSTMBlock if index in config.slstm_at else MLSTMBlock
 
 
 class XLSTMStack(nnx.Module):
-    """Blocks on blocks and a final norm: xs (B, T, H) to (B, T, H).
+    """A stack of blocks and a final norm: xs (B, T, H) to (B, T, H).
 
     config = XLSTMConfig(embedding_size=64, num_blocks=8, slstm_at="7:1")
     stack = XLSTMStack(config, rngs=nnx.Rngs(0))
@@ -34,22 +39,31 @@ class XLSTMStack(nnx.Module):
         rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
     """
 
-    def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        places = range(config.num_blocks)
-        self.blocks = nnx.List([block_kind(config, n)(config, index=n, rngs=rngs) for n in places])
+        kinds: list[Any] = [block_kind(config, n) for n in range(config.num_blocks)]
+        self.blocks: nnx.List[Block] = nnx.List([kind(config, index=n, rngs=rngs) for n, kind in enumerate(kinds)])
         self.norm = config.norm()
 
-    def initialize_carry(self, batch_size: int) -> tuple:
+    def initialize_carry(self, batch_size: int) -> tuple[Any, ...]:
         """The carry before the first token, a tuple with one for each block."""
         return tuple(block.initialize_carry(batch_size) for block in self.blocks)
 
-    def __call__(self, xs, *, seq_lengths=None, carry=None, return_carry=False, deterministic=None, rngs=None):
+    def __call__(
+        self,
+        xs: Float[Array, "batch time h"],
+        *,
+        seq_lengths: Any = None,
+        carry: tuple[Any, ...] | None = None,
+        return_carry: bool = False,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | Array | None = None,
+    ) -> Any:
         """The outputs at every position, equal to folding `step`.
 
         Args:
             xs: (B, T, H).
-            seq_lengths: optional (B,) number of valid positions; what xs holds beyond is not read.
+            seq_lengths: optional (B,) number of valid positions; nothing beyond is read.
             carry: where to continue from; default `initialize_carry`.
             return_carry: whether to return the carry after each row's last valid position too.
             deterministic: whether dropout is off; default as set by `train()` and `eval()`.
@@ -61,33 +75,38 @@ class XLSTMStack(nnx.Module):
         Raises:
             ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
         """
-        xs, seq_lengths, valid = common.check_sequence(xs, seq_lengths, self.config.embedding_size)
+        xs, lengths, valid = common.check_sequence(xs, seq_lengths, self.config.embedding_size)
         # One key would give every block the same masks.
         rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
-        options, ends = {"return_carry": True, "deterministic": deterministic, "rngs": rngs}, []
-        for block, start in zip(self.blocks, self._starts(carry), strict=True):
-            end, xs = block(xs, seq_lengths=seq_lengths, carry=start, **options)
+        ends = []
+        for block, start in self._with_carries(carry):
+            end, xs = block(
+                xs, seq_lengths=lengths, carry=start, return_carry=True, deterministic=deterministic, rngs=rngs
+            )
             ends.append(end)
-        ys = matrix_memory.cleared(self.norm(xs).astype(self.config.dtype), valid)
+        ys = common.zero_padding(self.norm(xs).astype(self.config.dtype), valid)
         return (tuple(ends), ys) if return_carry else ys
 
-    def step(self, carry, x):
+    def step(
+        self, carry: tuple[Any, ...] | None, x: Float[Array, "batch h"]
+    ) -> tuple[tuple[Any, ...], Float[Array, "batch h"]]:
         """One token, x (B, H) to (carry, y (B, H)), without dropout.
 
         Raises:
             ValueError: if x or the carry does not fit.
         """
         ends = []
-        for block, start in zip(self.blocks, self._starts(carry), strict=True):
+        for block, start in self._with_carries(carry):
             end, x = block.step(start, x)
             ends.append(end)
         return tuple(ends), self.norm(x).astype(self.config.dtype)
 
-    def _starts(self, carry):
+    def _with_carries(self, carry: Any) -> Sequence[tuple[Any, Any]]:
+        """Each block with its carry, None at the start of a sequence."""
         if carry is None:
-            return (None,) * len(self.blocks)
-        if not isinstance(carry, tuple) or hasattr(carry, "_fields") or len(carry) != len(self.blocks):
+            carry = (None,) * len(self.blocks)
+        if type(carry) is not tuple or len(carry) != len(self.blocks):
             raise ValueError(
                 f"the carry is {carry!r:.80}; expected a tuple of {len(self.blocks)}, one carry for each block"
             )
-        return carry
+        return list(zip(self.blocks, carry, strict=True))

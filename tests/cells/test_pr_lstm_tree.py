@@ -87,7 +87,7 @@ def counter_at(counts, slots):
 
 def assert_counter(actual, counts):
     np.testing.assert_array_equal(actual.count, counts)
-    expected = columns([slots_after(int(n), tree.width(actual.slots)) for n in counts])
+    expected = columns([slots_after(int(n), tree.num_spans(actual.slots)) for n in counts])
     jax.tree.map(np.testing.assert_array_equal, actual.slots, expected)
 
 
@@ -216,11 +216,11 @@ def count_merges(run, steps):
     def two(left, right):
         assert jax.tree.map(jnp.shape, left) == jax.tree.map(jnp.shape, right)
         # Single states, one a row, have no axis of spans.
-        sizes.append(tree.width(left) if jax.tree.leaves(left)[0].ndim == axes else 1)
+        sizes.append(tree.num_spans(left) if jax.tree.leaves(left)[0].ndim == axes else 1)
         return join(left, right)
 
     def pairs(states):
-        sizes.append(tree.width(states) // 2)
+        sizes.append(tree.num_spans(states) // 2)
         return join_pairs(states)
 
     jax.eval_shape(partial(run, tree.Merge(two, pairs)), leaves)

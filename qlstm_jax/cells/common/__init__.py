@@ -11,6 +11,7 @@ from qlstm_jax.cells.common.masks import (
     time_major,
     valid_mask,
     where,
+    zero_padding,
 )
 from qlstm_jax.cells.common.params import params_dataclass, static
 from qlstm_jax.cells.common.products import accumulator, affine, kernel_gradient, matmul, row
@@ -49,4 +50,5 @@ __all__ = [
     "unroll",
     "valid_mask",
     "where",
+    "zero_padding",
 ]

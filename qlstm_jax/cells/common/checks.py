@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from qlstm_jax.cells.common.masks import valid_mask
+from qlstm_jax.cells.common.masks import valid_mask, zero_padding
 
 Carry = TypeVar("Carry")
 
@@ -53,7 +53,7 @@ def check_carry(carry: Any, expected: Carry, made_by: str = "initial_carry") -> 
     given, wanted = (jax.tree.map(_describe, c) for c in (carry, expected))
     if not isinstance(carry, kind) or given != wanted:
         raise ValueError(
-            f"the carry is {given!r:.300}; expected {wanted!r:.300}, as made by {made_by} or returned by an earlier call"
+            f"the carry is {given!r:.300}; expected {wanted!r:.300}, made by {made_by} or returned by an earlier call"
         )
     return carry
 
@@ -103,4 +103,4 @@ def check_sequence(
             )
     clipped = jnp.clip(lengths.astype(jnp.int32), 0, steps)
     valid = valid_mask(clipped, steps)
-    return jnp.where(valid[:, :, None], xs, jnp.zeros((), xs.dtype)), clipped, valid
+    return zero_padding(xs, valid), clipped, valid

@@ -15,7 +15,8 @@ def where(condition: Bool[Array, "*rows"], new: Tree, old: Tree) -> Tree:
     def choose(n: Array, o: Array) -> Array:
         return jnp.where(condition.reshape(condition.shape + (1,) * (n.ndim - condition.ndim)), n, o)
 
-    return jax.tree.map(choose, new, old)
+    chosen: Tree = jax.tree.map(choose, new, old)
+    return chosen
 
 
 def valid_mask(seq_lengths: Int[Array, " batch"], steps: int) -> Bool[Array, "batch time"]:
@@ -23,9 +24,19 @@ def valid_mask(seq_lengths: Int[Array, " batch"], steps: int) -> Bool[Array, "ba
     return jnp.arange(steps, dtype=jnp.int32)[None, :] < seq_lengths[:, None]
 
 
+def zero_padding(
+    xs: Shaped[Array, "batch time ..."], valid: Bool[Array, "batch time"] | None
+) -> Shaped[Array, "batch time ..."]:
+    """`xs` with 0 at invalid positions, whatever it held there, NaN included; None where all are valid."""
+    if valid is None:
+        return xs
+    return jnp.where(valid.reshape(valid.shape + (1,) * (xs.ndim - 2)), xs, jnp.zeros((), xs.dtype))
+
+
 def time_major(tree: Tree) -> Tree:
     """(B, T, ...) to (T, B, ...); its own inverse."""
-    return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), tree)
+    swapped: Tree = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), tree)
+    return swapped
 
 
 def at_position(tree: Tree, index: Int[Array, " batch"]) -> Tree:
@@ -35,7 +46,8 @@ def at_position(tree: Tree, index: Int[Array, " batch"]) -> Tree:
         place = jnp.clip(index, 0, a.shape[1] - 1)
         return jnp.take_along_axis(a, place.reshape((-1,) + (1,) * (a.ndim - 1)), axis=1)[:, 0]
 
-    return jax.tree.map(take, tree)
+    taken: Tree = jax.tree.map(take, tree)
+    return taken
 
 
 def last_valid(

@@ -72,8 +72,8 @@ def unroll(
     """
     xs, _, valid = check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
     expected = initial_carry(params, xs.shape[0])
-    carry = expected if carry is None else check_carry(carry, expected)
+    start = expected if carry is None else check_carry(carry, expected)
     projected = project(params, time_major(xs))
     valid = None if valid is None else valid.T
-    carry, ys = scan_time_major(partial(recur, params), carry, projected, valid=valid)
-    return carry, time_major(ys)
+    end, ys = scan_time_major(partial(recur, params), start, projected, valid=valid)
+    return end, time_major(ys)

@@ -1,4 +1,4 @@
-"""mLSTM: `cell` has the public functions, `matrix_memory` the formula, `chunked` its fast form in chunks of tokens."""
+"""mLSTM: `cell` has the formula of the cell, `matrix_memory` that of its memory, `chunked` the fast form in chunks."""
 
 from qlstm_jax.cells.mlstm import matrix_memory
 from qlstm_jax.cells.mlstm.cell import Carry, Params, init, initial_carry, last, step, unroll

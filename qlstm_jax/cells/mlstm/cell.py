@@ -11,6 +11,8 @@ y_t = σ(x_t W_o + b_o) ⊙ h̃_t                       heads side by side
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Key
 
 from qlstm_jax.cells import common
 from qlstm_jax.cells.mlstm import matrix_memory
@@ -21,35 +23,40 @@ Carry = matrix_memory.State
 
 @common.params_dataclass
 class Params:
-    """Weights of the cell; the heads of a kernel lie side by side."""
+    """Weights of the cell; the heads of a kernel are side by side, `queries` is N·K."""
 
-    query_kernel: jax.Array  # W_q (D, N·K)
-    query_bias: jax.Array  # b_q (N·K,)
-    key_kernel: jax.Array  # W_k (D, N·K)
-    key_bias: jax.Array  # b_k (N·K,)
-    value_kernel: jax.Array  # W_v (D, H)
-    value_bias: jax.Array  # b_v (H,)
-    gate_kernel: jax.Array  # W_g (D, 2N): first i of each head, then f
-    gate_bias: jax.Array  # b_g (2N,)
-    output_kernel: jax.Array  # W_o (D, H)
-    output_bias: jax.Array  # b_o (H,)
+    query_kernel: Float[Array, "d queries"]  # W_q
+    query_bias: Float[Array, " queries"]  # b_q
+    key_kernel: Float[Array, "d queries"]  # W_k
+    key_bias: Float[Array, " queries"]  # b_k
+    value_kernel: Float[Array, "d h"]  # W_v
+    value_bias: Float[Array, " h"]  # b_v
+    gate_kernel: Float[Array, "d gates"]  # W_g (D, 2N): first i of each head, then f
+    gate_bias: Float[Array, " gates"]  # b_g
+    output_kernel: Float[Array, "d h"]  # W_o
+    output_bias: Float[Array, " h"]  # b_o
     num_heads: int = common.static(default=4)
     chunk_size: int = common.static(default=64)
     dtype: str = common.static(default="float32")
 
+    @property
+    def input_size(self) -> int:
+        """D."""
+        return self.query_kernel.shape[0]
+
 
 def init(
-    key,
+    key: Key[Array, ""],
     input_size: int,
     hidden_size: int,
     *,
     num_heads: int = 4,
     key_size: int | None = None,
     chunk_size: int = 64,
-    dtype="float32",
-    param_dtype="float32",
+    dtype: DTypeLike = "float32",
+    param_dtype: DTypeLike = "float32",
 ) -> Params:
-    """Draws parameters: W_q, W_k, W_v and W_o lecun normal with biases 0; the gates as the official code begins them.
+    """Draws parameters: W_q, W_k, W_v and W_o lecun normal with biases 0; the gates as in the official code.
 
     That is W_g = 0, b_i ~ N(0, 0.1²), and b_f from 3 in the first head to 6 in the last: each remembers for longer.
 
@@ -95,41 +102,49 @@ def initial_carry(params: Params, batch_size: int) -> Carry:
     """The carry before the first token: C = n = m = 0, float32 or wider."""
     heads = params.num_heads
     key_size, value_size = params.query_bias.shape[0] // heads, params.value_bias.shape[0] // heads
-    return matrix_memory.empty(batch_size, heads, key_size, value_size, params.dtype)
+    return matrix_memory.zero_state(batch_size, heads, key_size, value_size, params.dtype)
 
 
-def _project(params, x):
+def _project(params: Params, x: Float[Array, "*rows d"]) -> tuple[Array, Array, Array, Array, Array]:
     """x (..., D) to q, k, v (..., N, K or V) in the activations' dtype and i, f (..., N) in float32."""
 
-    def heads(kernel, bias):
+    def heads(kernel: Array, bias: Array) -> Float[Array, "*rows n k"]:
         y = common.affine(x, kernel, bias, params.dtype).astype(params.dtype)
         return y.reshape(*y.shape[:-1], params.num_heads, bias.shape[0] // params.num_heads)
 
+    i, f = jnp.split(common.affine(x, params.gate_kernel, params.gate_bias, params.dtype), 2, axis=-1)
     return (
         heads(params.query_kernel, params.query_bias),
         heads(params.key_kernel, params.key_bias),
         heads(params.value_kernel, params.value_bias),
-        *jnp.split(common.affine(x, params.gate_kernel, params.gate_bias, params.dtype), 2, axis=-1),
+        i,
+        f,
     )
 
 
-def _gate(params, x, h):
+def _gate(params: Params, x: Float[Array, "*rows d"], h: Float[Array, "*rows n v"]) -> Float[Array, "*rows h"]:
     o = jax.nn.sigmoid(common.affine(x, params.output_kernel, params.output_bias, params.dtype))
     return (o * h.reshape(o.shape)).astype(params.dtype)
 
 
-def step(params: Params, carry: Carry, x):
+def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch h"]]:
     """One token: x (B, D) to y (B, H), with the next carry first.
 
     Raises:
         ValueError: if x is not (B, D).
     """
-    common.check_step(x, params.query_kernel.shape[0])
+    common.check_step(x, params.input_size)
     carry, h = matrix_memory.step(*_project(params, x), carry)
     return carry, _gate(params, x, h)
 
 
-def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None):
+def unroll(
+    params: Params,
+    xs: Float[Array, "batch time d"],
+    *,
+    seq_lengths: ArrayLike | None = None,
+    carry: Carry | None = None,
+) -> tuple[Carry, Float[Array, "batch time h"]]:
     """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`, in chunks.
 
     Args:
@@ -141,9 +156,9 @@ def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None):
     Raises:
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
-    xs, seq_lengths, _ = common.check_sequence(xs, seq_lengths, params.query_kernel.shape[0])
+    xs, lengths, _ = common.check_sequence(xs, seq_lengths, params.input_size)
     carry = initial_carry(params, xs.shape[0]) if carry is None else carry
-    carry, h = chunkwise(*_project(params, xs), carry, seq_lengths=seq_lengths, chunk_size=params.chunk_size)
+    carry, h = chunkwise(*_project(params, xs), carry, seq_lengths=lengths, chunk_size=params.chunk_size)
     return carry, _gate(params, xs, h)
 
 

@@ -1,11 +1,13 @@
-"""PR-LSTM: `cell` has the formula and the public functions, `merge` what is merged, `tree` all prefixes in parallel.
+"""PR-LSTM: `cell` has the formula and the public functions, `params` the weights and `init`.
 
-`counter` is the tree as a stream and `extension` many tokens added to one; `tokens` and `tables` save merges over a small
-vocabulary; `regularization` and `offset` are ways to train that the paper does not have.
+`merge` is the binary cell, `tree` all prefixes in parallel, `counter` the tree as a stream, and `extension` many tokens
+added to one; `tokens` and `tables` save merges over a small vocabulary; `regularization` and `offset` are ways to train
+that are not in the paper.
 """
 
-from qlstm_jax.cells.pr_lstm.cell import MAX_SLOTS, Carry, Params, init, initial_carry, last, reduce, step, unroll
+from qlstm_jax.cells.pr_lstm.cell import MAX_SLOTS, Carry, initial_carry, last, reduce, step, unroll
 from qlstm_jax.cells.pr_lstm.merge import State
+from qlstm_jax.cells.pr_lstm.params import Params, init
 
 __all__ = [
     "MAX_SLOTS",

@@ -1,40 +1,48 @@
-"""What PR-LSTM computes of a token and of two spans side by side; the formulas stand in `qlstm_jax.cells.pr_lstm`.
+"""Leaf and merge of PR-LSTM, the formulas of `qlstm_jax.cells.pr_lstm.cell`, on states of any number of spans.
 
 `leaf` is the state of a token alone and `combine` that of two adjacent spans together. `combine_pairs` and
-`combine_coded` are the same merge of states that lie in memory in certain ways, and `merge` hands both to a tree, with
-what a gradient keeps of them. `params` is a `pr_lstm.Params` everywhere.
+`combine_coded` are the same merge for other memory layouts. `merge` gives a tree the first two, rematerialised if the
+params say so.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from qlstm_jax.cells import common
 from qlstm_jax.cells.pr_lstm import tables, tree
+from qlstm_jax.cells.pr_lstm.params import Params
 
 NORM_EPS = 1e-6
-GROUP = 2**10  # merges that are computed at once with remat, at least
+MIN_GROUP = 2**10  # merges that are computed at once with remat, at least
 
 
 class State(NamedTuple):
     """The state of a span of tokens."""
 
-    h: jax.Array  # (..., H)
-    c: jax.Array | None  # (..., H), float32 or wider; None for PR-RNN
+    h: Float[Array, "*spans h"]
+    c: Float[Array, "*spans h"] | None  # float32 or wider; None for PR-RNN
 
 
-def leaf(params, x) -> State:
-    """The state of each token alone: x (..., D)."""
+Cells = Sequence[Any]  # c (..., H) of each child, None for PR-RNN
+
+
+def leaf(params: Params, x: Float[Array, "*spans d"]) -> State:
+    """The state of each token alone."""
     z = common.affine(x, params.leaf_kernel, params.leaf_bias, params.dtype)
     if params.cell == "rnn":
         return State(h=z.astype(params.dtype), c=None)
     return _lstm(params, z, ())
 
 
-def _lstm(params, z, cells, norm_scale=None) -> State:
+def _lstm(
+    params: Params, z: Float[Array, "*spans gates"], cells: Cells, norm_scale: Float[Array, " h"] | None = None
+) -> State:
     """Gates z (..., (3 + N)·H) over the children's c to the new state."""
     i, g, o, *forget = jnp.split(z, 3 + len(cells), axis=-1)
     c = jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -45,23 +53,23 @@ def _lstm(params, z, cells, norm_scale=None) -> State:
     return State(h=(jax.nn.sigmoid(o) * jnp.tanh(c)).astype(params.dtype), c=c)
 
 
-def _cell(params, number, z, cells) -> State:
+def _cell(params: Params, number: int, z: Float[Array, "*spans gates"], cells: Cells) -> State:
     """The binary cell (number 0) or a refinement (1 .. R) from its pre-activations and its children's c."""
     if params.cell == "rnn":
         return State(jax.nn.relu(z).astype(params.dtype), None)
     return _lstm(params, z, cells, None if params.norm_scale is None else params.norm_scale[number])
 
 
-def _refine(params, state) -> State:
+def _refine(params: Params, state: State) -> State:
     for r, (kernel, bias) in enumerate(zip(params.refine_kernel, params.refine_bias, strict=True), 1):
         state = _cell(params, r, common.affine(state.h, kernel, bias, params.dtype), (state.c,))
     return state
 
 
-def combine(params, left: State, right: State) -> State:
+def combine(params: Params, left: State, right: State) -> State:
     """The state of the union of two adjacent spans, (..., H) each: binary cell, then refinements.
 
-    The children are not concatenated: each meets its own rows of the kernel.
+    The children are not concatenated: each is multiplied by its own rows of the kernel.
     """
     w_left, w_right = jnp.split(params.merge_kernel, 2)
     z = common.affine(left.h, w_left, params.merge_bias, params.dtype)
@@ -69,18 +77,18 @@ def combine(params, left: State, right: State) -> State:
     return _refine(params, _cell(params, 0, z, (left.c, right.c)))
 
 
-def combine_coded(params, left: State, table: State, codes) -> State:
-    """`combine` of left (B, M, H) with the rows `codes` (B, M) of a table (R, H), which meets the kernel but once."""
+def combine_coded(params: Params, left: State, table: State, codes: Int[Array, "batch m"]) -> State:
+    """`combine` of left (B, M, H) with table[codes], the table (R, H) multiplied by the kernel before the lookup."""
     w_left, w_right = jnp.split(params.merge_kernel, 2)
     z = common.affine(left.h, w_left, params.merge_bias, params.dtype)
-    z = z + tables.read(common.matmul(table.h, w_right, params.dtype), codes)
-    return _refine(params, _cell(params, 0, z, (left.c, tables.read(table.c, codes))))
+    z = z + tables.lookup(common.matmul(table.h, w_right, params.dtype), codes)
+    return _refine(params, _cell(params, 0, z, (left.c, tables.lookup(table.c, codes))))
 
 
-def combine_pairs(params, states: State) -> State:
+def combine_pairs(params: Params, states: State) -> State:
     """Neighbours 2r and 2r + 1 of (B, 2M, H) merged, to (B, M, H).
 
-    Neighbours lie side by side in memory, so seeing them as one row of 2H costs nothing.
+    Neighbours are adjacent in memory, so that reshaping them to one row of 2H costs nothing.
     """
     batch, spans, hidden = states.h.shape
     pairs = states.h.reshape(batch, spans // 2, 2 * hidden)
@@ -89,23 +97,31 @@ def combine_pairs(params, states: State) -> State:
     return _refine(params, _cell(params, 0, z, cells))
 
 
-def merge(params) -> tree.Merge:
+def merge(params: Params) -> tree.Merge[State]:
     """`combine` and `combine_pairs`, as the functions of `qlstm_jax.cells.pr_lstm.tree` take them."""
     if not params.remat:
         return tree.Merge(partial(combine, params), partial(combine_pairs, params))
     return tree.Merge(
-        lambda left, right: _in_groups(partial(combine, params), 1, left, right),
-        lambda states: _in_groups(partial(combine_pairs, params), 2, states),
+        lambda left, right: _rematerialised(partial(combine, params), 1, left, right),
+        lambda states: _rematerialised(partial(combine_pairs, params), 2, states),
     )
 
 
-def _in_groups(function, spans: int, *states):
-    """`function` of states (B, spans·M, H), some rows after the others; a gradient computes each group anew."""
+def _rematerialised(function: Callable[..., State], spans: int, *states: State) -> State:
+    """`function` of states (B, spans·M, H), a group of rows at a time; the backward pass recomputes each group."""
     rows = math.prod(states[0].h.shape[:-1]) // spans
-    groups = math.gcd(rows, 2 ** max(0, (rows // GROUP).bit_length() - 1))
+    groups = math.gcd(rows, 2 ** max(0, (rows // MIN_GROUP).bit_length() - 1))
     if groups == 1:
-        return jax.checkpoint(function)(*states)
-    parts = jax.tree.map(lambda a: a.reshape(groups, rows // groups, spans, a.shape[-1]), states)
-    merged = jax.lax.map(lambda part: jax.checkpoint(function)(*part), parts)
+        whole: State = jax.checkpoint(function)(*states)
+        return whole
+
+    def split(a: Array) -> Array:
+        return a.reshape(groups, rows // groups, spans, a.shape[-1])
+
+    def run(group: tuple[State, ...]) -> Any:
+        return jax.checkpoint(function)(*group)
+
+    merged = jax.lax.map(run, jax.tree.map(split, states))
     shape = *states[0].h.shape[:-2], states[0].h.shape[-2] // spans
-    return jax.tree.map(lambda a: a.reshape(*shape, a.shape[-1]), merged)
+    result: State = jax.tree.map(lambda a: a.reshape(*shape, a.shape[-1]), merged)
+    return result

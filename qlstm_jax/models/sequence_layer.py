@@ -1,0 +1,102 @@
+"""The call of a sequence layer for modules that are no stack of cells: `Transformer` and `XLSTM`."""
+
+import math
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from qlstm_jax import stack
+from qlstm_jax.cells import common
+from qlstm_jax.nnx.protocol import TokenInputs
+
+
+class SequenceModule(TokenInputs, nnx.Module):
+    """Sequences in, sequences out, called as the layers of `qlstm_jax.nnx` and `flax.nnx.RNN` are.
+
+    A subclass sets the attributes and has `_read` and `initialize_carry`.
+
+    Attributes:
+        in_features: D, features of the input.
+        output_size: H, features of the output.
+        has_carry: whether a sequence can be continued in another call.
+    """
+
+    in_features: int
+    output_size: int
+    has_carry: bool
+
+    def initialize_carry(self, batch_size: int) -> Any:
+        """The carry before the first token.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        raise NotImplementedError
+
+    def _read(
+        self,
+        xs: Float[Array, "batch time d"],
+        seq_lengths: Int[Array, " batch"] | None,
+        carry: Any,
+        deterministic: bool | None,
+        rngs: nnx.Rngs | Array | None,
+    ) -> tuple[Any, Float[Array, "batch time h"]]:
+        """(carry, outputs), these 0 beyond `seq_lengths`; carry is None at the start of a sequence."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        inputs: Float[Array, "..."],
+        *,
+        initial_carry: Any = None,
+        seq_lengths: Any = None,
+        return_carry: bool = False,
+        time_major: bool = False,
+        reverse: bool = False,
+        keep_order: bool = False,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | Array | None = None,
+    ) -> Any:
+        """The outputs at every position; arguments and result as of `qlstm_jax.nnx.Layer`.
+
+        Raises:
+            ValueError: if a shape or carry does not fit, a length lies outside 0..T, or a module without a carry is
+                asked for one.
+        """
+        if initial_carry is not None or return_carry:
+            self._check_has_carry()
+        xs, lengths, batch = stack.batch_major(inputs, seq_lengths, self.in_features, time_major)
+        xs = common.reverse(xs, lengths) if reverse else xs
+        start = jax.tree.map(lambda a: a.reshape(math.prod(batch), *a.shape[len(batch) :]), initial_carry)
+        end, ys = self._read(xs, lengths, start, deterministic, rngs)
+        ys = common.reverse(ys, lengths) if reverse and keep_order else ys
+        outputs = stack.as_given(ys, batch, time_major)
+        if not return_carry:
+            return outputs
+        return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), end), outputs
+
+    def last(
+        self,
+        inputs: Float[Array, "..."],
+        *,
+        seq_lengths: Any = None,
+        time_major: bool = False,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | Array | None = None,
+    ) -> Float[Array, "..."]:
+        """The output at each sequence's last valid position, (*batch, H); zeros at length 0.
+
+        Arguments and errors are those of a call.
+        """
+        xs, lengths, batch = stack.batch_major(inputs, seq_lengths, self.in_features, time_major)
+        ys = common.last_valid(self._read(xs, lengths, None, deterministic, rngs)[1], lengths)
+        return ys.reshape(*batch, ys.shape[-1])
+
+    def _check_has_carry(self) -> None:
+        if not self.has_carry:
+            raise ValueError(
+                f"a {type(self).__name__} has no carry: it reads each sequence whole. Leave out initial_carry and "
+                "return_carry, or use a recurrent layer of qlstm_jax.nnx."
+            )
