@@ -26,12 +26,13 @@ from pathlib import Path
 import jax
 from absl import logging
 
+from qlstm_jax import problems
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.studies import footprint, named, study_report, variants
 from qlstm_jax.studies.provenance import provenance
 from qlstm_jax.studies.results import Results
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_files, problems
+from qlstm_jax.training import config_files
 from qlstm_jax.training.evaluate import evaluate, run_name
 from qlstm_jax.training.loop import Diverged, Interrupted, train
 from qlstm_jax.training.metrics import clock

@@ -89,8 +89,9 @@ def _check_layer(model: ConfigDict) -> None:
         jax.eval_shape(lambda: nnx.state(build_layer(model, 1, rngs=nnx.Rngs(0))))
     except ValueError as error:
         # The layer's message begins with the option's name, which may be one of the cell's own section.
-        own = str(error).split()[0] in model.get(model.cell, {})
-        raise ConfigError(f"model.{model.cell}.{error}" if own else f"model.{error}") from error
+        message = str(error).replace("hidden_features", "hidden_size")  # as configs call it
+        own = message.split()[0] in model.get(model.cell, {})
+        raise ConfigError(f"model.{model.cell}.{message}" if own else f"model.{message}") from error
 
 
 def _unused(config: ConfigDict, used: str | None) -> list[str]:

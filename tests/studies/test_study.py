@@ -8,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from qlstm_jax.studies import footprint, studies, study, study_report, variants
+from qlstm_jax import problems
+from qlstm_jax.problems import plots
+from qlstm_jax.studies import footprint, named, study, study_report, variants
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_checks, config_files, plots, problems
+from qlstm_jax.training import config_checks, config_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = """
@@ -205,12 +207,12 @@ def test_a_name_gives_the_arguments_and_the_command_line_wins():
     assert {cell["config"].train.steps for cell in study.grid(args)} == {7}
 
 
-@pytest.mark.parametrize("name", studies.STUDIES)
+@pytest.mark.parametrize("name", named.STUDIES)
 def test_named_studies_can_be_run(name):
     args = study.arguments([name, "--set", "text.path=mine.tsv", "--equal", "hidden_size"])
     args.config = str(ROOT / args.config)
     assert len(study.grid(args)) == len(args.rows) * len(args.columns)
-    assert set(study.EQUAL) >= set(studies.STUDIES[name].get("equal", ["hidden_size"]))
+    assert set(study.EQUAL) >= set(named.STUDIES[name].get("equal", ["hidden_size"]))
 
 
 def test_a_study_of_texts_says_what_it_needs(monkeypatch, capsys):
