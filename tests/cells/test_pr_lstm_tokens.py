@@ -52,7 +52,7 @@ def test_which_levels_are_tables():
     assert sizes == [2, 4, 16, None]
     plain = tree.blocks(merge.merge(params), merge.leaf(params, symbols[ids]))
     for level, expected in zip(levels, plain, strict=True):
-        level = tables.read(*level) if isinstance(level, tables.Coded) else level
+        level = tables.lookup(*level) if isinstance(level, tables.Coded) else level
         chex.assert_trees_all_close(level, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -305,7 +305,7 @@ def test_parameter_count_is_that_of_the_docstring(size, layers, width):
     layer = Transformer(*size, num_layers=layers, feedforward=width, num_heads=2, rngs=nnx.Rngs(0))
     (d, h), count = size, sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
     assert count == d * h + 3 * h + layers * ((4 + 2 * width) * h**2 + (9 + width) * h)
-    assert (layer.in_features, layer.hidden_size, layer.output_size) == (d, h, h)
+    assert (layer.in_features, layer.hidden_features, layer.output_size) == (d, h, h)
 
 
 @pytest.mark.parametrize(
@@ -317,8 +317,8 @@ def test_parameter_count_is_that_of_the_docstring(size, layers, width):
         ({"feedforward": 1.5}, r"feedforward is 1\.5"),
         ({"dropout": 1.0}, r"dropout is 1\.0"),
         ({"positions": "learned"}, "positions is 'learned'"),
-        ({"num_heads": 3, "positions": "none"}, "hidden_size is 8; expected a multiple of 3"),
-        ({"num_heads": 8}, "hidden_size is 8; expected a multiple of 16, as num_heads is 8, and rotary"),
+        ({"num_heads": 3, "positions": "none"}, "hidden_features is 8; expected a multiple of 3"),
+        ({"num_heads": 8}, "hidden_features is 8; expected a multiple of 16, as num_heads is 8, and rotary"),
     ],
 )
 def test_options_out_of_range(options, message):

@@ -265,7 +265,7 @@ def test_language_model_streams_tokens():
 
 def test_sequence_layer():
     layer = built(XLSTM, 3, H, slstm_at="all", num_heads=N)
-    assert (layer.in_features, layer.hidden_size, layer.output_size) == (3, H, H)
+    assert (layer.in_features, layer.hidden_features, layer.output_size) == (3, H, H)
     xs = jnp.where(VALID[:, :, None], inputs()[:, :, :3], jnp.nan)
 
     @jax.jit
