@@ -19,7 +19,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 @pytest.fixture(autouse=True)
 def _own_checks_first(request):
-    """Tests of errors pass wrong shapes on purpose; with --jaxtyping-packages, jaxtyping's own check would come first."""
+    """Tests of errors pass wrong shapes on purpose: with --jaxtyping-packages, jaxtyping would raise another one."""
     disabled = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", disabled or "pytest.raises(" in inspect.getsource(request.function))
     yield
