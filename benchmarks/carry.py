@@ -18,9 +18,9 @@ def main():
     parser.add_argument("--tokens", type=int, default=2**18, help="about how many to read, of all streams together")
     args = parser.parse_args()
     config, problem, model, state = restore_state(args.workdir, checkpoint="last")
-    if config.task != "lm" or state.carry is None:
+    if config.problem != "lm" or state.carry is None:
         parser.error(
-            f"{args.workdir} is a run of {config.task}, {config.model.cell}; expected lm and a cell with a carry"
+            f"{args.workdir} is a run of {config.problem}, {config.model.cell}; expected lm and a cell with a carry"
         )
     rows = problem.windows("validation").batch_size
     if rows != config.train.batch_size:

@@ -17,8 +17,8 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from qlstm_jax import problems
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import problems
 from qlstm_jax.training.step import initial_state, make_optimizer, make_step
 
 CELLS = ["lstm", "gru", "ql_lstm", "slstm", "mlstm", "pr_lstm", "transformer"]
@@ -27,7 +27,7 @@ CELLS = ["lstm", "gru", "ql_lstm", "slstm", "mlstm", "pr_lstm", "transformer"]
 def trainer(cell: str, args, num_devices: int):
     """A function that trains for --steps steps and returns the seconds of one."""
     config = configs.default()
-    config.task = "recall"
+    config.problem = "recall"
     config.recall.length = args.length
     config.model.cell, config.model.hidden_size = cell, args.hidden
     config.train.batch_size, config.train.num_devices = args.batch, num_devices

@@ -67,8 +67,8 @@ def decay(cell, params, xs):
 def trained(folder: str, steps: int, batch: int, key):
     """(name, cell, params, xs) of a run of task recall with one layer."""
     config, problem, model, step = restore(folder)
-    if config.task != "recall" or config.model.num_layers != 1 or config.model.bidirectional:
-        raise SystemExit(f"{folder} is a run of {config.task}; expected recall by one layer that reads forward")
+    if config.problem != "recall" or config.model.num_layers != 1 or config.model.bidirectional:
+        raise SystemExit(f"{folder} is a run of {config.problem}; expected recall by one layer that reads forward")
     ids = problem.task.sample(key, batch, steps - 1).ids
     (module,) = model.layer.cells
     return f"{config.model.cell}, {step} steps", module.functions, module.params, model.embed(ids)

@@ -22,9 +22,9 @@ import numpy as np
 import optax
 from flax import nnx
 
+from qlstm_jax import problems
 from qlstm_jax.cells import pr_lstm
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import problems
 from qlstm_jax.training.step import TrainState, device_step, initial_state, make_optimizer
 
 

@@ -12,7 +12,7 @@ from qlstm_jax.training import config as configs
 
 def get_config(cell_length="lstm,200"):
     config = configs.default()
-    config.task = "adding"
+    config.problem = "adding"
     cell, length = cell_length.split(",")
     config.model.cell, config.adding.length = cell, int(length)
     config.model.hidden_size = 128

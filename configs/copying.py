@@ -11,9 +11,9 @@ from qlstm_jax.training import config as configs
 
 def get_config(cell_length="lstm,100"):
     config = configs.default()
-    config.task = "copy"
+    config.problem = "copying"
     cell, length = cell_length.split(",")
-    config.model.cell, config.copy.length = cell, int(length)
+    config.model.cell, config.copying.length = cell, int(length)
     config.model.hidden_size = 128
     config.model.embedding_size = 16
     config.model.transformer.causal = cell == "transformer"

@@ -12,7 +12,7 @@ from qlstm_jax.training import config as configs
 
 def get_config(cell_mode="lstm,pixels"):
     config = configs.default()
-    config.task = "digits"
+    config.problem = "digits"
     config.model.cell, config.digits.mode = cell_mode.split(",")
     clips = config.digits.mode == "clips"
     config.model.hidden_size = 128

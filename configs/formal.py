@@ -8,7 +8,7 @@ from qlstm_jax.training import config as configs
 
 def get_config(task_and_cell="parity_check,pr_lstm"):
     config = configs.default()
-    config.task, config.model.cell = task_and_cell.split(",")
+    config.formal.task, config.model.cell = task_and_cell.split(",")
     config.train.steps = 10_000
     config.train.log_every = 100
     config.train.eval_every = 1000

@@ -2,9 +2,9 @@
 
 python train.py --config=configs/imdb.py:ql_lstm --config.text.path=/path/to/aclImdb --workdir=runs/imdb
 
-Needs the dataset: a local copy, aclImdb or its archive, or without a path a download by TFDS. The lists of films of a local
-copy keep each film on one side of the split into training and validation parts. The paper reports 87.83 % accuracy and
-87.82 % macro-F1 for a QL-LSTM.
+Needs the dataset: a local copy, aclImdb or its archive, or without a path a download by TFDS. The lists of films of a
+local copy keep each film on one side of the split into training and validation parts. The paper reports 87.83 %
+accuracy and 87.82 % macro-F1 for a QL-LSTM.
 """
 
 from qlstm_jax.training import config as configs
@@ -12,7 +12,7 @@ from qlstm_jax.training import config as configs
 
 def get_config(cell="ql_lstm"):
     config = configs.default()
-    config.task = "text"
+    config.problem = "text"
     config.text.dataset = "imdb_reviews"
     config.text.vocab_size = 30000
     config.text.max_length = 512

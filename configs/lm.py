@@ -13,7 +13,7 @@ from qlstm_jax.training import config as configs
 
 def get_config(cell="ql_lstm"):
     config = configs.default()
-    config.task = "lm"
+    config.problem = "lm"
     config.lm.length = 128
     # Its memory never fades: carried on without end it becomes a vector that only these very streams have.
     config.lm.restart = 16 if cell == "ql_lstm" else 0

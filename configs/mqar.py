@@ -9,7 +9,7 @@ from qlstm_jax.training import config as configs
 
 def get_config(cell_pairs_length="mlstm,4,64"):
     config = configs.default()
-    config.task = "mqar"
+    config.problem = "mqar"
     cell, pairs, length = cell_pairs_length.split(",")
     config.model.cell, config.mqar.num_pairs, config.mqar.length = cell, int(pairs), int(length)
     config.model.num_layers = 2

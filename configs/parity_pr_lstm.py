@@ -12,7 +12,7 @@ from qlstm_jax.training import config as configs
 
 def get_config():
     config = configs.default()
-    config.task = "parity_check"
+    config.formal.task = "parity_check"
     config.model.cell = "pr_lstm"
     config.train.steps = 1000
     config.train.eval_every = 250

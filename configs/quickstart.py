@@ -8,7 +8,7 @@ from qlstm_jax.training import config as configs
 
 def get_config():
     config = configs.default()
-    config.task = "parity_check"
+    config.formal.task = "parity_check"
     config.model.cell = "pr_lstm"
     config.model.hidden_size = 64
     config.train.steps = 800

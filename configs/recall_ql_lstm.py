@@ -14,7 +14,7 @@ from qlstm_jax.training import config as configs
 
 def get_config():
     config = configs.default()
-    config.task = "recall"
+    config.problem = "recall"
     config.recall.length = 1024
     config.model.cell = "ql_lstm"
     config.model.ql_lstm.forget_bias = 2.0

@@ -13,7 +13,7 @@ from qlstm_jax.training import config as configs
 
 def get_config():
     config = configs.default()
-    config.task = "text"
+    config.problem = "text"
     config.text.max_length = 64
     config.text.min_frequency = 2
     config.text.validation = 0.1

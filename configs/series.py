@@ -13,7 +13,7 @@ from qlstm_jax.training import config as configs
 
 def get_config(cell_path="lstm,my.csv"):
     config = configs.default()
-    config.task = "series"
+    config.problem = "series"
     config.model.cell, config.series.path = cell_path.split(",", 1)
     config.model.hidden_size = 128
     config.train.steps = 2000

@@ -2,8 +2,8 @@
 
 python train.py --config=configs/shakespeare.py:ql_lstm --config.lm.path=tiny_shakespeare.txt --workdir=runs/shakespeare
 
-2,000 steps of 12 windows of 64 characters, 1.5 million in all; the text is ASCII, so a byte is a character. The first 90 %
-train; of the rest, 10 % validate but for the last 1,536 characters. That recipe's Transformer of 0.80 million parameters
+2,000 steps of 12 windows of 64 characters, 1.5 million in all; the text is ASCII, so a byte is a character. The first
+90 % train, the rest but for the last 1,673 characters validates. That recipe's Transformer of 0.80 million parameters
 is said to reach about 1.88 nats on validation.
 """
 
@@ -12,7 +12,7 @@ from qlstm_jax.training import config as configs
 
 def get_config(cell="ql_lstm"):
     config = configs.default()
-    config.task = "lm"
+    config.problem = "lm"
     config.lm.length = 64
     config.lm.validation = 0.0985
     config.lm.test = 0.0015

@@ -13,18 +13,16 @@ from qlstm_jax import linen as layers
 from qlstm_jax import nnx as nnx_layers
 from qlstm_jax.cells import CELLS, gru, pr_lstm
 from qlstm_jax.cells.common import cell_options
-from qlstm_jax.describe import cell_class_name
+from qlstm_jax.describe import cell_class_name, config_name
+from tests.cells.cases import SMALL
 
 B, T, D, H = 4, 5, 3, 4
 LENGTHS = np.array([5, 0, 3, 1], np.int32)
+# H is 4: another number of heads than in the table.
+OPTIONS = SMALL | {"slstm": {"num_heads": 2, "forget_gate": "exponential"}}
 CASES = {
-    "rnn": ("SimpleRNN", "SimpleCell", {}),
-    "lstm": ("LSTM", "LSTMCell", {}),
-    "gru": ("GRU", "GRUCell", {}),
-    "ql_lstm": ("QLSTM", "QLSTMCell", {"block_size": 2}),
-    "pr_lstm": ("PRLSTM", "PRLSTMCell", {}),
-    "slstm": ("SLSTM", "SLSTMCell", {"num_heads": 2, "forget_gate": "exponential"}),
-    "mlstm": ("MLSTM", "MLSTMCell", {"num_heads": 2, "chunk_size": 4}),
+    config_name(functions): (name, cell_class_name(name), OPTIONS.get(config_name(functions), {}))
+    for name, functions in CELLS.items()
 }
 each_case = pytest.mark.parametrize("case", CASES)
 

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from qlstm_jax import describe
 from qlstm_jax import nnx as layers
 from qlstm_jax.cells import CELLS, gru, lstm, pr_lstm
-from qlstm_jax.describe import cell_class_name
 from qlstm_jax.nnx.dropout import applied
+from tests.cells.cases import SMALL
 
 B, T, D, H = 4, 6, 3, 5
 LENGTHS = np.array([6, 0, 3, 1], np.int32)
 CASES = {
-    "rnn": (layers.SimpleRNN, layers.SimpleCell, {}),
-    "lstm": (layers.LSTM, layers.LSTMCell, {}),
-    "gru": (layers.GRU, layers.GRUCell, {}),
-    "ql_lstm": (layers.QLSTM, layers.QLSTMCell, {"block_size": 2}),
-    "pr_lstm": (layers.PRLSTM, layers.PRLSTMCell, {}),
-    "slstm": (layers.SLSTM, layers.SLSTMCell, {"num_heads": 5}),
-    "mlstm": (layers.MLSTM, layers.MLSTMCell, {"num_heads": 1, "key_size": 2, "chunk_size": 4}),
+    describe.config_name(functions): (
+        getattr(layers, name),
+        getattr(layers, describe.cell_class_name(name)),
+        SMALL.get(describe.config_name(functions), {}),
+    )
+    for name, functions in CELLS.items()
 }
 each_case = pytest.mark.parametrize("case", CASES)
 each_stack = pytest.mark.parametrize(
@@ -509,7 +509,6 @@ def test_every_cell_has_its_classes():
     for name, functions in CELLS.items():
         layer = getattr(layers, name)
         assert layers.LAYERS[name] is layer and layer.functions is functions
-        assert layer.cell_class is getattr(layers, cell_class_name(name)) and layer.__module__ == "qlstm_jax.nnx"
-        assert isinstance(
-            layer(D, H, rngs=nnx.Rngs(0), **({"num_heads": 1} if name == "MLSTM" else {})), layers.SequenceLayer
-        )
+        assert layer.cell_class is getattr(layers, describe.cell_class_name(name))
+        assert layer.__module__ == layer.cell_class.__module__ == "qlstm_jax.nnx"
+        assert isinstance(make_layer(describe.config_name(functions)), layers.SequenceLayer)

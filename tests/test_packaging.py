@@ -13,8 +13,8 @@ import pytest
 from packaging.version import Version
 
 import qlstm_jax
-from qlstm_jax import config_files
 from qlstm_jax.commands import programs
+from qlstm_jax.training import config_files
 from qlstm_jax.training.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -117,7 +117,7 @@ def test_configs_are_found_by_path_and_by_name(tmp_path, monkeypatch):
     assert config_files.resolve("formal.py") == (Path("formal.py"), "")
     assert config_files.load("formal.py") == 7
     config = config_files.load("formal:bucket_sort,gru")
-    assert (config.task, config.model.cell) == ("bucket_sort", "gru")
+    assert (config.formal.task, config.model.cell) == ("bucket_sort", "gru")
 
 
 @pytest.mark.parametrize("text", ["parity_pr_lstn", "configs/parity_pr_lstm.pi", "else/quickstart.py", "__init__", ""])

@@ -6,8 +6,8 @@ from functools import partial
 
 from absl import app, flags, logging
 
-from qlstm_jax import config_files
 from qlstm_jax.data.rows import DataError
+from qlstm_jax.training import config_files
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.loop import Diverged, Interrupted
 

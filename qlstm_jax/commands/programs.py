@@ -61,12 +61,12 @@ def generate(program: str = "qlstm-generate") -> None:
 def study() -> int:
     """Runs `qlstm-study`; returns its exit status."""
     with _needs_train("qlstm-study"):
-        from qlstm_jax.benchmark.study import main
+        from qlstm_jax.studies.study import main
     return main()
 
 
 def formal() -> int:
     """Runs `qlstm-formal`; returns its exit status."""
     with _needs_train("qlstm-formal"):
-        from qlstm_jax.benchmark.formal import main
+        from qlstm_jax.studies.formal import main
     return main()

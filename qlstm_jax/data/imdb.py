@@ -32,8 +32,8 @@ def load_imdb(split: str = "train", *, data_dir=None, path=None) -> Examples:
     Args:
       split: 'train' or 'test'.
       data_dir: where TFDS keeps its datasets; None is TFDS's own default, ~/tensorflow_datasets.
-      path: a local copy to read instead: the folder aclImdb, or aclImdb_v1.tar.gz as downloaded (.tar.xz too). None takes
-        `imdb_reviews` from TFDS, which is downloaded and prepared under `data_dir` the first time.
+      path: a local copy to read instead: the folder aclImdb, or aclImdb_v1.tar.gz as downloaded (or a .tar.xz). None
+        takes `imdb_reviews` from TFDS, which is downloaded and prepared under `data_dir` the first time.
 
     Returns:
       Examples, whose order differs between a local copy (by name) and TFDS (shuffled once, always the same). Those of a
@@ -99,7 +99,7 @@ def _films(urls: bytes) -> list[str]:
 
 
 def _film(films: dict[str, list[str]], label: str, name: str) -> str | None:
-    """The film of the review in the file ID_RATING.txt; None, and so no groups at all, where the lists are too short."""
+    """The film of the review in the file ID_RATING.txt; None, and so no groups, where the lists are too short."""
     number, known = _NUMBER.search(name), films[label]
     return known[int(number[1])] if number and int(number[1]) < len(known) else None
 

@@ -36,8 +36,8 @@ class Checkpoints:
         if step != self.latest.latest_step():
             self.latest.save(step, args=ocp.args.StandardSave(_storable(state)))
 
-    def offer(self, state: TrainState, values: dict[str, float]):
-        """Saves the state as the best if its validation figures are better than any so far."""
+    def save_if_best(self, state: TrainState, values: dict[str, float]):
+        """Saves the state as the best one if its validation figures are better than any before."""
         self.best.wait_until_finished()  # the figures of a checkpoint can be read once it is written
         step, held = int(state.step), self.best.best_step()
         if held is None or (step > held and self._better(values, self.best.metrics(held))):

@@ -5,37 +5,23 @@ a file or on the command line, fails and names the nearest one.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from qlstm_jax.problems.config import ConfigError, get, run_exists
 from qlstm_jax.training.defaults import default
 
-
-class ConfigError(ValueError):
-    """A config that cannot be run."""
+__all__ = ["ConfigError", "default", "differences", "get", "load", "run_exists", "save"]
 
 
-def get(config, key: str):
-    """`config` at a dotted key."""
-    for part in key.split("."):
-        config = config[part]
-    return config
-
-
-def save(config, path: Path):
+def save(config: ConfigDict, path: Path) -> None:
     """Writes the resolved config as JSON, whole or not at all."""
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     unfinished.replace(path)
-
-
-def begun(workdir: Path) -> bool:
-    """Whether a run has begun in this folder. Its config is the last file that it writes before it trains.
-
-    What else is there may be left from a start that was cut off, of another config.
-    """
-    return (Path(workdir) / "config.json").exists()
 
 
 def load(path: Path) -> ConfigDict:
@@ -58,14 +44,14 @@ MAY_CHANGE = ("train.steps", "train.log_every", "train.eval_every", "train.check
 MAY_CHANGE += ("train.patience", "train.mapping", "train.num_devices", "eval")
 
 
-def differences(old, new) -> list[str]:
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """The keys in which two configs differ, other than those that may change when a run is continued.
 
     The number of steps may change only under a constant schedule: the others stretch over all the steps.
     """
     fixed = ("train.steps",) if new.train.schedule != "constant" else ()
 
-    def flat(config, prefix=""):
+    def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
         for key, value in config.items():
             name = prefix + key
             if name in MAY_CHANGE and name not in fixed:

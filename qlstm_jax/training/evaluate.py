@@ -4,22 +4,31 @@ import json
 from pathlib import Path
 
 from flax import nnx
+from ml_collections import ConfigDict
 
+from qlstm_jax.problems import plots
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_checks, plots, problems
+from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
-from qlstm_jax.training.loop import run_keys
+from qlstm_jax.training.loop import OwnModel, OwnProblem, make_problem, run_keys
 from qlstm_jax.training.metrics import history
 from qlstm_jax.training.step import initial_state, make_optimizer
 from qlstm_jax.training.summary import count
 
 
-def restore(workdir, *, checkpoint: str | None = None):
+def restore(
+    workdir: str | Path,
+    *,
+    checkpoint: str | None = None,
+    problem: OwnProblem | None = None,
+    model: OwnModel | None = None,
+):
     """A trained run.
 
     Args:
         workdir: its folder.
         checkpoint: "last", "best", or None for what the run's config selects.
+        problem, model: your own, as the run was trained with.
 
     Returns:
         (config, problem, model in evaluation mode, step of its checkpoint).
@@ -27,15 +36,22 @@ def restore(workdir, *, checkpoint: str | None = None):
     Raises:
         ConfigError: if there is no run or no such checkpoint.
     """
-    config, problem, model, state = restore_state(workdir, checkpoint=checkpoint)
-    return config, problem, model, int(state.step)
+    own = {"problem": problem, "model": model}
+    config, made, trained, state = restore_state(workdir, checkpoint=checkpoint, **own)
+    return config, made, trained, int(state.step)
 
 
-def restore_state(workdir, *, checkpoint: str | None = None):
+def restore_state(
+    workdir: str | Path,
+    *,
+    checkpoint: str | None = None,
+    problem: OwnProblem | None = None,
+    model: OwnModel | None = None,
+):
     """`restore` with the whole `TrainState`, a language model's carry among it, in place of the step."""
     workdir = Path(workdir)
     config = configs.load(workdir / "config.json")
-    problem = problems.make(config, workdir)
+    problem = make_problem(config, workdir, problem, model)
     init_key, train_key, _ = run_keys(config.seed)
     model = problem.model(nnx.Rngs(params=init_key))
     checkpoints = Checkpoints(workdir, select=problem.select, mode=problem.select_mode)
@@ -51,12 +67,20 @@ def restore_state(workdir, *, checkpoint: str | None = None):
     return config, problem, nnx.merge(nnx.graphdef(model), state.final_params), state
 
 
-def evaluate(workdir, *, checkpoint: str | None = None, **overrides) -> dict:
+def evaluate(
+    workdir: str | Path,
+    *,
+    checkpoint: str | None = None,
+    problem: OwnProblem | None = None,
+    model: OwnModel | None = None,
+    **overrides: object,
+) -> dict:
     """Evaluates a run into `workdir/eval`: `report.json` and pictures.
 
     Args:
         workdir: the run's folder.
         checkpoint: as for `restore`.
+        problem, model: as for `restore`.
         overrides: keys of the config's `eval` section.
 
     Returns:
@@ -65,24 +89,31 @@ def evaluate(workdir, *, checkpoint: str | None = None, **overrides) -> dict:
     Raises:
         ConfigError: as for `restore`, or for overrides out of range.
     """
-    config, problem, model, step = restore(workdir, checkpoint=checkpoint)
+    own_problem = problem is not None
+    config, problem, model, step = restore(workdir, checkpoint=checkpoint, problem=problem, model=model)
     config.eval.update(overrides)
-    config_checks.check(config)
+    config_checks.check(config, own_problem=own_problem)
     folder = Path(workdir) / "eval"
     folder.mkdir(exist_ok=True)
     *_, key = run_keys(config.seed)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     report = {
-        "task": config.task,
+        "task": run_name(config),
         "cell": config.model.cell,
         "seed": config.seed,
         "step": step,
         "parameters": count(params),
-        "recurrent_parameters": count(params["layer"]),
+        "recurrent_parameters": count(params.get("layer", {})),
         **problem.report(model, key, folder, config.eval),
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     if records := history(workdir):
-        title = f"{config.task}, {config.model.cell}"
+        title = f"{run_name(config)}, {config.model.cell}"
         plots.learning_curves(records, title, folder / "learning_curves.png")
     return report
+
+
+def run_name(config: ConfigDict) -> str:
+    """What a run learns, in a word: a formal language by its own name, any other problem by its section's."""
+    name: str = config.formal.task if config.problem == "formal" else config.problem
+    return name

@@ -3,13 +3,17 @@
 import math
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 from flax import nnx
+from ml_collections import ConfigDict
 
+from qlstm_jax import problems
+from qlstm_jax.problems import Problem
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_checks, problems
+from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.metrics import Patience, Progress, Writer
 from qlstm_jax.training.step import choose_devices, initial_state, make_optimizer, make_step
@@ -54,15 +58,35 @@ def run_keys(seed: int):
     return jax.random.split(jax.random.key(seed), 3)
 
 
-def open_run(config, workdir: Path):
-    """The config's problem, with the config saved in the workdir, after a check against the one that it already has.
+# A problem of the user's own: itself, or what makes it of a checked config and the run's folder.
+OwnProblem = Problem | Callable[[ConfigDict, Path], Problem]
+OwnModel = Callable[[nnx.Rngs], nnx.Module]
+
+
+def make_problem(
+    config: ConfigDict, workdir: Path, problem: OwnProblem | None = None, model: OwnModel | None = None
+) -> Problem:
+    """The problem of a run: the one that the config names, or one of the user's own; with the user's model, if any."""
+    if problem is None:
+        made = problems.make(config, workdir)
+    else:
+        made = problem if isinstance(problem, Problem) else problem(config, workdir)
+    if model is not None:
+        made.model = model  # type: ignore[method-assign]  # of this problem alone
+    return made
+
+
+def open_run(
+    config: ConfigDict, workdir: Path, problem: OwnProblem | None = None, model: OwnModel | None = None
+) -> Problem:
+    """The run's problem, with the config saved in the workdir, after a check against the one that it already has.
 
     Raises:
         ConfigError: if the workdir holds a run of another config, or for devices that do not fit.
         DataError: for data that cannot be read.
     """
     path = workdir / "config.json"
-    if configs.begun(workdir):
+    if configs.run_exists(workdir):
         different = configs.differences(configs.load(path), config)
         if different:
             raise configs.ConfigError(
@@ -72,17 +96,26 @@ def open_run(config, workdir: Path):
     # Whatever the user may have to mend comes before the config is saved, or the mended one would be refused.
     choose_devices(config.train.num_devices, config.train.batch_size)
     workdir.mkdir(parents=True, exist_ok=True)
-    problem = problems.make(config, workdir)
+    made = make_problem(config, workdir, problem, model)
     configs.save(config, path)
-    return problem
+    return made
 
 
-def train(config, workdir) -> dict[str, float]:
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    problem: OwnProblem | None = None,
+    model: OwnModel | None = None,
+) -> dict[str, float]:
     """Trains to `config.train.steps`, going on from the latest checkpoint in `workdir` if there is one.
 
     Args:
         config: from `config.default`, changed at will.
         workdir: a folder for config, metrics, checkpoints; made if missing.
+        problem: your own, in place of the one that the config names: a `Problem`, or what makes one of the config and
+            the folder, such as `lambda config, workdir: TextProblem(config, workdir, parts=my_parts)`.
+        model: your own, `rngs -> nnx.Module`, in place of the problem's.
 
     Returns:
         The last validation metrics, and those of the training steps since the last log before them.
@@ -93,15 +126,15 @@ def train(config, workdir) -> dict[str, float]:
         Interrupted: after SIGINT or SIGTERM, once everything is saved.
     """
     workdir = Path(workdir)
-    unused = config_checks.check(config)
-    problem = open_run(config, workdir)
+    unused = config_checks.check(config, own_problem=problem is not None)
+    problem = open_run(config, workdir, problem, model)
     init_key, train_key, eval_key = run_keys(config.seed)
-    model = _build(problem, init_key)
+    built = _build(problem, init_key)
     optimizer = make_optimizer(config.train)
     best = {"select": problem.select, "mode": problem.select_mode}
     checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, **best)
-    carry = problem.initial_carry(model, config.train.batch_size)
-    state = initial_state(model, optimizer, train_key, carry, averaged=config.train.average_decay > 0)
+    carry = problem.initial_carry(built, config.train.batch_size)
+    state = initial_state(built, optimizer, train_key, carry, averaged=config.train.average_decay > 0)
     state = checkpoints.restore(state) or state
     start = int(state.step)
     progress = Progress(start, config.train.steps)
@@ -111,7 +144,7 @@ def train(config, workdir) -> dict[str, float]:
         progress.say(f"continuing from step {start} of {config.train.steps}")
     writer = Writer(workdir, start)
     patience = Patience(workdir, config.train.patience, **best)
-    run = _Run(config, problem, model, optimizer, checkpoints, writer, patience, progress, eval_key)
+    run = _Run(config, problem, built, optimizer, checkpoints, writer, patience, progress, eval_key)
     try:
         with StopSignal() as stop:
             return run.to_the_end(state, stop)
@@ -203,7 +236,7 @@ class _Run:
         self.progress.say(f"step {step}  validation  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
         self.latest |= values
         if self.config.select == "best":
-            self.checkpoints.offer(state, values)
+            self.checkpoints.save_if_best(state, values)
 
     def close(self):
         """Ends the bar, and waits until all is written."""

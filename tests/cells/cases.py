@@ -1,6 +1,7 @@
 """The cells and options under test, in one table, and what the tests share: weights, a fold of `step`, the oracle."""
 
 import dataclasses
+import importlib
 import itertools
 
 import jax
@@ -8,10 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qlstm_jax.cells import gru, lstm, pr_lstm, ql_lstm, rnn, slstm
 from tests.cells import oracles
 
 D, H = 3, 5
+# Options with which a cell's layers are small and show what is theirs, of cells that have any to show.
+SMALL = {
+    "ql_lstm": {"block_size": 2},
+    "slstm": {"num_heads": 5},
+    "mlstm": {"num_heads": 1, "key_size": 2, "chunk_size": 4},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,32 +51,11 @@ class Case:
         return ys
 
 
-def _cases():
-    for cell in (rnn, lstm, gru):
-        name = cell.__name__.split(".")[-1]
-        yield Case(name, cell, getattr(oracles, name), main=True)
-    for sharing, skip, block in [
-        ("full", True, 4),
-        ("gates", True, 4),
-        ("none", True, 4),
-        ("full", True, 1),
-        ("full", True, 6),
-        ("full", False, 6),
-        ("gates", False, 6),
-        ("none", False, 6),
-    ]:
-        options = (("sharing", sharing), ("skip", skip), ("block_size", block)) + ((("epsilon", 0.3),) if skip else ())
-        name = f"ql_lstm-{sharing}-{f'skip{block}' if skip else 'plain'}"
-        yield Case(name, ql_lstm, oracles.ql_lstm, options, main=(sharing, block) == ("full", 4))
-    for cell, refinements in [("lstm", 0), ("lstm", 1), ("lstm", 2), ("rnn", 0), ("rnn", 1)]:
-        options = (("cell", cell), ("refinements", refinements))
-        yield Case(f"pr_{cell}-{refinements}r", pr_lstm, oracles.pr_lstm, options, main=refinements == 1)
-    for heads, forget in [(1, "sigmoid"), (5, "exponential")]:
-        options = (("num_heads", heads), ("forget_gate", forget))
-        yield Case(f"slstm-{heads}-{forget}", slstm, oracles.slstm, options, main=forget == "sigmoid")
+def _case(name, cell, oracle, options, main):
+    return Case(name, importlib.import_module(f"qlstm_jax.cells.{cell}"), oracle, options, main)
 
 
-CASES = list(_cases())
+CASES = [_case(*registered) for registered in oracles.CASES]
 ALL = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 MAIN = pytest.mark.parametrize("case", [c for c in CASES if c.main], ids=lambda c: c.name)
 

@@ -1,15 +1,30 @@
 """The cells' equations in float64 numpy, one sequence and one token at a time: x (T, D) to every y_t (T, H).
 
-`p` maps the names of a cell's parameters to arrays. Written from the equations, and slow on purpose.
+`p` maps the names of a cell's parameters to arrays. Written from the equations, and slow on purpose. `case` registers
+an oracle for its cell with options: each goes through every test of `tests.cells.cases.CASES`, a main one through the
+dearer tests too.
 """
 
 import numpy as np
+
+CASES = []  # (name, cell, oracle, options, main)
+
+
+def case(cell, name=None, /, *, main=True, **options):
+    """Makes the function below the oracle of a cell of `qlstm_jax.cells` with these options."""
+
+    def register(oracle):
+        CASES.append((name or cell, cell, oracle, tuple(options.items()), main))
+        return oracle
+
+    return register
 
 
 def sigmoid(z):
     return 1 / (1 + np.exp(-z))
 
 
+@case("rnn")
 def rnn(p, x):
     h, ys = np.zeros(p["bias"].shape), []
     for x_t in x:
@@ -18,6 +33,7 @@ def rnn(p, x):
     return ys
 
 
+@case("lstm")
 def lstm(p, x):
     h = c = np.zeros(p["recurrent_kernel"].shape[0])
     ys = []
@@ -29,6 +45,7 @@ def lstm(p, x):
     return ys
 
 
+@case("gru")
 def gru(p, x):
     h, ys = np.zeros(p["recurrent_bias"].shape), []
     for x_t in x:
@@ -41,6 +58,14 @@ def gru(p, x):
     return ys
 
 
+@case("ql_lstm", "ql_lstm-full-skip4", sharing="full", skip=True, block_size=4, epsilon=0.3)
+@case("ql_lstm", "ql_lstm-gates-skip4", main=False, sharing="gates", skip=True, block_size=4, epsilon=0.3)
+@case("ql_lstm", "ql_lstm-none-skip4", main=False, sharing="none", skip=True, block_size=4, epsilon=0.3)
+@case("ql_lstm", "ql_lstm-full-skip1", main=False, sharing="full", skip=True, block_size=1, epsilon=0.3)
+@case("ql_lstm", "ql_lstm-full-skip6", main=False, sharing="full", skip=True, block_size=6, epsilon=0.3)
+@case("ql_lstm", "ql_lstm-full-plain", main=False, sharing="full", skip=False, block_size=6)
+@case("ql_lstm", "ql_lstm-gates-plain", main=False, sharing="gates", skip=False, block_size=6)
+@case("ql_lstm", "ql_lstm-none-plain", main=False, sharing="none", skip=False, block_size=6)
 def ql_lstm(p, x, *, sharing="full", skip=True, block_size=32, epsilon=1.0):
     hidden = p["gate_bias"].shape[1]
     map_of = {"full": "0000", "gates": "0010", "none": "0123"}[sharing]
@@ -113,10 +138,17 @@ def pr_state(p, x, *, cell="lstm"):
     return prefix(lambda left, right: pr_combine(p, left, right, cell), leaves)
 
 
+@case("pr_lstm", "pr_lstm-0r", main=False, cell="lstm", refinements=0)
+@case("pr_lstm", "pr_lstm-1r", cell="lstm", refinements=1)
+@case("pr_lstm", "pr_lstm-2r", main=False, cell="lstm", refinements=2)
+@case("pr_lstm", "pr_rnn-0r", main=False, cell="rnn", refinements=0)
+@case("pr_lstm", "pr_rnn-1r", cell="rnn", refinements=1)
 def pr_lstm(p, x, *, cell="lstm"):
     return [pr_state(p, x[: t + 1], cell=cell)[0] for t in range(len(x))]
 
 
+@case("slstm", "slstm-1-sigmoid", num_heads=1, forget_gate="sigmoid")
+@case("slstm", "slstm-5-exponential", main=False, num_heads=5, forget_gate="exponential")
 def slstm(p, x, *, num_heads=1, forget_gate="sigmoid"):
     hidden = p["bias"].shape[0] // 4
     size = hidden // num_heads

@@ -41,13 +41,13 @@ def test_train_then_evaluate(tmp_path):
     assert done.returncode == 0, done.stderr
     shown = done.stdout.splitlines()
     assert shown[0] == "training in run"
-    assert "note: recall.length: not used, as task is 'even_pairs'" in shown
+    assert "note: recall.length: not used, as problem is 'formal'" in shown
     assert any(line.split()[0] == "head.kernel" and line.split()[-1] == "8" for line in shown if line.strip())
     assert any(line.split()[:1] == ["total"] for line in shown)
     assert any(line.startswith("step 2/2  loss") for line in shown)
     assert shown[-1] == "done. Evaluate it:  python eval.py --workdir=run"
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (saved["task"], saved["model"]["cell"], saved["train"]["steps"]) == ("even_pairs", "rnn", 2)
+    assert (saved["formal"]["task"], saved["model"]["cell"], saved["train"]["steps"]) == ("even_pairs", "rnn", 2)
 
     done = run("eval.py", "--workdir=run", "--max_length=6", folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -91,11 +91,11 @@ def test_what_cannot_be_prepared_here(data_dir, monkeypatch):
 
 
 def test_a_run_reads_it_by_name(data_dir, tmp_path):
+    from qlstm_jax import problems
     from qlstm_jax.training import config as configs
-    from qlstm_jax.training import problems
 
     config = configs.default()
-    config.task, config.lm.dataset, config.lm.path = "lm", "snow", str(data_dir)
+    config.problem, config.lm.dataset, config.lm.path = "lm", "snow", str(data_dir)
     config.lm.length = config.train.batch_size = 1
     problem = problems.make(config, tmp_path)
     assert problem.corpus.source == "snow/1.0.0 of TFDS" and len(problem.tokens["test"]) == 6

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from qlstm_jax.problems import PROBLEMS
 from qlstm_jax.training import config as configs
 
 TINY = {
@@ -51,11 +52,12 @@ def compile_quickly(tmp_path_factory):
             yield
 
 
-def tiny(task="parity_check", **changes):
-    """A config of a few steps; `changes` are dotted keys with __ in place of the dot."""
+def tiny(what="parity_check", **changes):
+    """A config of a few steps for a problem or a formal language; `changes` are dotted keys with __ for the dot."""
     config = configs.default()
     changes = {name.replace("__", "."): value for name, value in changes.items()}
-    config.update_from_flattened_dict({**TINY, "task": task, **changes})
+    learnt = {"problem": what} if what in PROBLEMS else {"formal.task": what}
+    config.update_from_flattened_dict({**TINY, **learnt, **changes})
     return config
 
 

@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 from ml_collections import config_flags
 
-from qlstm_jax import registry
 from qlstm_jax.data.formal import TASKS
+from qlstm_jax.models.layers import LAYER_CLASSES
+from qlstm_jax.problems import PROBLEMS
+from qlstm_jax.problems.config import fraction, not_negative, positive
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks
 from qlstm_jax.training.config import ConfigError
@@ -19,11 +21,12 @@ def changed(**changes):
     return config
 
 
-@pytest.mark.parametrize("cell", registry.CELLS)
+@pytest.mark.parametrize("cell", LAYER_CLASSES)
 def test_default_is_valid_for_every_task_and_cell(cell):
-    for task in [*TASKS, "recall"]:
-        assert config_checks.check(changed(task=task, model__cell=cell)) == []
-    assert config_checks.check(changed(task="text", text__path="a.tsv", model__cell=cell)) == []
+    for task in TASKS:
+        assert config_checks.check(changed(formal__task=task, model__cell=cell)) == []
+    assert config_checks.check(changed(problem="recall", model__cell=cell)) == []
+    assert config_checks.check(changed(problem="text", text__path="a.tsv", model__cell=cell)) == []
 
 
 def test_defaults_do_not_share_state():
@@ -44,12 +47,21 @@ def test_ill_typed_or_unknown_value_is_refused(key, value):
         changed(**{key: value})
 
 
+RULES = config_checks.RULES | {
+    f"{name}.{key}": rule for name, problem in PROBLEMS.items() for key, rule in problem.rules.items()
+}
 OUT_OF_RANGE = [
-    *[(key, 0, "more than 0") for key in config_checks.POSITIVE if key != "formal.min_length"],
-    *[(key, -1, "0 or more") for key in config_checks.NOT_NEGATIVE],
-    *[(key, value, "less than 1") for key in config_checks.FRACTIONS for value in (1.0, -0.1)],
-    *[(key, "nothing", "expected one of") for key in config_checks.CHOICES],
+    *[(key, 0, "more than 0") for key, rule in RULES.items() if rule is positive],
+    *[(key, -1, "0 or more") for key, rule in RULES.items() if rule is not_negative],
+    *[(key, value, "less than 1") for key, rule in RULES.items() if rule is fraction for value in (1.0, -0.1)],
+    *[(key, "nothing", "expected one of") for key in RULES if isinstance(configs.get(configs.default(), key), str)],
     ("recall.num_classes", 1, "2 or more"),
+    ("adding.length", 1, "2 or more"),
+    ("digits.canvas", 8, "9 or more"),
+    ("model.hidden_size", 0, "expected a positive integer"),
+    ("model.num_layers", 0, "expected a positive integer"),
+    ("model.pr_lstm.refinements", -1, "expected an integer, 0 or more"),
+    ("model.pr_lstm.max_offset", -1, "expected an integer, 0 or more"),
     ("train.learning_rate", float("nan"), "more than 0"),
 ]
 
@@ -68,14 +80,15 @@ def test_range_check_names_key_value_and_expectation(key, value, expected):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"task": "parity"}, ["'parity'", "did you mean 'parity_check'"]),
+        ({"formal__task": "parity"}, ["formal.task is 'parity'", "did you mean 'parity_check'"]),
+        ({"problem": "recal"}, ["problem is 'recal'", "did you mean 'recall'"]),
         ({"model__cell": "qllstm"}, ["model.cell", "did you mean 'ql_lstm'"]),
         ({"train__schedule": "cosin"}, ["train.schedule", "did you mean 'cosine'"]),
         ({"formal__min_length": 50}, ["formal lengths are 50..40", "min_length <= max_length"]),
         ({"formal__min_length": 0}, ["formal.min_length is 0", "more than 0"]),
         ({"eval__min_length": 0}, ["eval lengths are 0..500"]),
         ({"eval__max_length": 40}, ["eval lengths are 41..40"]),
-        ({"task": "text"}, ["text.path is ''", "--config.text.path=FILE"]),
+        ({"problem": "text"}, ["text.path is ''", "--config.text.path=FILE"]),
         (
             {"model__cell": "transformer", "model__bidirectional": True},
             ["model.bidirectional is True", "expected False"],
@@ -109,13 +122,13 @@ def test_decay_is_allowed_with_adamw():
 def test_notes_on_what_is_not_used():
     notes = config_checks.check(changed(recall__length=9, text__vocab_size=50, model__ql_lstm__block_size=8))
     assert notes == [
-        "recall.length: not used, as task is 'parity_check'",
-        "text.vocab_size: not used, as task is 'parity_check'",
+        "recall.length: not used, as problem is 'formal'",
+        "text.vocab_size: not used, as problem is 'formal'",
         "model.ql_lstm.block_size: not used, as model.cell is 'pr_lstm'",
     ]
-    assert config_checks.check(changed(task="recall", recall__length=9)) == []
+    assert config_checks.check(changed(problem="recall", recall__length=9)) == []
     attention = {"model__cell": "transformer", "model__transformer__causal": True, "lm__restart": 4}
-    assert config_checks.check(changed(task="lm", **attention)) == [
+    assert config_checks.check(changed(problem="lm", **attention)) == [
         "lm.restart: not used, as model.cell is 'transformer', which has no carry"
     ]
 
@@ -157,7 +170,7 @@ def load_file(name, argument=""):
 @pytest.mark.parametrize("name", FILES)
 def test_config_file_is_valid(name):
     config = load_file(name)
-    if config.task == "text" and not config.text.dataset:
+    if config.problem == "text" and not config.text.dataset:
         config.text.path = "reviews.tsv"
     assert config_checks.check(config) == []
     assert config.keys() == configs.default().keys()
@@ -167,7 +180,7 @@ def test_config_file_is_valid(name):
 @pytest.mark.parametrize("argument", ["parity_check,ql_lstm", "reverse_string,lstm", "bucket_sort,gru"])
 def test_formal_config_takes_task_and_cell(argument):
     config = load_file("formal", argument)
-    assert [config.task, config.model.cell] == argument.split(",")
+    assert [config.formal.task, config.model.cell] == argument.split(",")
     assert config_checks.check(config) == []
 
 

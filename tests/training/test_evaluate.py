@@ -7,12 +7,12 @@ import pytest
 from flax import nnx
 
 from qlstm_jax.data.formal import TASKS
+from qlstm_jax.problems import FormalProblem, RecallProblem
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import metrics
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.loop import train
-from qlstm_jax.training.problems import FormalProblem, RecallProblem
 from tests.training.conftest import tiny
 
 
@@ -63,7 +63,7 @@ def test_overrides_out_of_range(formal_run):
 
 def test_a_formal_run_has_no_predictions(formal_run):
     _, problem, model, _ = restore(formal_run)
-    with pytest.raises(ConfigError, match="task='text'"):
+    with pytest.raises(ConfigError, match="problem='text'"):
         problem.predict(model, ["a line"])
 
 
@@ -121,7 +121,7 @@ def test_accuracy_of_a_constant_answer_is_the_share_of_that_symbol(tmp_path, mon
 
 def test_parts_of_a_length_are_joined(tmp_path, monkeypatch):
     """Batches are cut by size; the last is filled up with rows that must not count."""
-    monkeypatch.setattr("qlstm_jax.training.problems.formal.POSITIONS", 40)
+    monkeypatch.setattr("qlstm_jax.problems.formal.POSITIONS", 40)
     answering(monkeypatch, lambda batch: jnp.where(batch.lengths[:, None] > 1, batch.targets, 1 - batch.targets))
     problem = FormalProblem(tiny("parity_check"), tmp_path)
     model = problem.model(nnx.Rngs(params=jax.random.key(0)))

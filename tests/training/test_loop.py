@@ -9,11 +9,11 @@ import pytest
 from flax import nnx
 
 from qlstm_jax.data.rows import DataError
+from qlstm_jax.problems import FormalProblem, TextProblem
 from qlstm_jax.training import loop, metrics, step
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.loop import Diverged, Interrupted, train
-from qlstm_jax.training.problems import FormalProblem, TextProblem
 from tests.training.conftest import assert_same, read_metrics, tiny, write_reviews
 
 

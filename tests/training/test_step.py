@@ -5,11 +5,11 @@ import optax
 import pytest
 from flax import nnx
 
+from qlstm_jax import problems
 from qlstm_jax.data.batching import TextBatch
-from qlstm_jax.training import problems
+from qlstm_jax.problems.base import classification_sums
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.loop import run_keys
-from qlstm_jax.training.problems.base import classification_sums
 from qlstm_jax.training.step import (
     TrainState,
     averaged,
@@ -22,10 +22,10 @@ from qlstm_jax.training.step import (
 from tests.training.conftest import assert_same, tiny, write_reviews
 
 RUNS = {
-    "formal": {"task": "parity_check", "model__cell": "pr_lstm"},
-    "recall": {"task": "recall", "model__cell": "ql_lstm"},
-    "text": {"task": "text", "model__cell": "rnn", "model__pooling": "mean"},
-    "lm": {"task": "lm", "model__cell": "lstm", "lm__length": 4, "lm__validation": 0.1, "lm__test": 0.1},
+    "formal": {"model__cell": "pr_lstm"},
+    "recall": {"problem": "recall", "model__cell": "ql_lstm"},
+    "text": {"problem": "text", "model__cell": "rnn", "model__pooling": "mean"},
+    "lm": {"problem": "lm", "model__cell": "lstm", "lm__length": 4, "lm__validation": 0.1, "lm__test": 0.1},
 }
 # Clipping must bite, or a gradient that is wrong by a factor would pass unseen: Adam does not see the scale.
 CLIP = 0.05
@@ -60,7 +60,7 @@ class Setup:
         self.optimizer = make_optimizer(self.config.train)
 
     def batch(self, number):
-        if self.config.task == "lm":
+        if self.config.problem == "lm":
             return self.problem.windows("train").batch(number)
         return None if self.problem.on_device else text_batch(number, self.problem.tokenizer.vocab_size)
 

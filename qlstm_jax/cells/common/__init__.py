@@ -1,6 +1,7 @@
 """What several cells use: params, products, masks, checks at the door, initial values, the plain scan."""
 
 from qlstm_jax.cells.common.checks import check_carry, check_choice, check_sequence, check_sizes, check_step
+from qlstm_jax.cells.common.gated_sum import gated_sum, log_positive
 from qlstm_jax.cells.common.initializers import chrono_bias, lecun_normal, orthogonal
 from qlstm_jax.cells.common.masks import (
     at_position,
@@ -31,10 +32,12 @@ __all__ = [
     "check_sizes",
     "check_step",
     "chrono_bias",
+    "gated_sum",
     "kernel_gradient",
     "last_by_unroll",
     "last_valid",
     "lecun_normal",
+    "log_positive",
     "matmul",
     "option_docs",
     "orthogonal",

@@ -1,4 +1,4 @@
-"""A cell, as all that runs cells sees it: a module of pure functions, with the options that the keywords of `init` name."""
+"""A cell, as all that runs cells sees it: a module of pure functions, whose options are the keywords of `init`."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""QL-LSTM: `cell` has the formula and the public functions, `block` computes a block of tokens, `blockwise` the scan."""
+"""QL-LSTM: `cell` has the formula and the public functions, `block` a block of tokens, `blockwise` the scan."""
 
 from qlstm_jax.cells.ql_lstm.block import SHARING, Carry
 from qlstm_jax.cells.ql_lstm.cell import Params, init, initial_carry, last, step, unroll

@@ -1,0 +1,53 @@
+"""What a run learns: a module for each problem, with its section of the config, checks, data, model and figures.
+
+`PROBLEMS` registers them: their names in configs. A problem of your own is handed to `qlstm_jax.training.loop.train`.
+"""
+
+from typing import Any
+
+from qlstm_jax.problems.adding import AddingProblem
+from qlstm_jax.problems.base import Problem
+from qlstm_jax.problems.copying import CopyingProblem
+from qlstm_jax.problems.digits import DigitsProblem
+from qlstm_jax.problems.formal import FormalProblem
+from qlstm_jax.problems.lm import LMProblem
+from qlstm_jax.problems.mqar import MQARProblem
+from qlstm_jax.problems.recall import RecallProblem
+from qlstm_jax.problems.series import SeriesProblem
+from qlstm_jax.problems.text import TextProblem
+
+PROBLEMS: dict[str, type[Problem]] = {
+    problem.name: problem
+    for problem in (
+        FormalProblem,
+        RecallProblem,
+        MQARProblem,
+        AddingProblem,
+        CopyingProblem,
+        DigitsProblem,
+        TextProblem,
+        LMProblem,
+        SeriesProblem,
+    )
+}
+
+
+def make(config: Any, workdir: Any) -> Problem:
+    """The problem that a checked config names; `workdir` keeps what belongs to a run, such as a tokenizer."""
+    return PROBLEMS[config.problem](config, workdir)
+
+
+__all__ = [
+    "PROBLEMS",
+    "AddingProblem",
+    "CopyingProblem",
+    "DigitsProblem",
+    "FormalProblem",
+    "LMProblem",
+    "MQARProblem",
+    "Problem",
+    "RecallProblem",
+    "SeriesProblem",
+    "TextProblem",
+    "make",
+]

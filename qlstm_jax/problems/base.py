@@ -1,0 +1,149 @@
+"""What the training loop and the evaluation ask of a problem."""
+
+import abc
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from qlstm_jax.problems.config import ConfigError, Rule
+
+
+class Problem(abc.ABC):
+    """Data, model and measure of a run. Randomness comes in as keys; the methods keep nothing that training changes.
+
+    A problem that configs can name declares its section of the config, `defaults` and `rules`, and has one line in
+    `qlstm_jax.problems.PROBLEMS`. One that is handed to `train` from Python needs neither.
+
+    Args:
+        config: of the run, checked.
+        workdir: the run's folder, which keeps what belongs to a run, such as a tokenizer.
+    """
+
+    name: ClassVar[str] = ""  # of the problem in configs, and of its section
+    rules: ClassVar[Mapping[str, Rule]] = {}  # for the keys of its section
+
+    on_device = True  # whether `sample` draws the batches, or `stream` brings them from the host
+    select = "accuracy"  # the validation metric that names the best checkpoint
+    select_mode = "max"  # whether a higher one is better, or "min": a lower one
+
+    @classmethod
+    def defaults(cls) -> ConfigDict:
+        """The problem's section of a config, each key with its default value."""
+        return ConfigDict()
+
+    @classmethod  # noqa: B027 - nothing to check is the common case
+    def check(cls, config: ConfigDict) -> None:
+        """Checks what goes beyond `rules`, of a config that names this problem: keys that must fit each other.
+
+        Raises:
+            ConfigError: naming the key, what it is and what was expected.
+        """
+
+    @classmethod
+    def unused(cls, config: ConfigDict) -> list[str]:
+        """Notes on keys that were changed but that such a run does not use."""
+        return []
+
+    @abc.abstractmethod
+    def model(self, rngs: nnx.Rngs) -> nnx.Module:
+        """A new model."""
+
+    def sample(self, key, batch_size: int, step):
+        """A batch for step `step`, drawn on the device: a pytree of (batch_size, ...). Only where `on_device`."""
+        raise TypeError(f"{type(self).__name__} has no sampler; its batches come from stream()")
+
+    def stream(self, start: int) -> Iterator:
+        """The host's batches from position `start` on, pytrees of (batch_size, ...). Only where not `on_device`."""
+        raise TypeError(f"{type(self).__name__} has no stream; its batches are drawn by sample()")
+
+    @abc.abstractmethod
+    def loss(self, model, batch, rngs) -> dict:
+        """Sums over a batch or a device's part of one, all scalars.
+
+        `loss` divided by `weight` is what is minimised; `correct` divided by `count` is the accuracy, and both are left
+        out where nothing is right or wrong; `tokens` are the valid positions, for the speed.
+        """
+
+    def initial_carry(self, model, batch_size: int):
+        """What each row of a batch hands on to the same row of the next: a pytree of (batch_size, ...), before step 0.
+
+        None where batches have nothing to do with each other.
+        """
+        return None
+
+    def continued_loss(self, model, batch, rngs, carry) -> tuple[dict, object]:
+        """`loss` from the carry of the batch before, and the carry for the next. Only where there is one."""
+        raise TypeError(f"{type(self).__name__} has no carry from batch to batch; its loss is loss()")
+
+    @abc.abstractmethod
+    def validate(self, model, key) -> dict[str, float]:
+        """Metrics of the training distribution that are cheap enough to take now and then."""
+
+    @abc.abstractmethod
+    def report(self, model, key, folder, options) -> dict:
+        """The full evaluation: figures to be written as JSON, and pictures, which are written to `folder`.
+
+        Args:
+            model: in evaluation mode.
+            key: randomness of the evaluation.
+            folder: an existing directory.
+            options: the `eval` section of the config.
+        """
+
+    def predict(self, model, lines: list[str]) -> list[dict]:
+        """One record for each line of text."""
+        raise ConfigError(
+            f"{type(self).__name__} has no predictions for lines of text; train on problem='text' for those"
+        )
+
+    def generate(self, model, prompts: list[str], steps: int, key, **options) -> list[str]:
+        """Each prompt continued by `steps` tokens; options as for `qlstm_jax.models.generate.generate`."""
+        raise ConfigError(f"{type(self).__name__} generates no text; train on problem='lm' for that (configs/lm.py)")
+
+    def largest_batch(self) -> Any:
+        """The shapes of the largest batch of training; None where the problem draws its own in the step."""
+        if self.on_device:
+            return None
+        with contextlib.closing(self.stream(0)) as batches:
+            return shapes(next(batches))
+
+    def notes(self) -> list[str]:
+        """What is worth a line in the log before training: rows skipped, texts cut, padding."""
+        return []
+
+
+def shapes(batch: Any) -> Any:
+    """A pytree of arrays as one of their shapes and dtypes."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch)
+
+
+def classification_rows(logits, labels, weights, tokens, *, smoothing: float = 0.0) -> dict:
+    """The sums that `Problem.loss` returns, for each row by itself: (B,) each.
+
+    Args:
+        logits: (B, C), or (B, M, C) for M answers a row.
+        labels, weights: (B,) or (B, M).
+        tokens: (B,).
+        smoothing: ε of label smoothing (arXiv 1512.00567, section 7): the target is 1 − ε on the label and ε / C on
+            every class besides.
+    """
+    logits = logits.astype(jnp.float32)
+    losses = (1 - smoothing) * optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if smoothing:
+        losses = losses - smoothing * jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+    correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    loss, weight, correct = (
+        jnp.sum(a.reshape(a.shape[0], -1), axis=1) for a in (weights * losses, weights, weights * correct)
+    )
+    return {"loss": loss, "weight": weight, "correct": correct, "count": weight, "tokens": tokens.astype(jnp.float32)}
+
+
+def classification_sums(logits, labels, weights, tokens, *, smoothing: float = 0.0) -> dict:
+    """The sums that `Problem.loss` returns, over the rows of `classification_rows`."""
+    return jax.tree.map(jnp.sum, classification_rows(logits, labels, weights, tokens, smoothing=smoothing))

@@ -1,0 +1,329 @@
+"""Language modelling by truncated back-propagation: each window of text begins with the carry that the last left."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from ml_collections import ConfigDict, config_dict
+
+from qlstm_jax.cells.common import where
+from qlstm_jax.data import corpus as corpora
+from qlstm_jax.data import tfds_corpus
+from qlstm_jax.data.batching import stream
+from qlstm_jax.data.rows import DataError
+from qlstm_jax.data.tokenizer import Tokenizer
+from qlstm_jax.models.generate import check_options, generate
+from qlstm_jax.problems import plots
+from qlstm_jax.problems.base import Problem
+from qlstm_jax.problems.config import (
+    ConfigError,
+    check_split,
+    fraction,
+    not_negative,
+    one_of,
+    positive,
+    run_exists,
+)
+from qlstm_jax.problems.models import token_model
+
+PARTS = ("train", "validation", "test")
+CONTEXT = 4  # windows of training that the picture's contexts are long
+SAMPLE = {"steps": 400, "temperature": 0.8, "top_p": 0.95}  # of eval/sample.txt
+
+
+class LMProblem(Problem):
+    """`qlstm_jax.data.corpus` in as many parallel streams as a batch has rows, window by window.
+
+    A layer without a carry, a causal Transformer, trains on the same windows, each by itself. The workdir's folder lm
+    keeps the tokenizer, made from the training part, and what tells the corpus from another.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        corpus: a text of your own in place of the one that the config names.
+    """
+
+    name = "lm"
+    rules: ClassVar = {
+        "max_bytes": not_negative,
+        "validation": fraction,
+        "test": fraction,
+        "tokenizer": one_of("byte", "bpe"),
+        "vocab_size": positive,
+        "length": positive,
+        "restart": not_negative,
+        "validation_tokens": positive,
+    }
+    on_device = False
+    select, select_mode = "bits_per_byte", "min"
+
+    @classmethod
+    def defaults(cls) -> ConfigDict:
+        """The section of the config."""
+        return config_dict.create(
+            path="",  # a file or a folder of text files; "" is the sources of Python's own standard library
+            dataset="",  # or a TFDS name, tiny_shakespeare; then path may name the folder of TFDS's datasets
+            feature="text",  # of that dataset, that holds the text
+            pattern="*.txt",  # a folder: names of its files, at any depth
+            max_bytes=0,  # cut after so many bytes, of a dataset each part; 0: all
+            validation=0.05,  # shares of the bytes, where a dataset has not both parts itself
+            test=0.05,
+            split_seed=0,
+            tokenizer="byte",  # byte or bpe
+            vocab_size=4096,  # bpe
+            length=128,  # tokens of a window, through which gradients go back
+            restart=0,  # windows after which a row drops its carry in training, rows taking turns; 0: at the text's end
+            validation_tokens=65536,  # at most, of the validation part
+        )
+
+    @classmethod
+    def check(cls, config: ConfigDict) -> None:
+        """Checks that the model does not see what it predicts, and the shares of the parts.
+
+        Raises:
+            ConfigError: for a layer that reads backward or has no carry, or shares that leave nothing to train on.
+        """
+        model = config.model
+        if model.bidirectional:
+            raise ConfigError(
+                "model.bidirectional is True; expected False: a language model must not see what it predicts"
+            )
+        if model.cell == "transformer" and not model.transformer.causal:
+            raise ConfigError(
+                "model.transformer.causal is False; expected True: a language model must not see what it predicts "
+                "(--config.model.transformer.causal=True)"
+            )
+        if model.cell == "pr_lstm" and model.pr_lstm.max_offset:
+            raise ConfigError(
+                f"model.pr_lstm.max_offset is {model.pr_lstm.max_offset}; expected 0: a tree that began before its "
+                "first token has no carry for the next window"
+            )
+        check_split("lm", config.lm)
+
+    @classmethod
+    def unused(cls, config: ConfigDict) -> list[str]:
+        """A restart of rows that have no carry."""
+        if config.lm.restart and config.model.cell == "transformer":
+            return ["lm.restart: not used, as model.cell is 'transformer', which has no carry"]
+        return []
+
+    def __init__(self, config, workdir, *, corpus: corpora.Corpus | None = None):
+        self.config = config
+        self._own = corpus
+        self.folder = Path(workdir) / "lm"
+        self.resumed = run_exists(workdir)
+        self._read = jax.jit(self._score, static_argnums=0)
+        if self.resumed:
+            bpe = config.lm.tokenizer == "bpe"
+            self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json") if bpe else corpora.Bytes()
+        else:
+            self._start_anew()
+
+    def _start_anew(self):
+        options = self.config.lm
+        self.tokenizer = corpora.Bytes()
+        if options.tokenizer == "bpe":
+            texts = corpora.as_texts(self.contents["train"], self.corpus.source)
+            self.tokenizer = Tokenizer.train(texts, kind="bpe", vocab_size=options.vocab_size, lowercase=False)
+        # What a user may have to mend comes before anything is written.
+        for part in PARTS:
+            self.windows(part)
+        if options.tokenizer == "bpe":
+            self.tokenizer.save(self.folder / "tokenizer.json")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "corpus.json").write_text(json.dumps(self.corpus.record(), indent=2) + "\n")
+
+    @cached_property
+    def corpus(self) -> corpora.Corpus:
+        """The files, read when first wanted.
+
+        Raises:
+            DataError: if they cannot be read, or are not those that the run began with.
+        """
+        options = self.config.lm
+        if self._own is not None:
+            found = self._own
+        elif options.dataset:
+            where = {"data_dir": options.path or None, "feature": options.feature}
+            found = tfds_corpus.load(options.dataset, **where, max_bytes=options.max_bytes)
+        else:
+            found = corpora.load(options.path, pattern=options.pattern, max_bytes=options.max_bytes)
+        if self.resumed:
+            began, now = json.loads((self.folder / "corpus.json").read_text()), found.record()
+            if began["sha256"] != now["sha256"]:
+                described = [f"{r['source']}, {r['files']} files, {r['bytes']} bytes" for r in (began, now)]
+                raise DataError(
+                    f"{self.folder.parent} was trained on another text ({described[0]}) than is there now "
+                    f"({described[1]}); bring that text back, or give another --workdir"
+                )
+        return found
+
+    @cached_property
+    def contents(self) -> dict[str, list[bytes]]:
+        """The bytes of each part."""
+        options = self.config.lm
+        shares = {"validation": options.validation, "test": options.test}
+        return corpora.split(self.corpus, **shares, seed=options.split_seed)
+
+    @cached_property
+    def tokens(self) -> dict[str, np.ndarray]:
+        """Each part as one array of tokens (N,)."""
+        return {part: corpora.encode(self.contents[part], self.tokenizer, self.corpus.source) for part in PARTS}
+
+    def windows(self, part: str) -> corpora.Windows:
+        """The windows of a part, in a stream for each row of a batch; but for training fewer will do."""
+        sizes = self.config.train.batch_size, self.config.lm.length
+        name = f"the {part} part of lm"
+        if part == "train":
+            return corpora.Windows(self.tokens[part], *sizes, restart=self.config.lm.restart, name=name)
+        return corpora.windows(self.tokens[part], *sizes, name=name)
+
+    def stream(self, start):
+        """Training windows from number `start` on, without end."""
+        return stream(self.windows("train"), start)
+
+    def notes(self):
+        """The corpus, its parts, the vocabulary, and the windows in a pass."""
+        sizes = ", ".join(f"{part} {len(self.tokens[part])}" for part in PARTS)
+        train = self.windows("train")
+        return [
+            self.corpus.summary(),
+            f"{sizes} tokens; vocabulary of {self.tokenizer.vocab_size} tokens",
+            f"{train.batch_size} streams of {train.stream_size} tokens: {train.per_pass} windows of {train.length} "
+            "in a pass",
+        ]
+
+    def model(self, rngs):
+        """A `TokenModel` from the tokenizer's vocabulary to itself."""
+        return token_model(self.config.model, self.tokenizer.vocab_size, self.tokenizer.vocab_size, rngs)
+
+    def initial_carry(self, model, batch_size):
+        """The layer's carry; None for a layer without one."""
+        return model.initialize_carry(batch_size) if model.has_carry else None
+
+    def loss(self, model, batch, rngs):
+        """Cross-entropy and accuracy of the next token, nothing going before the window."""
+        return _sums(model(batch.tokens[:, :-1], rngs=rngs), batch.tokens[:, 1:])
+
+    def continued_loss(self, model, batch, rngs, carry):
+        """The same from the carry of the window before, which a stream that begins drops."""
+        carry = where(batch.starts, model.initialize_carry(batch.starts.shape[0]), carry)
+        carry, logits = model(batch.tokens[:, :-1], initial_carry=carry, return_carry=True, rngs=rngs)
+        return _sums(logits, batch.tokens[:, 1:]), carry
+
+    def _score(self, graphdef, params, batch, carry):
+        """(nats by position (T,) as a mean over the rows, accuracy, carry)."""
+        model = nnx.merge(graphdef, params)
+        ids, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
+        carry, logits = (None, model(ids)) if carry is None else model(ids, initial_carry=carry, return_carry=True)
+        losses, right = _by_token(logits, targets)
+        return jnp.mean(losses, axis=0), jnp.mean(right), carry
+
+    def figures(self, model, part: str, tokens: int, carry=None) -> dict[str, float]:
+        """Loss (nats a token), accuracy, bits per byte and perplexity of a part from its start, with carried state.
+
+        Args:
+            model: in evaluation mode.
+            part: "train", "validation" or "test".
+            tokens: about how many to read at most, of all streams together: whole windows, at least one.
+            carry: what the streams begin with; by default nothing.
+        """
+        windows = self.windows(part)
+        graphdef, params = nnx.split(model, nnx.Param)
+        carry, losses, right = self.initial_carry(model, windows.batch_size) if carry is None else carry, [], []
+        for batch in stream(windows, 0, _count(windows, tokens)):
+            loss, accuracy, carry = self._read(graphdef, params, batch, carry)
+            losses.append(loss)
+            right.append(accuracy)
+        nats = float(np.mean(jax.device_get(losses)))
+        return {
+            "loss": nats,
+            "accuracy": float(np.mean(jax.device_get(right))),
+            "bits_per_byte": self._bits_per_byte(nats, part),
+            "perplexity": float(np.exp(nats)),  # inf where math.exp would raise
+        }
+
+    def _bits_per_byte(self, nats, part):
+        return corpora.bits_per_byte(nats, len(self.tokens[part]), sum(map(len, self.contents[part])))
+
+    def by_position(self, model, part: str, tokens: int) -> np.ndarray:
+        """Bits per byte at each position of a context (C,), over contexts from the part that begin with no carry.
+
+        C is four windows of training, or the whole part where that is shorter.
+        """
+        ids = self.tokens[part]
+        length = min(CONTEXT * self.config.lm.length, len(ids) - 1)
+        windows = corpora.windows(ids, self.config.train.batch_size, length)
+        graphdef, params = nnx.split(model, nnx.Param)
+        fresh, count = self.initial_carry(model, windows.batch_size), _count(windows, tokens)
+        losses = [self._read(graphdef, params, batch, fresh)[0] for batch in stream(windows, 0, count)]
+        return self._bits_per_byte(np.mean(jax.device_get(losses), axis=0), part)
+
+    def validate(self, model, key):
+        """Figures of the validation part."""
+        return self.figures(model, "validation", self.config.lm.validation_tokens)
+
+    def report(self, model, key, folder, options):
+        """Figures of the test part, bits per byte by position with a picture, and a sample of text."""
+        figures = self.figures(model, "test", options.tokens)
+        curve, trained = self.by_position(model, "test", options.tokens), self.config.lm.length
+        title = f"{self.config.model.cell}, test: {figures['bits_per_byte']:.3f} bits per byte"
+        plots.bits_per_byte_by_position(curve, trained, title, folder / "bits_per_byte_by_position.png")
+        prompt = self.tokenizer.decode(self.tokens["test"][:64])
+        (text,) = self.generate(model, [prompt], key=key, **SAMPLE)
+        (folder / "sample.txt").write_text(text + "\n", encoding="utf-8")
+        places = sorted({2**n - 1 for n in range(20) if 2**n <= len(curve)} | {len(curve) - 1})
+        return {
+            "part": "test",
+            **figures,
+            "test_tokens": len(self.tokens["test"]),
+            "test_bytes": sum(map(len, self.contents["test"])),
+            "corpus": self.corpus.summary(),
+            "length": trained,
+            "bits_per_byte_by_position": {str(n + 1): float(curve[n]) for n in places},
+            "sample_prompt": prompt,
+        }
+
+    def generate(self, model, prompts, steps, key, *, temperature=1.0, top_k=0, top_p=1.0):
+        """Each prompt with what the model writes after it.
+
+        Raises:
+            ConfigError: for an empty prompt or an option out of range.
+        """
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        try:
+            check_options(steps, **options)
+        except ValueError as error:
+            raise ConfigError(f"--{error}") from error
+        encoded = [self.tokenizer.encode(prompt) for prompt in prompts]
+        if not all(len(ids) for ids in encoded):
+            raise ConfigError("--prompt is ''; expected some text for the model to go on from")
+        lengths = np.array([len(ids) for ids in encoded], np.int32)
+        padded = np.stack([np.pad(ids, (0, lengths.max() - len(ids))) for ids in encoded])
+        drawn = generate(model, padded, lengths, steps, key, window=self.config.lm.length, **options)
+        whole = [np.concatenate(parts) for parts in zip(encoded, np.asarray(drawn), strict=True)]
+        return [self.tokenizer.decode(ids) for ids in whole]
+
+
+def _count(windows, tokens) -> int:
+    """How many windows of a pass hold about `tokens` tokens, at least one."""
+    return min(windows.per_pass, max(1, tokens // (windows.batch_size * windows.length)))
+
+
+def _by_token(logits, targets):
+    """Cross-entropy in nats and whether the likeliest token is right, each (B, T) float32."""
+    logits = logits.astype(jnp.float32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return losses, (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
+
+
+def _sums(logits, targets):
+    losses, right = _by_token(logits, targets)
+    count = jnp.float32(targets.size)
+    return {"loss": jnp.sum(losses), "weight": count, "correct": jnp.sum(right), "count": count, "tokens": count}

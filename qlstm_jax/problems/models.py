@@ -1,0 +1,32 @@
+"""The models that several problems have in common, as a config's `model` section describes them."""
+
+from qlstm_jax.models import Classifier, Predictor, TokenModel
+from qlstm_jax.models.layers import build_layer
+
+
+def _tokens(model, rngs) -> dict:
+    """What is the same wherever tokens come in."""
+    return {
+        "layer": build_layer(model, model.embedding_size, rngs=rngs),
+        "embedding_size": model.embedding_size,
+        "dropout": model.dropout,
+        "embedding_dropout": model.embedding_dropout,
+        "variational": model.variational,
+        "rngs": rngs,
+    }
+
+
+def classifier(model, vocab_size: int, num_classes: int, rngs) -> Classifier:
+    """From `vocab_size` symbols to one of `num_classes` a sequence."""
+    return Classifier(vocab_size, num_classes, pooling=model.pooling, **_tokens(model, rngs))
+
+
+def token_model(model, vocab_size: int, output_size: int, rngs) -> TokenModel:
+    """From `vocab_size` symbols to `output_size` ones at each position."""
+    return TokenModel(vocab_size, output_size, **_tokens(model, rngs))
+
+
+def predictor(model, channels: int, output_size: int, rngs) -> Predictor:
+    """From sequences of `channels` numbers a step, without an embedding, to `output_size` numbers."""
+    layer = build_layer(model, channels, rngs=rngs)
+    return Predictor(layer, output_size, pooling=model.pooling, dropout=model.dropout, rngs=rngs)

@@ -1,0 +1,91 @@
+"""What the synthetic problems share: sequences drawn at one length to train, and at several to evaluate."""
+
+import abc
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from qlstm_jax.problems import plots
+from qlstm_jax.problems.base import Problem
+
+POSITIONS = 2**16  # of the sequences that are evaluated at once
+
+
+class SampledProblem(Problem):
+    """A task whose `sample(key, batch_size, length)` draws batches of sequences.
+
+    Args:
+        config: of the run.
+        task: one of `qlstm_jax.data`.
+        length: of training.
+        chance: accuracy of guessing.
+        title: of the picture.
+    """
+
+    least = 0.25  # of the training length: what is reported goes from here on, doubling
+    shortest = 1  # length
+
+    def __init__(self, config, task, *, length: int, chance: float, title: str):
+        self.config, self.task, self.length, self.chance, self.title = config, task, length, chance, title
+        self._rows = jax.jit(self._evaluate, static_argnames=("graphdef", "batch_size", "length"))
+
+    def sample(self, key, batch_size, step):
+        """Sequences of the training length."""
+        return self.task.sample(key, batch_size, self.length)
+
+    @abc.abstractmethod
+    def rows(self, model, batch, rngs) -> dict:
+        """The sums of `loss` for each row by itself, (B,) each."""
+
+    def loss(self, model, batch, rngs):
+        """The sums of `rows`."""
+        return jax.tree.map(jnp.sum, self.rows(model, batch, rngs))
+
+    def positions(self, length: int) -> int:
+        """Steps of a sequence of that length."""
+        return length
+
+    def _evaluate(self, graphdef, params, key, batch_size, length):
+        return self.rows(nnx.merge(graphdef, params), self.task.sample(key, batch_size, length), None)
+
+    def figures(self, model, key, length: int, sequences: int) -> dict[str, float]:
+        """Accuracy and loss over `sequences` new sequences."""
+        graphdef, params = nnx.split(model, nnx.Param)
+        batch = max(1, min(sequences, POSITIONS // self.positions(length)))
+        keys = jax.random.split(key, -(-sequences // batch))
+        parts = [self._rows(graphdef, params, k, batch_size=batch, length=length) for k in keys]
+        rows = jax.tree.map(lambda *a: np.concatenate(a)[:sequences], *jax.device_get(parts))
+        sums = {name: float(np.sum(values, dtype=np.float64)) for name, values in rows.items()}
+        return {"accuracy": sums["correct"] / sums["count"], "loss": sums["loss"] / sums["weight"]}
+
+    def accuracy(self, model, key, length: int, sequences: int) -> float:
+        """The accuracy over `sequences` new sequences."""
+        return self.figures(model, key, length, sequences)["accuracy"]
+
+    def validate(self, model, key):
+        """Accuracy and loss on 256 sequences."""
+        return self.figures(model, key, self.length, 256)
+
+    def lengths(self, longest: int) -> list[int]:
+        """Those of a report: the training length, and fractions and multiples of it up to `longest` times."""
+        doublings = range(int(math.log2(longest / self.least)) + 1)
+        return sorted({max(self.shortest, int(self.length * self.least * 2**n)) for n in doublings})
+
+    def report(self, model, key, folder, options):
+        """Accuracy and loss at `lengths`, with a picture."""
+        trained, sequences, lengths = self.length, max(options.sequences, 256), self.lengths(options.longest)
+        figures = {n: self.figures(model, jax.random.fold_in(key, n), n, sequences) for n in lengths}
+        accuracy = {n: f["accuracy"] for n, f in figures.items()}
+        title = f"{self.title}, {self.config.model.cell}: {accuracy[trained]:.3f}"
+        plots.accuracy_by_length(accuracy, (trained, trained), self.chance, title, folder / "accuracy_by_length.png")
+        return {
+            "accuracy": accuracy[trained],
+            "loss": figures[trained]["loss"],
+            "length": trained,
+            "sequences": sequences,
+            "accuracy_by_length": {str(n): a for n, a in accuracy.items()},
+            "loss_by_length": {str(n): f["loss"] for n, f in figures.items()},
+        }

@@ -1,0 +1,280 @@
+"""Forecasts of time series from the user's own csv file, beside the two naive ones."""
+
+import csv
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict, config_dict
+
+from qlstm_jax.data import series
+from qlstm_jax.data.batching import stream
+from qlstm_jax.data.rows import DataError
+from qlstm_jax.problems import plots
+from qlstm_jax.problems.base import Problem
+from qlstm_jax.problems.config import ConfigError, check_split, fraction, not_negative, one_of, positive
+from qlstm_jax.problems.models import predictor
+
+WINDOWS = 256  # that are evaluated at once
+Z90 = 1.6448536269514722  # a standard normal lies within ± this with probability 0.9
+LOG_VARIANCES = (-12.0, 12.0)  # beyond which a network's answer is not believed: e^-12 of standardised data is noise
+PANELS = 4  # series that the picture shows at most
+
+
+class SeriesProblem(Problem):
+    """Direct forecasts of all steps of a horizon at once, from what the layer makes of the context.
+
+    With y standardised by mean and deviation of the training part, the mean μ and log-variance s of each value,
+
+        loss = (log 2π + s + (y − μ)² e^(−s)) / 2       "gaussian"
+        loss = (y − μ)²                                  "point"
+
+    The workdir's folder series keeps what tells the file from another.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        table: rows of your own in place of the file that the config names.
+    """
+
+    name = "series"
+    rules: ClassVar = {
+        "header": one_of("auto", "yes", "no"),
+        "loss": one_of("gaussian", "point"),
+        "context": positive,
+        "horizon": positive,
+        "period": not_negative,
+        "validation": fraction,
+        "test": fraction,
+    }
+    on_device = False
+    select, select_mode = "loss", "min"
+
+    @classmethod
+    def defaults(cls) -> ConfigDict:
+        """The section of the config."""
+        return config_dict.create(
+            path="",  # a csv file, a row for each time
+            header="auto",  # whether its first row holds names: auto, yes or no
+            columns="",  # to read, separated by commas; "": all of numbers
+            targets="",  # to forecast, of these; "": all
+            context=96,  # rows that are seen
+            horizon=24,  # rows that are forecast
+            loss="gaussian",  # gaussian: mean and variance; point: mean alone
+            from_last=False,  # whether the mean is forecast as a change from the last value
+            period=0,  # rows of a season, for the seasonal naive forecast of the report; 0: none
+            validation=0.1,  # shares of the rows
+            test=0.2,
+        )
+
+    @classmethod
+    def check(cls, config: ConfigDict) -> None:
+        """Checks that there is a file, and the shares of the parts.
+
+        Raises:
+            ConfigError: where there is none, or nothing is left to train on.
+        """
+        if not config.series.path:
+            raise ConfigError(
+                "series.path is ''; expected --config.series.path=FILE, a csv file with a row for each time"
+            )
+        check_split("series", config.series)
+
+    def __init__(self, config, workdir, *, table: series.Table | None = None):
+        self.config, self.options = config, config.series
+        options, folder = config.series, Path(workdir) / "series"
+        self.gaussian = options.loss == "gaussian"
+        table = series.read(options.path, header=options.header) if table is None else table
+        self.table = table.take(options.columns, "series.columns")
+        self.targets = self.table.columns(options.targets, "series.targets")
+        self.names = [self.table.names[place] for place in self.targets]
+        values = self.table.values
+        self.parts = series.split(len(values), validation=options.validation, test=options.test)
+        self.mean, self.deviation = series.scale(values[: self.parts["train"].stop])
+        self.standardised = (values - self.mean) / self.deviation
+        # What a user may have to mend comes before anything is written.
+        self.windows = {part: self._windows(part) for part in series.PARTS}
+        first = self.windows["validation"].origins[0]
+        if options.period > first:
+            raise DataError(f"series.period is {options.period}; expected at most {first}, the rows before validation")
+        self._check_file(folder)
+        self._forecast = jax.jit(lambda graphdef, p, xs: self.forecast(nnx.merge(graphdef, p), xs), static_argnums=0)
+
+    def _check_file(self, folder):
+        path = folder / "file.json"
+        now = {"source": self.table.source, "rows": len(self.table.values), "sha256": self.table.sha256}
+        if path.exists():
+            began = json.loads(path.read_text())
+            if began["sha256"] != now["sha256"]:
+                described = [f"{r['source']}, {r['rows']} rows" for r in (began, now)]
+                raise DataError(
+                    f"{folder.parent} was trained on another file ({described[0]}) than is there now ({described[1]}); "
+                    "bring that file back, or give another --workdir"
+                )
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(now, indent=2) + "\n")
+
+    def _windows(self, part: str) -> series.Windows:
+        return series.Windows(
+            self.standardised,
+            self.parts[part],
+            context=self.options.context,
+            horizon=self.options.horizon,
+            targets=self.targets,
+            batch_size=self.config.train.batch_size,
+            seed=self.config.seed,
+            name=part,
+        )
+
+    def stream(self, start):
+        """Training windows from batch `start` on, without end."""
+        return stream(self.windows["train"], start)
+
+    def notes(self):
+        """Rows, columns, parts and windows."""
+        table, train = self.table, self.parts["train"]
+        lines = [f"{table.source}: {len(table.values)} rows of {', '.join(table.names)}"]
+        if table.skipped:
+            lines.append(f"not read, as they hold no numbers: {', '.join(table.skipped)}")
+        spread = np.ptp(table.values[: train.stop], axis=0)
+        constant = [name for name, moves in zip(table.names, spread, strict=True) if not moves]
+        if constant:
+            lines.append(f"constant in the training part, and so of no use: {', '.join(constant)}")
+        sizes = [f"{name} {len(rows)} ({len(self.windows[name].origins)} windows)" for name, rows in self.parts.items()]
+        return [*lines, f"rows: {', '.join(sizes)}; forecast: {', '.join(self.names)}"]
+
+    def model(self, rngs):
+        """A `Predictor` of horizon x targets x (mean, and log-variance)."""
+        size = self.options.horizon * len(self.targets) * (2 if self.gaussian else 1)
+        return predictor(self.config.model, len(self.table.names), size, rngs)
+
+    def forecast(self, model, inputs, rngs=None):
+        """Mean and log-variance (B, H, K), None for point forecasts, of what follows inputs (B, L, D); standardised."""
+        outputs = model(inputs, rngs=rngs)
+        outputs = outputs.reshape(outputs.shape[0], self.options.horizon, len(self.targets), -1)
+        mean = outputs[..., 0]
+        if self.options.from_last:
+            mean = mean + inputs[:, -1:, jnp.asarray(self.targets)]
+        return mean, jnp.clip(outputs[..., 1], *LOG_VARIANCES) if self.gaussian else None
+
+    def losses(self, mean, log_variance, targets, xp=jnp):
+        """The loss of each value, in numpy or in jax."""
+        squares = (targets - mean) ** 2
+        if log_variance is None:
+            return squares
+        return (np.log(2 * np.pi) + log_variance + squares * xp.exp(-log_variance)) / 2
+
+    def loss(self, model, batch, rngs):
+        """The mean loss of all values; there is nothing right or wrong."""
+        mean, log_variance = self.forecast(model, batch.inputs, rngs)
+        loss = jnp.sum(self.losses(mean, log_variance, batch.targets))
+        tokens = jnp.float32(batch.inputs.shape[0] * batch.inputs.shape[1])
+        return {"loss": loss, "weight": jnp.float32(batch.targets.size), "tokens": tokens}
+
+    def forecast_all(self, model, inputs):
+        """`forecast` of inputs (B, L, D) as float64 numpy arrays, by one program for any B up to WINDOWS."""
+        graphdef, params = nnx.split(model, nnx.Param)
+        filled = np.resize(np.asarray(inputs, np.float32), (WINDOWS, *inputs.shape[1:]))
+        mean, log_variance = jax.device_get(self._forecast(graphdef, params, filled))
+        return [None if a is None else a[: len(inputs)].astype(np.float64) for a in (mean, log_variance)]
+
+    def errors(self, model, part: str) -> dict[str, np.ndarray]:
+        """Means over the windows of a part, (H, K) each, of standardised values.
+
+        Returns:
+            "loss"; "absolute" and "squared" errors of the model, of the last value as "last_value_absolute" and so on,
+            with a period of "seasonal" forecasts; for "gaussian" "covered", the share within the 90 % interval.
+        """
+        windows, horizon, period = self.windows[part], self.options.horizon, self.options.period
+        values, sums = self.standardised[:, self.targets], {}
+        for start in range(0, len(windows.origins), WINDOWS):
+            origins = np.asarray(windows.origins[start : start + WINDOWS])
+            truth = values[origins[:, None] + np.arange(horizon)[None]]
+            mean, log_variance = self.forecast_all(model, windows.at(origins).inputs)
+            found = {"loss": self.losses(mean, log_variance, truth, np)}
+            if self.gaussian:
+                found["covered"] = np.abs(truth - mean) <= Z90 * np.exp(log_variance / 2)
+            forecasts = {"": mean, "last_value_": series.last_value(values, origins, horizon)}
+            if period:
+                forecasts["seasonal_"] = series.seasonal(values, origins, horizon, period)
+            for name, guess in forecasts.items():
+                found |= {f"{name}absolute": np.abs(truth - guess), f"{name}squared": (truth - guess) ** 2}
+            sums = {name: sums.get(name, 0) + np.sum(value, axis=0) for name, value in found.items()}
+        return {name: value / len(windows.origins) for name, value in sums.items()}
+
+    def validate(self, model, key):
+        """Loss, and mean absolute error of standardised values, on the validation part."""
+        errors = self.errors(model, "validation")
+        return {"loss": float(errors["loss"].mean()), "mae": float(errors["absolute"].mean())}
+
+    def report(self, model, key, folder, options):
+        """Errors on the test part in the user's units, beside those of the naive forecasts, and a picture.
+
+        `nll` is of standardised values, in nats a value; `coverage_90` is the share of values in the 90 % interval.
+        What follows the last row of the file is forecast in next.csv.
+        """
+        errors = self.errors(model, "test")
+        deviation = self.deviation[list(self.targets)]
+        columns = {n: self._figures(errors, place, deviation[place]) for place, n in enumerate(self.names)}
+        self._draw(model, folder / "forecast.png")
+        self._write_next(model, folder / "next.csv")
+        return {
+            "part": "test",
+            "windows": len(self.windows["test"].origins),
+            "context": self.options.context,
+            "horizon": self.options.horizon,
+            "loss": float(errors["loss"].mean()),
+            "standardised": self._figures(errors, slice(None), 1.0),
+            "columns": columns,
+        }
+
+    def _figures(self, errors, place, unit) -> dict:
+        """The figures of one target, or of all, of which one deviation is `unit`."""
+
+        def of(name):
+            mae, squared = errors[f"{name}absolute"][:, place].mean(), errors[f"{name}squared"][:, place].mean()
+            return {"mae": float(unit * mae), "rmse": float(unit * np.sqrt(squared))}
+
+        figures = of("") | {"last_value": of("last_value_")}
+        if self.options.period:
+            figures["seasonal"] = of("seasonal_")
+        if self.gaussian:
+            figures["nll"] = float(errors["loss"][:, place].mean())
+            figures["coverage_90"] = float(errors["covered"][:, place].mean())
+        return figures
+
+    def _in_units(self, model, inputs):
+        """Forecast and half the 90 % interval (H, K), None for point forecasts, after inputs (L, D); in user units."""
+        places = list(self.targets)
+        mean, log_variance = self.forecast_all(model, inputs[None])
+        centre = self.mean[None, places] + self.deviation[None, places] * mean[0]
+        half = self.deviation[None, places] * Z90 * np.exp(log_variance[0] / 2) if self.gaussian else None
+        return centre, half
+
+    def _draw(self, model, path):
+        """The forecast of the window in the middle of the test part."""
+        origins, options = self.windows["test"].origins, self.options
+        origin = origins[len(origins) // 2]
+        centre, half = self._in_units(model, self.standardised[origin - options.context : origin])
+        around = self.table.values[origin - options.context : origin + options.horizon, list(self.targets)]
+        panels = {
+            name: (around[:, place], centre[:, place], None if half is None else half[:, place])
+            for place, name in enumerate(self.names[:PANELS])
+        }
+        title = f"{self.config.model.cell}, row {origin} of {Path(self.table.source).name}"
+        plots.forecasts(panels, origin, title, path)
+
+    def _write_next(self, model, path):
+        """A row for each step after the file: its number, and each target's forecast with the ends of its interval."""
+        centre, half = self._in_units(model, self.standardised[-self.options.context :])
+        ends = {} if half is None else {" low": centre - half, " high": centre + half}
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["step", *(name + end for name in self.names for end in ("", *ends))])
+            table = np.stack([centre, *ends.values()], axis=2).reshape(len(centre), -1)
+            writer.writerows([step + 1, *row] for step, row in enumerate(table.tolist()))

@@ -1,0 +1,225 @@
+"""Text classification, from a file or folder of the user's own or from TFDS."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict, config_dict
+
+from qlstm_jax.data import imdb, text
+from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
+from qlstm_jax.data.tokenizer import Tokenizer
+from qlstm_jax.problems import metrics, plots
+from qlstm_jax.problems.base import Problem, classification_sums, shapes
+from qlstm_jax.problems.config import ConfigError, fraction, one_of, positive, run_exists
+from qlstm_jax.problems.models import classifier
+
+
+class TextProblem(Problem):
+    """Texts with labels. The tokenizer and the label names are made from the training part and kept in the workdir.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        parts: texts of your own, "train", "validation" and "test", in place of those that the config names.
+    """
+
+    name = "text"
+    rules: ClassVar = {
+        "on_bad_row": one_of("error", "skip"),
+        "validation": fraction,
+        "test": fraction,
+        "tokenizer": one_of("word", "bpe", "byte"),
+        "vocab_size": positive,
+        "min_frequency": positive,
+        "max_length": positive,
+        "label_smoothing": fraction,
+        "num_buckets": positive,
+    }
+    on_device = False
+
+    @classmethod
+    def defaults(cls) -> ConfigDict:
+        """The section of the config."""
+        return config_dict.create(
+            path="",  # a csv, tsv or jsonl file, or a folder of class folders
+            dataset="",  # or a TFDS name, imdb_reviews; then path may name a local copy, aclImdb or its archive
+            text_column="text",
+            label_column="label",
+            on_bad_row="error",  # or skip: count and report them
+            validation=0.1,  # shares of the rows
+            test=0.1,
+            split_seed=0,
+            tokenizer="word",  # word, bpe or byte
+            vocab_size=20000,
+            min_frequency=2,
+            lowercase=True,
+            max_length=256,  # tokens; longer texts are cut
+            label_smoothing=0.0,  # share of the target that is spread over all labels
+            num_buckets=4,  # lengths that are compiled for
+        )
+
+    @classmethod
+    def check(cls, config: ConfigDict) -> None:
+        """Checks that there are texts.
+
+        Raises:
+            ConfigError: where there are none.
+        """
+        if not (config.text.path or config.text.dataset):
+            raise ConfigError(
+                "text.path is '' and text.dataset is ''; expected --config.text.path=FILE for a file or folder of your "
+                "own, --config.text.dataset=imdb_reviews, or both for a local copy of that dataset"
+            )
+
+    def __init__(self, config, workdir, *, parts: dict[str, text.Examples] | None = None):
+        self.config = config
+        if parts is not None:
+            self.parts, self.sources = parts, [examples.report for examples in parts.values()]
+        self.folder = Path(workdir) / "text"
+        if not run_exists(workdir):
+            self._learn_vocabulary()
+        self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
+        self.label_names = tuple(json.loads((self.folder / "labels.json").read_text()))
+        self._logits = jax.jit(lambda graphdef, p, ids, n: nnx.merge(graphdef, p)(ids, seq_lengths=n), static_argnums=0)
+
+    def _learn_vocabulary(self):
+        train, options = self.parts["train"], self.config.text
+        tokenizer = Tokenizer.train(
+            train.texts,
+            kind=options.tokenizer,
+            vocab_size=options.vocab_size,
+            min_frequency=options.min_frequency,
+            lowercase=options.lowercase,
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "labels.json").write_text(json.dumps(train.label_names) + "\n")
+        tokenizer.save(self.folder / "tokenizer.json")
+
+    @cached_property
+    def parts(self) -> dict[str, text.Examples]:
+        """The training, validation and test texts, read when first wanted."""
+        options = self.config.text
+        root = Path(options.path).expanduser()
+        if options.dataset and options.dataset != "imdb_reviews":
+            raise text.DataError(f"text.dataset is {options.dataset!r}; expected imdb_reviews, or a file in text.path")
+        if options.dataset or root.name.endswith((".tar.gz", ".tgz", ".tar.xz")) or (root / "train").is_dir():
+            source = {"path": root if options.path else None}
+            train, test = imdb.load_imdb("train", **source), imdb.load_imdb("test", **source)
+            self.sources = [train.report, test.report]
+            train, validation, _ = text.split(train, validation=options.validation, test=0, seed=options.split_seed)
+        else:
+            columns = {"text_column": options.text_column, "label_column": options.label_column}
+            examples = text.load(root, on_bad_row=options.on_bad_row, **columns)
+            self.sources = [examples.report]
+            train, validation, test = text.split(
+                examples, validation=options.validation, test=options.test, seed=options.split_seed
+            )
+        return {"train": train, "validation": validation, "test": test}
+
+    @cached_property
+    def encoded(self) -> dict[str, list[np.ndarray]]:
+        """The tokens of each part's texts."""
+        return {part: self.tokenizer.encode_batch(list(e.texts)) for part, e in self.parts.items()}
+
+    @cached_property
+    def buckets(self) -> tuple[int, ...]:
+        """One set of lengths for all parts, so that each is compiled once to train and once to evaluate."""
+        lengths = [len(ids) for part in self.encoded.values() for ids in part]
+        options = self.config.text
+        return bucket_boundaries(lengths, max_length=options.max_length, num_buckets=options.num_buckets)
+
+    def batches(self, part: str, *, shuffle: bool) -> Batches:
+        """The batches of a part: "train", "validation" or "test"."""
+        return Batches(
+            self.encoded[part],
+            self.parts[part].labels,
+            batch_size=self.config.train.batch_size,
+            buckets=self.buckets,
+            seed=self.config.seed,
+            shuffle=shuffle,
+        )
+
+    def stream(self, start):
+        """Training batches from number `start` on, without end."""
+        return stream(self.batches("train", shuffle=True), start)
+
+    def largest_batch(self):
+        """The shapes of the first batch of the longest bucket."""
+        batches = self.batches("train", shuffle=False)
+        lengths = [length for length, _ in batches.plan(0)]
+        return shapes(batches.batch(lengths.index(max(lengths))))
+
+    def notes(self):
+        """Rows skipped, parts, vocabulary, texts cut and padding."""
+        train, train_groups = self.batches("train", shuffle=True), self.parts["train"].groups
+        sizes = ", ".join(f"{part} {len(e.texts)}" for part, e in self.parts.items())
+        return [
+            *(source.summary() for source in self.sources),  # a part's own report knows of no skipped rows
+            *(["split by group: no film is on both sides"] if train_groups else []),
+            f"{sizes} texts; labels {', '.join(self.label_names)}; vocabulary of {self.tokenizer.vocab_size} tokens",
+            f"buckets of {self.buckets} tokens: {100 * train.padding_fraction(0):.1f} % padding, "
+            f"{train.truncated} training texts cut",
+        ]
+
+    def model(self, rngs):
+        """A `Classifier` of the tokenizer's vocabulary."""
+        return classifier(self.config.model, self.tokenizer.vocab_size, len(self.label_names), rngs)
+
+    def loss(self, model, batch, rngs):
+        """Cross-entropy and accuracy of the label; filler rows weigh nothing."""
+        logits = model(batch.ids, seq_lengths=batch.lengths, rngs=rngs)
+        smoothing = self.config.text.label_smoothing
+        return classification_sums(logits, batch.labels, batch.weights, batch.lengths, smoothing=smoothing)
+
+    def _confusion(self, model, part: str) -> tuple[np.ndarray, float]:
+        """Counts (true label, predicted label) over a part, and its mean cross-entropy."""
+        graphdef, params = nnx.split(model, nnx.Param)
+        batches = self.batches(part, shuffle=False)
+        confusion, loss = np.zeros((len(self.label_names),) * 2, np.int64), 0.0
+        for batch in stream(batches, 0, batches.batches_per_epoch(0)):
+            logits = self._logits(graphdef, params, batch.ids, batch.lengths)
+            loss += float(classification_sums(logits, batch.labels, batch.weights, batch.lengths)["loss"])
+            real = batch.weights > 0
+            np.add.at(confusion, (batch.labels[real], np.argmax(logits, axis=-1)[real]), 1)
+        return confusion, loss / confusion.sum()
+
+    def validate(self, model, key):
+        """Accuracy and cross-entropy on the validation part; none where that part is empty."""
+        if not len(self.parts["validation"].texts):
+            return {}
+        confusion, loss = self._confusion(model, "validation")
+        return {"accuracy": float(np.trace(confusion) / confusion.sum()), "loss": loss}
+
+    def report(self, model, key, folder, options):
+        """Accuracy, macro-F1 and figures by class on the test part, and a picture of the confusion matrix."""
+        part = "test" if len(self.parts["test"].texts) else "validation"
+        confusion, loss = self._confusion(model, part)
+        figures = metrics.classification(confusion, self.label_names)
+        title = f"{part}, {self.config.model.cell}: accuracy {figures['accuracy']:.3f}"
+        plots.confusion_matrix(confusion, self.label_names, title, folder / "confusion_matrix.png")
+        return {"part": part, "loss": loss, **figures}
+
+    def predict(self, model, lines):
+        """The label and the probability of every label, for each line."""
+        if not lines:
+            return []
+        graphdef, params = nnx.split(model, nnx.Param)
+        encoded = self.tokenizer.encode_batch(lines, max_length=self.config.text.max_length)
+        longest = max([1, *map(len, encoded)])
+        ids = np.stack([np.pad(e, (0, longest - len(e))) for e in encoded])
+        lengths = np.array([len(e) for e in encoded], np.int32)
+        probabilities = np.asarray(jax.nn.softmax(self._logits(graphdef, params, jnp.asarray(ids), lengths)))
+        return [
+            {
+                "text": line,
+                "label": self.label_names[int(np.argmax(p))],
+                "probabilities": {name: round(float(q), 6) for name, q in zip(self.label_names, p, strict=True)},
+            }
+            for line, p in zip(lines, probabilities, strict=True)
+        ]

@@ -1,0 +1,213 @@
+"""Compares models on one task: a row for each model, a column for each setting of the task, several seeds.
+
+    python -m qlstm_jax.studies.study --config configs/reviews_lstm.py --rows lstm ql_lstm "ql_lstm,skip=false" \
+        --seeds 5 --set text.path=reviews.tsv --metric accuracy macro_f1 --out results/reviews
+
+A row is a cell with settings of its own, "CELL,key=value,...", put upon the config of --config; a column is settings of
+all rows, "recall.length=1024"; --set is for the whole table. With --equal parameters (or recurrent_parameters: those of
+the sequence layer) every row after the first gets the hidden size that brings it nearest to the first one's number at
+the first column; what it got is written beside it. Several ways of --equal list the rows once for each. Each run is one
+of train.py and eval.py in a folder under --workdir: the same command again goes on where it stopped, and skips what is
+done. OUT/results.jsonl has a line a run, with all figures of its report; OUT/table.md the means with 95 % confidence
+intervals over the seeds; OUT/*.png the pictures.
+
+    python -m qlstm_jax.studies.study reviews --set text.path=reviews.tsv
+
+A name is that of a study in named.py, which gives the other arguments; what is given here as well wins, and --set
+adds to its settings.
+"""
+
+import argparse
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+import jax
+from absl import logging
+
+from qlstm_jax import problems
+from qlstm_jax.data.rows import DataError
+from qlstm_jax.studies import footprint, named, study_report, variants
+from qlstm_jax.studies.provenance import provenance
+from qlstm_jax.studies.results import Results
+from qlstm_jax.training import config as configs
+from qlstm_jax.training import config_files
+from qlstm_jax.training.evaluate import evaluate, run_name
+from qlstm_jax.training.loop import Diverged, Interrupted, train
+from qlstm_jax.training.metrics import clock
+
+EQUAL = ("hidden_size", "parameters", "recurrent_parameters")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m qlstm_jax.studies.study",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("name", nargs="?", metavar="NAME", help=f"a study of named.py: {', '.join(named.STUDIES)}")
+    p.add_argument("--config", metavar="FILE[:ARGUMENT]", help="config file, as for train.py; needed unless reporting")
+    p.add_argument("--rows", nargs="+", default=[], metavar="CELL[,key=value...]")
+    p.add_argument("--columns", nargs="+", default=[""], metavar="key=value[,key=value...]")
+    p.add_argument("--seeds", type=int, default=3, help="seeds 0 .. SEEDS - 1")
+    p.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of all runs")
+    p.add_argument("--equal", nargs="+", choices=EQUAL, default=["hidden_size"], help="what rows share with the first")
+    p.add_argument("--metric", nargs="+", default=["accuracy"], help="figures of eval.py's report, a table each")
+    p.add_argument("--out", type=Path, help="folder of the results; of a study by name, results/NAME")
+    p.add_argument("--workdir", type=Path, default=Path("runs/study"), help="folder of the runs")
+    p.add_argument("--report_only", action="store_true", help="only write the tables and pictures anew")
+    return p
+
+
+def arguments(argv=None) -> argparse.Namespace:
+    """The arguments of the command line, over those of the study that it names.
+
+    Raises:
+        ConfigError: if there is no such study, or what neither gives is missing.
+    """
+    # Python 3.11 does not find an optional word behind options but by the intermixed form.
+    p = parser()
+    args = p.parse_intermixed_args(argv)
+    if args.name:
+        given = named.defaults(args.name)
+        settings = given.pop("set", []) + args.set  # of two values for a key the later counts
+        p.set_defaults(**given)
+        args = p.parse_intermixed_args(argv)
+        args.set = settings
+    if not args.out:
+        raise configs.ConfigError("--out is missing; expected a folder for the results, or the name of a study")
+    if not (args.config or args.report_only):
+        raise configs.ConfigError("--config is missing; expected a config file as for train.py, or the name of a study")
+    return args
+
+
+def grid(args) -> list[dict]:
+    """The runs: {"row", "column", "config", "identity"} for each row and column, the first row first.
+
+    Raises:
+        ConfigError: for names or values that do not exist, all before anything runs.
+    """
+    if args.seeds < 1 or not args.rows:
+        raise configs.ConfigError(f"--seeds={args.seeds} --rows {args.rows}; expected 1 or more of each")
+    base, common = config_files.load(args.config), variants.parse_settings(args.set)
+    columns = {text: variants.parse_settings(text.split(",") if text else []) for text in args.columns}
+    if set(args.equal) != {"hidden_size"} and any("model.hidden_size" in column for column in columns.values()):
+        raise configs.ConfigError(f"--equal {' '.join(args.equal)} sets model.hidden_size; expected columns without it")
+    lines = models(base, list(map(variants.parse, args.rows)), common | columns[args.columns[0]], args.equal)
+    cells = []
+    for text, column in columns.items():
+        for name, variant, hidden_size in lines:
+            config = variants.apply(base, variant, common | column)
+            config.model.hidden_size = hidden_size or config.model.hidden_size
+            cells.append({"row": name, "column": text, "config": config, "identity": variants.identity(config)})
+    return cells
+
+
+def models(base, rows: list[variants.Variant], settings: dict, ways: list[str]) -> list[tuple]:
+    """(name, variant, hidden size or None for the config's own) for each row and way of `--equal`, each model once.
+
+    Args:
+        base: the study's config.
+        rows: the models.
+        settings: of the column at which sizes are matched.
+        ways: of `EQUAL`.
+    """
+    first = variants.apply(base, rows[0], settings)
+    wanted = footprint.parameters(first) if set(ways) != {"hidden_size"} else {}
+    lines, seen = [(rows[0].name, rows[0], None)], {(rows[0].name, first.model.hidden_size)}
+    for way in ways:
+        for variant in rows[1:]:
+            config = variants.apply(base, variant, settings)
+            size, name, given = config.model.hidden_size, variant.name, None
+            if way != "hidden_size":
+                size = given = footprint.matched_hidden_size(config, way, wanted[way])
+                name += f", hidden {size}"
+            if (variant.name, size) not in seen:
+                lines.append((name, variant, given))
+            seen.add((variant.name, size))
+    return lines
+
+
+def run(cell: dict, seed: int, workdir: Path) -> dict:
+    """Trains and evaluates one run, or finishes it; its record."""
+    config = cell["config"].copy_and_resolve_references()
+    config.seed = seed
+    folder = workdir / f"{run_name(config)}_{variants.fingerprint(cell['identity'])}_seed_{seed}"
+    resumed, start, lost = configs.run_exists(folder), time.perf_counter(), ""
+    validation, figures = {}, {}
+    try:
+        validation = train(config, folder)
+        seconds = time.perf_counter() - start
+        figures = evaluate(folder)
+    except Diverged as error:
+        lost = f"diverged: {error}"
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        lost = f"out of memory: {error}"
+    if lost:
+        seconds = time.perf_counter() - start
+        print(f"  {lost}", file=sys.stderr)
+    if "step_bytes" not in cell:  # the same for all seeds
+        cell["step_bytes"] = footprint.step_bytes(problems.make(config, folder), config)
+    return {
+        **{key: cell[key] for key in ("row", "column", "identity")},
+        "seed": seed,
+        "task": run_name(config),
+        "steps": config.train.steps,
+        "batch_size": config.train.batch_size,
+        "lost": lost.partition(":")[0],  # "diverged", "out of memory", or "" for a run that came to its end
+        "train_seconds": None if resumed else round(seconds, 1),  # else it would be those of the last call alone
+        "tokens_per_second": footprint.tokens_per_second(folder),
+        "step_bytes": cell["step_bytes"],
+        **provenance(),
+        "last": validation,
+        "report": figures,
+    }
+
+
+def run_all(cells: list[dict], args, results: Results):
+    """The runs that have no result yet, seed by seed."""
+    todo = [(seed, cell) for seed in range(args.seeds) for cell in cells if not results.has(cell["identity"], seed)]
+    started = time.perf_counter()
+    for done, (seed, cell) in enumerate(todo):
+        left = clock((time.perf_counter() - started) / done * (len(todo) - done)) if done else "?"
+        print(f"[{done + 1}/{len(todo)}] {cell['row']}  {cell['column']}  seed {seed}, left {left}", flush=True)
+        results.add(run(cell, seed, args.workdir))
+
+
+@contextlib.contextmanager
+def compiled_once(folder: Path):
+    """Keeps compiled programs in a folder: the seeds of a row, and what is done anew later, share theirs."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def main(argv=None) -> int:
+    """Runs the study; returns the exit status: 0, 1 for settings or data that cannot be, 130 when interrupted."""
+    logging.set_verbosity(logging.WARNING)  # orbax writes a page for each checkpoint
+    try:
+        args = arguments(argv)
+        results = Results(args.out / "results.jsonl")
+        if not args.report_only:
+            with compiled_once(args.workdir / "compiled"):
+                run_all(grid(args), args, results)
+        print(f"tables and pictures: {study_report.write(results.records(), args.metric, args.out)}")
+    except (configs.ConfigError, DataError) as error:
+        # A config's errors name the flags of train.py.
+        print(f"error: {str(error).replace('--config.', '--set ')}", file=sys.stderr)
+        return 1
+    except Interrupted as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""A column of a results table in one word: a cell, and what is changed about its config."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from qlstm_jax.models.layers import LAYER_CLASSES
+from qlstm_jax.problems.config import nearest
+from qlstm_jax.training import config as configs
+from qlstm_jax.training import config_checks
+from qlstm_jax.training.evaluate import run_name
+
+SECTIONS = ("model", "train", "formal")  # where a key without a dot is looked for, after the cell's own options
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A cell with settings that differ from the default config.
+
+    Attributes:
+        name: as given, "pr_lstm,refinements=2".
+        cell: "pr_lstm".
+        settings: dotted keys of the config to their values, {"model.pr_lstm.refinements": 2}.
+    """
+
+    name: str
+    cell: str
+    settings: dict
+
+
+def parse(text: str) -> Variant:
+    """The variant that "CELL,key=value,key=value" names.
+
+    A key is one of the cell's own options, of the config's sections model, train and formal, or dotted and whole.
+
+    Raises:
+        ConfigError: for a cell or key that does not exist, or a value of another type.
+    """
+    cell, *pairs = text.split(",")
+    if cell not in LAYER_CLASSES:
+        raise configs.ConfigError(f"cell {cell!r} in {text!r}; {nearest(cell, LAYER_CLASSES)}")
+    return Variant(text, cell, parse_settings(pairs, cell))
+
+
+def parse_settings(pairs: list[str], cell: str | None = None) -> dict:
+    """["refinements=2", "train.batch_size=32"] as dotted keys and typed values; errors as for `parse`."""
+    plain, settings = configs.default(), {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise configs.ConfigError(f"{pair!r} has no '='; expected key=value")
+        key = _whole(plain, key, cell)
+        settings[key] = _typed(configs.get(plain, key), key, value)
+    return settings
+
+
+def build(task: str, variant: Variant, common: dict) -> ConfigDict:
+    """The checked config of a run: the default, changed by `common` (dotted keys), then by the variant.
+
+    Raises:
+        ConfigError: for settings that no run can have.
+    """
+    config = configs.default()
+    config.formal.task = task
+    return apply(config, variant, common)
+
+
+def apply(base: ConfigDict, variant: Variant, common: dict) -> ConfigDict:
+    """`build` on another config than the default, which stays as it is."""
+    config = base.copy_and_resolve_references()
+    config.model.cell = variant.cell
+    config.update_from_flattened_dict(common | variant.settings)
+    config_checks.check(config)
+    return config
+
+
+def identity(config) -> dict:
+    """The keys in which a run differs from the default, but for its seed and how often it reports.
+
+    Files are told by their names alone: the folder that they lie in is that of one machine.
+    """
+    aside = ["seed", "problem", "formal.task", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints"]
+    if config.train.select == "last":  # else it is among these that the best is looked for
+        aside.append("train.eval_every")
+    plain = configs.default()
+    changed = {k: configs.get(config, k) for k in sorted(flat_keys(config)) if k not in aside}
+    changed |= {k: Path(v).name for k, v in changed.items() if k.endswith(".path")}
+    return {k: v for k, v in changed.items() if v != configs.get(plain, k)} | {"task": run_name(config)}
+
+
+def fingerprint(settings: dict) -> str:
+    """Eight letters that differ where the settings do, for the name of a folder."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def flat_keys(config, prefix: str = "") -> list[str]:
+    """The dotted keys of a config."""
+    keys = []
+    for name, value in config.items():
+        keys += flat_keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
+    return keys
+
+
+def _whole(plain, key: str, cell) -> str:
+    """The dotted key that a user's key means."""
+    keys = flat_keys(plain)
+    places = [""] if "." in key else [f"model.{cell}.", *(f"{section}." for section in SECTIONS)]
+    for place in places:
+        if place + key in keys:
+            return place + key
+    short = [k.removeprefix(p) for p in places for k in keys if k.startswith(p) and "." not in k.removeprefix(p)]
+    raise configs.ConfigError(f"there is no key {key!r}; {nearest(key, keys if '.' in key else short)}")
+
+
+def _typed(old, key: str, value: str):
+    """`value` as the type of the default `old`."""
+    if isinstance(old, bool):
+        if value.lower() not in ("true", "false"):
+            raise configs.ConfigError(f"{key} is {value!r}; expected true or false")
+        return value.lower() == "true"
+    try:
+        return type(old)(value)
+    except ValueError:
+        raise configs.ConfigError(f"{key} is {value!r}; expected a value like {old!r}") from None

@@ -1,0 +1,139 @@
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from qlstm_jax import problems
+from qlstm_jax.data.rows import DataError
+from qlstm_jax.training.evaluate import evaluate, restore
+from qlstm_jax.training.loop import train
+from tests.training.conftest import tiny, write_reviews
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(workdir, report, what train returned); the data file is deleted once it is evaluated."""
+    folder = tmp_path_factory.mktemp("text")
+    path = write_reviews(folder / "reviews.tsv", rows=120)
+    changes = {"train__steps": 40, "train__eval_every": 20, "train__learning_rate": 2e-2, "model__pooling": "mean_max"}
+    result = train(tiny("text", text__path=str(path), train__select="best", **changes), folder / "run")
+    report = evaluate(folder / "run")
+    path.unlink()
+    return folder / "run", report, result
+
+
+def test_learns_from_a_small_file(run):
+    _, report, result = run
+    assert result["accuracy"] >= 0.9
+    assert report["accuracy"] >= 0.9
+
+
+def test_report(run):
+    workdir, report, _ = run
+    assert report == json.loads((workdir / "eval" / "report.json").read_text())
+    assert (report["part"], report["task"], report["cell"]) == ("test", "text", "rnn")
+    # 20 % of 120 rows, although batches hold 16 and the last is filled up with empty rows.
+    assert report["examples"] == 24
+    confusion = np.array(report["confusion_matrix"])
+    assert confusion.sum(axis=1).tolist() == [12, 12]
+    assert {name: c["support"] for name, c in report["classes"].items()} == {"bad": 12, "good": 12}
+    assert report["accuracy"] == pytest.approx(np.trace(confusion) / 24)
+    f1 = [2 * confusion[i, i] / (confusion[i].sum() + confusion[:, i].sum()) for i in (0, 1)]
+    assert report["macro_f1"] == pytest.approx(np.mean(f1))
+    picture = (workdir / "eval" / "confusion_matrix.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 4000
+
+
+def test_predicts_without_the_data(run):
+    workdir, _, _ = run
+    assert json.loads((workdir / "text" / "labels.json").read_text()) == ["bad", "good"]
+    assert (workdir / "text" / "tokenizer.json").exists()
+    _, problem, model, _ = restore(workdir)
+    lines = ["The film was lovely", "awful , dull", "", "xylophone", "lovely " * 100]
+    records = problem.predict(model, lines)
+    assert [r["text"] for r in records] == lines
+    assert [r["label"] for r in records[:2]] == ["good", "bad"]
+    for record in records:
+        chances = record["probabilities"]
+        assert list(chances) == ["bad", "good"]
+        assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
+        assert record["label"] == max(chances, key=chances.get)
+    # A line alone is not changed by the longer ones beside it, and no line is none.
+    alone = problem.predict(model, lines[:1])[0]["probabilities"]
+    assert alone == pytest.approx(records[0]["probabilities"], abs=1e-5)
+    assert problem.predict(model, []) == []
+
+
+def test_evaluation_without_the_data_says_what_is_missing(run):
+    with pytest.raises(DataError, match=r"reviews\.tsv does not exist"):
+        evaluate(run[0])
+
+
+def test_a_run_can_be_moved(run, tmp_path):
+    workdir, _, _ = run
+    shutil.copytree(workdir, tmp_path / "elsewhere")
+    _, problem, model, _ = restore(tmp_path / "elsewhere")
+    assert problem.predict(model, ["lovely"])[0]["label"] == "good"
+
+
+def test_what_a_start_that_was_cut_off_left_behind_is_not_read(run, tmp_path):
+    shutil.copytree(run[0] / "text", tmp_path / "run" / "text")
+    path = write_reviews(tmp_path / "reviews.tsv")
+    problem = problems.make(tiny("text", text__path=str(path), text__tokenizer="byte"), tmp_path / "run")
+    assert problem.tokenizer.kind == "byte"
+
+
+def test_vocabulary_is_of_the_training_part(tmp_path):
+    path = write_reviews(tmp_path / "reviews.tsv")
+    problem = problems.make(tiny("text", text__path=str(path)), tmp_path / "run")
+    words = {part: {w for t in e.texts for w in t.split()} for part, e in problem.parts.items()}
+    unseen = words["test"] - words["train"]
+    assert len(unseen) == 12  # each row has a word of its own
+    assert not unseen & set(problem.tokenizer.vocab)
+    assert words["train"] <= set(problem.tokenizer.vocab)
+    assert not set(problem.parts["train"].texts) & set(problem.parts["test"].texts)
+
+
+def test_filler_rows_are_never_counted(tmp_path, monkeypatch):
+    """12 rows of validation in batches of 16: a model that always says class 0, the filler's label."""
+    path = write_reviews(tmp_path / "reviews.tsv")
+    problem = problems.make(tiny("text", text__path=str(path)), tmp_path / "run")
+    logits = np.tile(np.float32([2.0, 0.0]), (16, 1))
+    monkeypatch.setattr(problem, "_logits", lambda *_: logits)
+    model = problem.model(problems.text.nnx.Rngs(params=jax.random.key(0)))
+    values = problem.validate(model, None)
+    assert values["accuracy"] == 0.5
+    nats = np.log1p(np.exp(-2.0))  # of a label that was given the higher logit; two more for the other
+    assert values["loss"] == pytest.approx(0.5 * nats + 0.5 * (nats + 2), abs=1e-5)
+    report = problem.report(model, None, tmp_path, None)
+    assert report["confusion_matrix"] == [[6, 0], [6, 0]]
+    assert report["macro_f1"] == pytest.approx((2 * 6 / 18) / 2)
+
+
+def test_dirty_rows(tmp_path):
+    path = write_reviews(tmp_path / "reviews.tsv")
+    lines = path.read_text().splitlines()
+    lines[4:4] = ["a text without a label", "\tgood"]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"reviews\.tsv:5: .*columns"):
+        problems.make(tiny("text", text__path=str(path)), tmp_path / "run")
+    assert not (tmp_path / "run" / "text").exists()
+    problem = problems.make(tiny("text", text__path=str(path), text__on_bad_row="skip"), tmp_path / "run")
+    notes = "\n".join(problem.notes())
+    assert "train 36, validation 12, test 12 texts; labels bad, good" in notes
+    assert "62 rows, 60 kept, 2 skipped" in notes
+    assert "first at" in notes and "reviews.tsv:5" in notes
+
+
+def test_no_validation_part(tmp_path):
+    path = write_reviews(tmp_path / "reviews.tsv")
+    config = tiny("text", text__path=str(path), text__validation=0.0, text__test=0.0, train__steps=1)
+    result = train(config, tmp_path / "run")
+    assert set(result) == {"train_loss", "train_accuracy"}
+
+
+def test_unknown_dataset(tmp_path):
+    with pytest.raises(DataError, match=r"text.dataset is 'imbd'; expected imdb_reviews"):
+        problems.make(tiny("text", text__dataset="imbd"), tmp_path)

@@ -1,0 +1,310 @@
+"""A study of two cells on recall: all its runs, its table, and that a second call does nothing."""
+
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from qlstm_jax import problems
+from qlstm_jax.problems import plots
+from qlstm_jax.studies import footprint, named, study, study_report, variants
+from qlstm_jax.training import config as configs
+from qlstm_jax.training import config_checks, config_files
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = """
+from qlstm_jax.training import config as configs
+
+def get_config(length="6"):
+    config = configs.default()
+    config.problem = "recall"
+    config.recall.length = int(length)
+    config.train.steps = 2
+    config.train.batch_size = 2
+    config.train.num_devices = 1
+    config.model.hidden_size = config.model.embedding_size = 4
+    config.eval.sequences = 2
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a config file."""
+    path = tmp_path_factory.mktemp("study")
+    (path / "recall.py").write_text(CONFIG)
+    return path
+
+
+def command(folder, *more):
+    return ["--config", f"{folder}/recall.py:8", "--out", f"{folder}/out", "--workdir", f"{folder}/runs", *more]
+
+
+GRID = ("--rows", "rnn", "lstm", "--columns", "recall.length=4", "--seeds", "1", "--equal", "parameters")
+
+
+def test_a_study_runs_reports_and_is_not_run_twice(folder, capsys):
+    assert study.main(command(folder, *GRID)) == 0
+    assert "[2/2]" in capsys.readouterr().out
+    lines = (folder / "out/results.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert len({r["row"] for r in records}) == 2 == len(records)
+    assert {r["report"]["length"] for r in records} == {4}
+    assert all(0 <= r["report"]["accuracy"] <= 1 and not r["lost"] for r in records)
+    assert all(r["tokens_per_second"] > 0 for r in records)
+    # At least the parameters, Adam's two moments of them, and the gradient.
+    assert all(r["step_bytes"] > 4 * 4 * r["report"]["parameters"] for r in records)
+    table = (folder / "out/table.md").read_text()
+    assert "| model | recall.length=4 |" in table and "2 steps of 2; seeds 0" in table
+    assert (folder / "out/accuracy.png").stat().st_size > 1000
+
+    assert study.main(command(folder, *GRID)) == 0
+    assert "[1/" not in capsys.readouterr().out
+    assert (folder / "out/results.jsonl").read_text().splitlines() == lines
+
+    assert study.main(["--report_only", "--out", f"{folder}/out", "--metric", "perplexity"]) == 1
+    assert "expected one of accuracy, accuracy_by_length, length" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_time_of_a_run_that_was_cut_off_is_not_known(begun, folder, tmp_path, monkeypatch):
+    report = {"accuracy": 1.0, "parameters": 1, "recurrent_parameters": 1}
+    monkeypatch.setattr(study, "train", lambda config, workdir: {})
+    monkeypatch.setattr(study, "evaluate", lambda workdir: report)
+    monkeypatch.setattr(footprint, "step_bytes", lambda problem, config: 7)
+    monkeypatch.setattr(footprint, "tokens_per_second", lambda workdir: 7.0)
+    monkeypatch.setattr(configs, "begun", lambda workdir: begun)
+    arguments = ["--workdir", f"{tmp_path}", "--out", f"{tmp_path}", "--seeds", "1", "--rows", "rnn"]
+    assert study.main([*command(folder), *arguments]) == 0
+    (record,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert (record["train_seconds"] is None) == begun
+
+
+def test_a_run_that_needs_too_much_memory_does_not_end_the_study(folder, tmp_path, monkeypatch, capsys):
+    def train(config, workdir):
+        if config.model.cell == "rnn":
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(study, "train", train)
+    monkeypatch.setattr(footprint, "step_bytes", lambda problem, config: 7)
+    arguments = [*command(folder), "--workdir", f"{tmp_path}", "--out", f"{tmp_path}", "--seeds", "1", "--rows"]
+    assert study.main([*arguments, "rnn"]) == 1  # nothing to report
+    (record,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert (record["lost"], record["report"], record["step_bytes"]) == ("out of memory", {}, 7)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        study.main([*arguments, "lstm"])
+
+
+def finished(row, column, seed, report, **costs):
+    """A line of results.jsonl, of a run that diverged where the report is empty."""
+    about = {"row": row, "column": column, "seed": seed, "lost": "" if report else "diverged", "report": report}
+    about |= {"task": "recall", "steps": 2, "batch_size": 2, "device": "cpu", "train_seconds": 1.0}
+    return about | costs
+
+
+def test_the_table_of_a_study(tmp_path):
+    def record(row, column, seed, accuracy, **costs):
+        report = {"accuracy": accuracy, "parameters": 9000, "recurrent_parameters": seed + 7}
+        return finished(row, column, seed, {} if accuracy is None else report, **costs)
+
+    records = [record("a", "t=1", 0, 0.5), record("a", "t=1", 1, 0.7), record("a", "t=2", 0, 1.0)]
+    records += [record("b", "t=1", 0, 0.25), record("b", "t=2", 0, None)]
+    costs = [{"tokens_per_second": 1000.0 * n, "step_bytes": 10**6 * n} for n in (1, 2, 6)]
+    records += [record("c", "t=1", seed, 0.5, **cost) for seed, cost in enumerate(costs)]
+    costs = {"train_seconds": None, "tokens_per_second": None, "step_bytes": 12345678}
+    records += [record("c", "t=1", 3, 0.5), record("d", "t=1", 0, 0.5, **costs)]
+    lines = study_report.write(records, ["accuracy"], tmp_path).read_text().splitlines()
+    # Half the interval of 0.5 and 0.7: t(0.975, 1) = 12.706 times 0.1414 / sqrt(2).
+    assert "| a | 60.0 ± 127.1, 2 of 4 seeds | 100.0, 1 of 4 seeds | 9,000 | 7 to 8 | 1 s |  |  |" in lines
+    assert "| b (1 diverged) | 25.0, 1 of 4 seeds |  | 9,000 | 7 | 1 s |  |  |" in lines
+    assert "| c | 50.0 ± 0.0 |  | 9,000 | 7 to 10 | 1 s | 2,000 | 1.0 to 6.0 MB |" in lines
+    assert "| d | 50.0, 1 of 4 seeds |  | 9,000 | 7 |  |  | 12.3 MB |" in lines
+
+
+def test_a_figure_at_several_lengths_has_a_column_for_each(tmp_path):
+    def record(row, column, by_length):
+        report = {"accuracy": 1.0, "accuracy_by_length": by_length, "parameters": 9, "recurrent_parameters": 7}
+        return finished(row, column, 0, report)
+
+    records = [record("a", "", {"4": 0.5, "8": 0.25}), record("b", "", {"4": 1.0, "8": 0.75})]
+    lines = study_report.write(records, ["accuracy_by_length"], tmp_path).read_text().splitlines()
+    assert (
+        "| model | length=4 | length=8 | parameters | of the layer | training | tokens/s | memory of a step |" in lines
+    )
+    assert "| a | 50.0 | 25.0 | 9 | 7 | 1 s |  |  |" in lines and "| b | 100.0 | 75.0 | 9 | 7 | 1 s |  |  |" in lines
+    assert (tmp_path / "accuracy_by_length.png").stat().st_size > 1000
+    groups = study_report.collect([record("a", "t=1", {"4": 0.5})], "accuracy_by_length")
+    assert groups == {("a", "t=1,length=4"): [0.5]}
+
+
+def test_equal_parameters_is_the_nearest_size(folder):
+    base = config_files.load(f"{folder}/recall.py")
+    for row in ("rnn", "lstm,bidirectional=true", "transformer,hidden_size=16,num_heads=8"):
+        config, wanted = variants.apply(base, variants.parse(row), {}), 1234
+        unit = 2 * config.model.transformer.num_heads if config.model.cell == "transformer" else 1
+        size = footprint.matched_hidden_size(config, "recurrent_parameters", wanted)
+        assert size % unit == 0
+        distance = {}
+        for candidate in (size - unit, size, size + unit):
+            config.model.hidden_size = max(candidate, unit)
+            distance[candidate] = abs(footprint.parameters(config)["recurrent_parameters"] - wanted)
+        assert distance[size] == min(distance.values())
+
+
+def test_a_layer_of_two_directions_counts_both(folder):
+    base = config_files.load(f"{folder}/recall.py")
+    one, both = (
+        variants.apply(base, variants.parse(row), {"model.hidden_size": 8})
+        for row in ("lstm", "lstm,bidirectional=true")
+    )
+    number = footprint.parameters(one)["recurrent_parameters"]
+    assert footprint.parameters(both)["recurrent_parameters"] == 2 * number
+    assert footprint.matched_hidden_size(both, "recurrent_parameters", 2 * number) == 8
+
+
+def grid(folder, *more):
+    return study.grid(study.arguments(command(folder, *more)))
+
+
+def test_ways_of_being_equal_list_each_model_once(folder):
+    rows = ("--rows", "lstm", "gru", "lstm,bidirectional=true")
+    one, other = ([c["row"] for c in grid(folder, *rows, "--equal", way)] for way in study.EQUAL[::2])
+    assert one == ["lstm", "gru", "lstm,bidirectional=true"] == [c["row"] for c in grid(folder, *rows)]
+    assert other[0] == "lstm" and other[1].startswith("gru, hidden ")
+    both = grid(folder, *rows, "--equal", "hidden_size", "recurrent_parameters")
+    assert [c["row"] for c in both] == one + other[1:]
+    assert len({variants.fingerprint(c["identity"]) for c in both}) == 5
+    # An LSTM has the first row's size by every measure.
+    (single,) = grid(folder, "--rows", "lstm", "lstm", "--equal", *study.EQUAL)
+    assert single["row"] == "lstm"
+
+
+def test_sizes_are_those_of_the_first_column(folder):
+    # Another number of classes is another vocabulary, in which other sizes would be the nearest.
+    columns = ("recall.num_classes=2", "recall.num_classes=400")
+    rows = ("--rows", "lstm", "gru", "--equal", "parameters", "--columns")
+    cells = grid(folder, *rows, *columns)
+    assert [c["row"] for c in cells] == ["lstm", "gru, hidden 5"] * 2
+    assert [c["config"].model.hidden_size for c in cells] == [4, 5] * 2
+    assert grid(folder, *rows, *columns[::-1])[1]["row"] == "gru, hidden 4"
+
+
+def test_a_name_gives_the_arguments_and_the_command_line_wins():
+    args = study.arguments(["imdb"])
+    assert (args.config, str(args.out), args.seeds) == ("configs/imdb.py:lstm", "results/imdb", 3)
+    assert args.columns == [""] and len(args.rows) == 7
+    assert args.equal == ["hidden_size", "recurrent_parameters"] and args.metric == ["accuracy", "macro_f1"]
+    assert study.arguments(["--seeds", "2", "--report_only", "imdb"]).seeds == 2
+    args = study.arguments(["imdb", "--rows", "gru", "--equal", "parameters", "--out", "elsewhere"])
+    assert (args.rows, args.equal, str(args.out)) == (["gru"], ["parameters"], "elsewhere")
+    args = study.arguments(["mqar", "--set", "train.steps=7"])
+    assert args.set == ["train.steps=1000", "train.batch_size=32", "train.steps=7"]
+    args.config = str(ROOT / args.config.partition(":")[0])
+    assert {cell["config"].train.steps for cell in study.grid(args)} == {7}
+
+
+@pytest.mark.parametrize("name", named.STUDIES)
+def test_named_studies_can_be_run(name):
+    args = study.arguments([name, "--set", "text.path=mine.tsv", "--equal", "hidden_size"])
+    args.config = str(ROOT / args.config)
+    assert len(study.grid(args)) == len(args.rows) * len(args.columns)
+    assert set(study.EQUAL) >= set(named.STUDIES[name].get("equal", ["hidden_size"]))
+
+
+def test_a_study_of_texts_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert study.main(["reviews"]) == 1
+    assert "text.path is ''" in (message := capsys.readouterr().err) and "--set text.path=FILE" in message
+
+
+def tiny(task, **settings):
+    """A checked config of a small model."""
+    config = configs.default()
+    config.problem = task
+    sizes = {"train.batch_size": 4, "model.cell": "lstm", "model.hidden_size": 4, "model.embedding_size": 4}
+    config.update_from_flattened_dict(sizes | settings)
+    config_checks.check(config)
+    return config
+
+
+def test_the_largest_batch_of_texts_counts(tmp_path):
+    path = tmp_path / "texts.tsv"
+    rows = [f"{'good ' * (1 + n)}\t{n % 2}" for n in range(24)]
+    path.write_text("\n".join(["text\tlabel", *rows, ""]))
+    config = tiny("text", **{"text.path": str(path), "text.num_buckets": 3, "text.max_length": 11})
+    problem = problems.make(config, tmp_path)
+    assert len(problem.buckets) == 3
+    shapes = footprint.largest_batch(problem)
+    assert [a.shape for a in shapes] == [(4, 11), (4,), (4,), (4,)]
+    # Sixty rows more hold their embeddings at least.
+    sizes = [footprint.step_bytes(problem, config)]
+    config.train.batch_size = 64
+    sizes.append(footprint.step_bytes(problem, config))
+    assert sizes[1] - sizes[0] > 60 * 11 * 4 * 4
+
+
+def test_a_carry_counts(tmp_path):
+    (tmp_path / "lines.txt").write_text("a line of some words\n" * 200)
+    config = tiny("lm", **{"lm.path": str(tmp_path), "lm.length": 8, "train.average_decay": 0.5})
+    problem = problems.make(config, tmp_path / "run")
+    assert footprint.largest_batch(problem).tokens.shape == (4, 9)
+    # The parameters, their gradient, average and two moments; h and c of four rows.
+    assert footprint.step_bytes(problem, config) > 4 * (5 * footprint.parameters(config)["parameters"] + 2 * 4 * 4)
+
+
+def test_dropout_takes_its_keys_from_the_step(tmp_path):
+    model = {"model.cell": "transformer", "model.hidden_size": 8, "model.dropout": 0.5}
+    config = tiny("recall", **{"recall.length": 3}, **model)
+    assert footprint.step_bytes(problems.make(config, tmp_path), config) > 4 * 3 * 8
+
+
+def test_the_speed_of_a_run_leaves_out_compiling(tmp_path):
+    assert footprint.tokens_per_second(tmp_path) is None
+    lines = [json.dumps({"step": n, "split": "train", "tokens_per_second": 10.0**n}) for n in range(4)]
+    lines.insert(2, json.dumps({"step": 1, "split": "validation", "accuracy": 0.5}))
+    for kept, speed in ((1, 1.0), (2, 10.0), (5, 100.0)):
+        (tmp_path / "metrics.jsonl").write_text("\n".join(lines[:kept]) + '\n{"step": 9, "sp')
+        assert footprint.tokens_per_second(tmp_path) == speed
+
+
+def test_identity_knows_when_it_matters_how_often_a_run_is_validated():
+    config = configs.default()
+    config.train.eval_every = 7
+    assert "train.eval_every" not in variants.identity(config)
+    config.train.select = "best"
+    assert variants.identity(config)["train.eval_every"] == 7
+
+
+def test_columns_of_one_key_are_named_by_their_values():
+    assert plots._settings(["text.max_length=8", "text.max_length=16"]) == ("text.max_length", ("8", "16"))
+    for columns in (["a=1", "b=1"], ["a=1,b=2", "a=1,b=3"], ["", "a=1"]):
+        assert plots._settings(columns) == ("setting of the task", [c.replace(",", "\n") for c in columns])
+
+
+def test_the_interval_is_students():
+    values = [1.0, 2.0, 4.0]  # t(0.975, 2) = 4.302653
+    assert math.isclose(study_report.interval(values), 4.302653 * np.std(values, ddof=1) / 3**0.5, rel_tol=1e-6)
+    assert math.isnan(study_report.interval([1.0]))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--rows", "lsm"), "did you mean 'lstm'"),
+        (("--rows", "lstm,hiden_size=3"), "hidden_size"),
+        (("--rows", "lstm", "--columns", "recall.length=short"), "expected a value like"),
+        (("--rows", "lstm", "pr_lstm,cell=rnn,norm=rms"), "model.pr_lstm.norm is 'rms'"),
+        (("--rows", "lstm", "--seeds", "0"), "expected 1 or more"),
+        (("--rows", "lstm", "--config", "nothing.py"), "from the repository's root"),
+        (("--rows", "lstm", "--equal", "parameters", "--columns", "hidden_size=8"), "expected columns without it"),
+        (("idmb",), "did you mean 'imdb'"),
+        ((), "expected 1 or more of each"),
+    ],
+)
+def test_mistakes_end_before_anything_runs(folder, capsys, arguments, message):
+    assert study.main(command(folder, *arguments)) == 1
+    assert message in capsys.readouterr().err
