@@ -1,3 +1,4 @@
+import inspect
 import os
 import pathlib
 
@@ -9,10 +10,20 @@ if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=8".strip()
 
 import jax  # noqa: E402
+import jaxtyping  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # The tests compile hundreds of small programs and run each a few times: most of their time would be LLVM's.
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(autouse=True)
+def _own_checks_first(request):
+    """Tests of errors pass wrong shapes on purpose: with --jaxtyping-packages, jaxtyping would raise another one."""
+    disabled = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", disabled or "pytest.raises(" in inspect.getsource(request.function))
+    yield
+    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 @pytest.fixture(scope="session")

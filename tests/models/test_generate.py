@@ -115,12 +115,12 @@ def test_draws_have_the_filtered_distribution():
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"steps": 0}, "tokens is 0"),
         ({"window": 0}, "window is 0"),
-        ({"lengths": np.array([5, 0, 3, 4])}, r"lengths run from 0 to 5; expected 1\.\.5"),
-        ({"lengths": np.array([5, 1, 3, 6])}, "lengths run from 1 to 6"),
-        ({"lengths": np.array([5, 1])}, r"lengths \(2,\)"),
+        ({"seq_lengths": np.array([5, 0, 3, 4])}, r"seq_lengths run from 0 to 5; expected 1\.\.5"),
+        ({"seq_lengths": np.array([5, 1, 3, 6])}, "seq_lengths run from 1 to 6"),
+        ({"seq_lengths": np.array([5, 1])}, r"seq_lengths \(2,\)"),
     ],
 )
 def test_settings_that_cannot_be(options, message):
-    arguments = {"prompts": PROMPTS, "lengths": LENGTHS, "steps": STEPS, "key": jax.random.key(0), **options}
+    arguments = {"prompts": PROMPTS, "seq_lengths": LENGTHS, "steps": STEPS, "key": jax.random.key(0), **options}
     with pytest.raises(ValueError, match=message):
         generate(None, **arguments)

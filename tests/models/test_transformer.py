@@ -330,9 +330,9 @@ def test_options_out_of_range(options, message):
 def test_refuses_what_does_not_fit():
     layer, xs = make(), inputs()
     for carry in ({"initial_carry": ()}, {"return_carry": True}):
-        with pytest.raises(ValueError, match="a transformer has no carry"):
+        with pytest.raises(ValueError, match="a Transformer has no carry"):
             layer(xs, **carry)
-    with pytest.raises(ValueError, match=r"expected \(batch, time, 3\)"):
+    with pytest.raises(ValueError, match=r"expected \(\*batch, time, 3\)"):
         layer(xs[:, :, :2])
     with pytest.raises(ValueError, match=r"expected 0\.\.6"):
         layer.last(xs, seq_lengths=LENGTHS + 1)

@@ -62,8 +62,8 @@ def run(module, xs, lengths, carry, weights):
     graph, params = nnx.split(module)
 
     def total(params, xs, carry):
-        outputs = nnx.merge(graph, params)(xs, seq_lengths=lengths, carry=carry, return_carry=True)
-        return jnp.sum(outputs[0] * weights), outputs
+        carry, ys = nnx.merge(graph, params)(xs, seq_lengths=lengths, carry=carry, return_carry=True)
+        return jnp.sum(ys * weights), (ys, carry)
 
     gradients, outputs = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(params, xs, carry)
     return outputs, gradients
@@ -71,8 +71,8 @@ def run(module, xs, lengths, carry, weights):
 
 @jax.jit
 def fold(module, xs, lengths, carry):
-    """`step` over the valid part of each row."""
-    return common.scan(module.step, carry, xs, valid=common.valid_mask(lengths, xs.shape[1]))
+    """(outputs, carry) of `step` over the valid part of each row."""
+    return common.scan(module.step, carry, xs, valid=common.valid_mask(lengths, xs.shape[1]))[::-1]
 
 
 @cache
@@ -133,9 +133,9 @@ def test_options_change_no_result():
     layer.stack = make(chunk_size=64)
     layer.embed.kernel[...], layer.embed.bias[...] = jnp.eye(H), jnp.zeros(H)
     read = jax.jit(lambda xs: (layer(xs, return_carry=True), layer.last(xs)))
-    outputs, last = read(inputs())
-    close(outputs, run(stack(), inputs(), FULL, stack().initialize_carry(B), jnp.ones((B, T, H)))[0])
-    np.testing.assert_array_equal(last, outputs[0][:, -1])
+    (carry, ys), last = read(inputs())
+    close((ys, carry), run(stack(), inputs(), FULL, stack().initialize_carry(B), jnp.ones((B, T, H)))[0])
+    np.testing.assert_array_equal(last, ys[:, -1])
 
 
 def test_bfloat16():
@@ -203,7 +203,7 @@ def test_a_key_gives_every_part_a_mask_of_its_own():
 def watched(block, seen, x, carry, lengths, dropout):
     """A block that adds nothing, and keeps the masks of its parts."""
     seen += [np.asarray(dropout(jnp.ones_like(x))) for _ in range(2 if isinstance(block, SLSTMBlock) else 1)]
-    return x, carry
+    return carry, x
 
 
 def test_dropout_has_a_stream_of_its_own_where_it_is_given_one():
@@ -287,7 +287,7 @@ def test_sequence_layer():
 def test_no_positions(lengths):
     layer = built(XLSTM, H, H, num_layers=2, slstm_at="0", num_heads=N)
     read = jax.jit(lambda xs: (layer(xs, seq_lengths=lengths, return_carry=True), layer.last(xs, seq_lengths=lengths)))
-    (ys, carry), last = read(inputs(steps=0))
+    (carry, ys), last = read(inputs(steps=0))
     assert ys.shape == (B, 0, H) and last.shape == (B, H) and not np.any(last)
     chex.assert_trees_all_equal(carry, layer.initialize_carry(B))
 

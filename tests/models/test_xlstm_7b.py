@@ -55,8 +55,8 @@ def run(module, xs, lengths, carry):
     graph, params = nnx.split(module)
 
     def total(params, xs, carry):
-        outputs = nnx.merge(graph, params)(xs, seq_lengths=lengths, carry=carry, return_carry=True)
-        return jnp.sum(outputs[0] * WEIGHTS), outputs
+        carry, ys = nnx.merge(graph, params)(xs, seq_lengths=lengths, carry=carry, return_carry=True)
+        return jnp.sum(ys * WEIGHTS), (ys, carry)
 
     gradients, outputs = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(params, xs, carry)
     return outputs, gradients
@@ -117,7 +117,7 @@ def test_streams_and_padding(block):
     spoilt = np.where(VALID[:, :, None], XS, np.nan)
     chex.assert_trees_all_equal((outputs, gradients), run(block, spoilt, LENGTHS, carry))
     valid = jnp.asarray(VALID)
-    folded = jax.jit(lambda xs: common.scan(block.step, carry, xs, valid=valid))(XS)
+    folded = jax.jit(lambda xs: common.scan(block.step, carry, xs, valid=valid)[::-1])(XS)
     chex.assert_trees_all_close(outputs, folded, rtol=2e-5, atol=2e-5)
     assert not np.any(outputs[0][~VALID]) and not np.any(gradients[1][~VALID])
     assert all(np.any(a) for a in jax.tree.leaves(gradients))
@@ -146,13 +146,14 @@ def test_feedforward_size_is_that_of_the_official_code():
 
 @jax.jit
 def read(model, tokens, lengths, carry):
-    return model(tokens, seq_lengths=lengths, initial_carry=carry, return_carry=True)
+    """(logits, carry)."""
+    return model(tokens, seq_lengths=lengths, initial_carry=carry, return_carry=True)[::-1]
 
 
 @jax.jit
 def fold(model, tokens, lengths, carry):
-    """`step` over the valid part of each row."""
-    return common.scan(model.step, carry, tokens, valid=common.valid_mask(lengths, T))
+    """(logits, carry) of `step` over the valid part of each row."""
+    return common.scan(model.step, carry, tokens, valid=common.valid_mask(lengths, T))[::-1]
 
 
 def test_language_model_against_oracle(model):

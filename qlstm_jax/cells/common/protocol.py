@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
@@ -13,6 +13,7 @@ from qlstm_jax.cells.common.masks import last_valid
 COMMON_KEYWORDS = ("dtype", "param_dtype")
 
 
+@runtime_checkable
 class Cell(Protocol):
     """The functions of a cell; a module of `qlstm_jax.cells` is one.
 

@@ -28,11 +28,10 @@ from qlstm_jax.cells.pr_lstm.merge import State, leaf, merge
 from qlstm_jax.cells.pr_lstm.params import Params
 
 Carry = counter.Counter
-Stream = counter.Counter[State]  # a `Carry`, for annotations
 MAX_SLOTS = 31  # the count of tokens is an int32
 
 
-def initial_carry(params: Params, batch_size: int, *, max_length: int = 2**MAX_SLOTS - 1) -> Stream:
+def initial_carry(params: Params, batch_size: int, *, max_length: int = 2**MAX_SLOTS - 1) -> Carry:
     """A stream before its first token: no states yet, room for those of max_length tokens.
 
     Args:
@@ -51,7 +50,7 @@ def initial_carry(params: Params, batch_size: int, *, max_length: int = 2**MAX_S
     return counter.empty(State(h=jnp.zeros(shape, params.dtype), c=c), max_length.bit_length())
 
 
-def step(params: Params, carry: Stream, x: Float[Array, "batch d"]) -> tuple[Stream, Float[Array, "batch h"]]:
+def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch h"]]:
     """One token of a stream: x (B, D) to y (B, H), with the next carry first.
 
     After t tokens a stream holds ceil(log2(t + 1)) states; a token costs two merges on average, whatever t.
@@ -69,8 +68,8 @@ def unroll(
     xs: Float[Array, "batch time d"],
     *,
     seq_lengths: ArrayLike | None = None,
-    carry: Stream | None = None,
-) -> tuple[Stream, Float[Array, "batch time h"]]:
+    carry: Carry | None = None,
+) -> tuple[Carry, Float[Array, "batch time h"]]:
     """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`, level by level in parallel.
 
     Args:

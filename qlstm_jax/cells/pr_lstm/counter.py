@@ -12,7 +12,7 @@ once with the prefix above. See `qlstm_jax.cells.pr_lstm.tree` for `merge` and f
 `qlstm_jax.cells.pr_lstm.extension` for adding many tokens at once.
 """
 
-from typing import Any, Generic, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,14 @@ from qlstm_jax.cells.common import at_position, where
 from qlstm_jax.cells.pr_lstm.tree import Merge, States, num_spans, slice_spans, zeros_like
 
 
-class Counter(NamedTuple, Generic[States]):
+class Counter(NamedTuple):
     """The state of a stream."""
 
     count: Int[Array, " batch"]  # type: ignore[assignment]  # int32, n, the tokens so far; hides tuple.count
-    slots: States  # pytree of (B, K, ...): slot j as above, zeros where free
+    slots: Any  # pytree of (B, K, ...): slot j as above, zeros where free
 
 
-def empty(state: States, slots: int) -> Counter[States]:
+def empty(state: States, slots: int) -> Counter:
     """A counter before its first token; `state` is a pytree of (B, ...) that gives shapes and dtypes."""
     batch = jax.tree.leaves(state)[0].shape[0]
     zeros: States = jax.tree.map(lambda a: jnp.zeros((batch, slots, *a.shape[1:]), a.dtype), state)
@@ -91,12 +91,12 @@ def _merge_trailing(
 
 def push(
     merge: Merge[States],
-    counter: Counter[States],
+    counter: Counter,
     state: States,
     *,
     level: int = 0,
     valid: Bool[Array, " batch"] | None = None,
-) -> tuple[Counter[States], States]:
+) -> tuple[Counter, States]:
     """Adds a complete block of 2^level tokens to the stream.
 
     Digits below `level` of the count are ignored, and their slots left alone.

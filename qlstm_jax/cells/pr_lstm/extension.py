@@ -17,8 +17,8 @@ Counts = Int[Array, " batch"]
 
 
 def extend(
-    merge: Merge[States], counter: Counter[States], leaves: States, seq_lengths: Counts | None = None
-) -> tuple[Counter[States], States]:
+    merge: Merge[States], counter: Counter, leaves: States, seq_lengths: Counts | None = None
+) -> tuple[Counter, States]:
     """Adds T tokens to a stream, equal to T calls of `counter.push`.
 
     Args:
@@ -142,7 +142,7 @@ def _final_slots(
     return result
 
 
-def from_tree(levels: list[States], ends: list[States], seq_lengths: Counts, num_slots: int) -> Counter[States]:
+def from_tree(levels: list[States], ends: list[States], seq_lengths: Counts, num_slots: int) -> Counter:
     """The counter of a stream after its first `seq_lengths` tokens, from `tree.blocks` and `tree.prefixes` of them."""
     zero = zeros_like(_span(levels[0], 0))
     used = _final_slots(jnp.zeros_like(seq_lengths), seq_lengths, [zero] * len(levels), levels, ends)

@@ -5,7 +5,7 @@ tree, so that its tokens have other siblings: with offset o, the state of the fi
 over the parts of [o, o + n) that the blocks of the binary expansion of o + n cut it into. Offset 0 is the plain tree.
 """
 
-from typing import Generic, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,28 +19,28 @@ from qlstm_jax.cells.pr_lstm.tree import Merge, States, slice_spans
 Offsets = Int[Array, " batch"]
 
 
-class _Spans(NamedTuple, Generic[States]):
+class _Spans(NamedTuple):
     """States, and whether a span holds any token."""
 
-    state: States  # a pytree of (B, M, ...)
+    state: Any  # a pytree of (B, M, ...)
     present: Bool[Array, "batch m"]
 
 
-def _with_absent(merge: Merge[States]) -> Merge[_Spans[States]]:
+def _with_absent(merge: Merge[States]) -> Merge[_Spans]:
     """`merge` for spans of which the left one may be absent, and the right one only if the left one is."""
 
-    def two(left: _Spans[States], right: _Spans[States]) -> _Spans[States]:
+    def two(left: _Spans, right: _Spans) -> _Spans:
         state = where(left.present, merge.two(left.state, right.state), right.state)
         return _Spans(state, right.present)
 
-    def pairs(spans: _Spans[States]) -> _Spans[States]:
+    def pairs(spans: _Spans) -> _Spans:
         left, right = slice_spans(spans, 0, None, 2), slice_spans(spans, 1, None, 2)
         return _Spans(where(left.present, merge.pairs(spans.state), right.state), right.present)
 
     return Merge(two, pairs)
 
 
-def _shifted(leaves: States, offset: Offsets, max_offset: int) -> _Spans[States]:
+def _shifted(leaves: States, offset: Offsets, max_offset: int) -> _Spans:
     steps = tree.num_spans(leaves) + max_offset
     state: States = jax.tree.map(lambda a: common.shift_right(a, None, offset, steps)[0], leaves)
     return _Spans(state, jnp.arange(steps, dtype=jnp.int32)[None, :] >= offset[:, None])
@@ -70,5 +70,5 @@ def reduce(merge: Merge[States], leaves: States, seq_lengths: Offsets, offset: O
     The other arguments are those of `prefixes`.
     """
     shifted = _shifted(leaves, offset, max_offset)
-    state = tree.reduce(_with_absent(merge), shifted, seq_lengths + offset).state
+    state: States = tree.reduce(_with_absent(merge), shifted, seq_lengths + offset).state
     return where(seq_lengths > 0, state, tree.zeros_like(state))

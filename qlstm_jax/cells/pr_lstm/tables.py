@@ -6,7 +6,7 @@ code: a block's code is that of its left half times the size of the table below,
 """
 
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ MAX_SHARE = 0.5  # rows of a table, as a fraction of the blocks that it stands f
 Codes = Int[Array, "batch m"]
 
 
-class Coded(NamedTuple, Generic[States]):
+class Coded(NamedTuple):
     """The blocks of a level: a table of the different ones, and which one each block is."""
 
-    table: States  # a pytree of (R, ...)
+    table: Any  # a pytree of (R, ...)
     codes: Codes  # int32 in 0..R-1
 
 
@@ -39,9 +39,9 @@ def lookup(table: States, codes: Int[Array, "*rows"]) -> States:
     return taken
 
 
-def blocks(merge: Merge[States], table: States, ids: Int[Array, "batch time"]) -> list[Coded[States] | States]:
+def blocks(merge: Merge[States], table: States, ids: Int[Array, "batch time"]) -> list[Coded | States]:
     """The up-sweep of `tree.blocks`, from a table of leaves (V, ...) and ids (B, T): a level is `Coded`, or states."""
-    levels: list[Coded[States] | States] = [Coded(table, ids)]
+    levels: list[Coded | States] = [Coded(table, ids)]
     for j in range(1, ids.shape[1].bit_length()):
         below, pairs = levels[-1], ids.shape[1] >> j
         if isinstance(below, Coded):
@@ -53,7 +53,7 @@ def blocks(merge: Merge[States], table: States, ids: Int[Array, "batch time"]) -
     return levels
 
 
-def _pairs_of_table(merge: Merge[States], below: Coded[States], size: int, pairs: int) -> Coded[States]:
+def _pairs_of_table(merge: Merge[States], below: Coded, size: int, pairs: int) -> Coded:
     left: States = jax.tree.map(lambda a: a[:, None], below.table)
     right: States = jax.tree.map(lambda a: a[None], below.table)
     table: States = jax.tree.map(lambda a: a.reshape(size**2, *a.shape[2:]), merge.two(left, right))
@@ -61,7 +61,7 @@ def _pairs_of_table(merge: Merge[States], below: Coded[States], size: int, pairs
     return Coded(table, codes)
 
 
-def block_at(level: Coded[States] | States, index: Int[Array, " batch"]) -> States:
+def block_at(level: Coded | States, index: Int[Array, " batch"]) -> States:
     """`at_position` of a level that may be `Coded`."""
     if isinstance(level, Coded):
         table: States = level.table
@@ -69,7 +69,7 @@ def block_at(level: Coded[States] | States, index: Int[Array, " batch"]) -> Stat
     return at_position(level, index)
 
 
-def slice_level(level: Coded[States] | States, stop: int) -> States:
+def slice_level(level: Coded | States, stop: int) -> States:
     """The first `stop` blocks of a level that may be `Coded`, as states."""
     if isinstance(level, Coded):
         table: States = level.table
@@ -80,7 +80,7 @@ def slice_level(level: Coded[States] | States, stop: int) -> States:
 def prefixes(
     merge: Merge[States],
     merge_coded: Callable[[States, States, Codes], States],
-    levels: list[Coded[States] | States],
+    levels: list[Coded | States],
 ) -> States:
     """Level 0 of `tree.prefixes`: the states of the first t + 1 tokens for each t, (B, T, ...).
 

@@ -9,9 +9,10 @@ Level j holds the states of the aligned blocks of 2^j tokens. The up-sweep compu
 the down-sweep the prefixes that end at each block (about T more). States are pytrees of (B, M, ...).
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,8 @@ from qlstm_jax.cells.common import at_position, where
 States = TypeVar("States")
 
 
-class Merge(NamedTuple, Generic[States]):
+@dataclasses.dataclass(frozen=True)
+class Merge(Generic[States]):
     """The binary cell in two forms that are equal: of two separate spans, and of neighbours in one array."""
 
     two: Callable[[States, States], States]  # (left, right), pytrees of (..., H) -> the states of their unions
