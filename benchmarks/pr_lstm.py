@@ -70,7 +70,13 @@ def setup(args, **changes):
     """(config, problem, graphdef, optimizer, state) of a new run."""
     config = configs.default()
     config.update_from_flattened_dict(
-        {"task": args.task, "model.hidden_size": args.hidden, "train.batch_size": args.batch, **changes}
+        {
+            "problem": "formal",
+            "formal.task": args.task,
+            "model.hidden_size": args.hidden,
+            "train.batch_size": args.batch,
+            **changes,
+        }
     )
     problem = problems.make(config, None)
     model, optimizer = problem.model(nnx.Rngs(0)), make_optimizer(config.train)

@@ -10,17 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from qlstm_jax.registry import CELLS
+from qlstm_jax.models.layers import LAYER_CLASSES
 
 B, T, D, H = 64, 21, 8, 128
-OPTIONS = {
-    "rnn": {},
-    "lstm": {},
-    "gru": {},
+OPTIONS = {name: {} for name in LAYER_CLASSES} | {
     "ql_lstm": {"block_size": 4},
-    "pr_lstm": {},
-    "slstm": {},
-    "mlstm": {},
     "mlstm of several chunks": {"chunk_size": 4},
     "xlstm": {"num_layers": 2, "slstm_at": "1:1"},
     "transformer": {"causal": True},
@@ -37,7 +31,7 @@ def normalised(x):
 
 def programs(name):
     """(name, function, arguments) of what is compiled of a layer."""
-    layer = CELLS[name.split()[0]](D, H, rngs=nnx.Rngs(0), **OPTIONS[name])
+    layer = LAYER_CLASSES[name.split()[0]](D, H, rngs=nnx.Rngs(0), **OPTIONS[name])
     graph, params = nnx.split(layer)
     rng = np.random.default_rng(0)
     xs, weight = (jnp.asarray(rng.normal(size=(B, T, size)), jnp.float32) for size in (D, H))

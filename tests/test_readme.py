@@ -3,8 +3,6 @@ import re
 
 import pytest
 
-from qlstm_jax import registry
-
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -24,8 +22,3 @@ def test_links_and_pictures_exist():
     links = [target for target in re.findall(r"\]\(([^)]+)\)", README) if not target.startswith("http")]
     assert links
     assert [target for target in links if not (ROOT / target).exists()] == []
-
-
-def test_every_cell_has_a_functional_module():
-    recurrent = set(registry.CELLS) - {"transformer", "xlstm"}
-    assert {f"{name}.py" for name in recurrent} <= {p.name for p in (ROOT / "qlstm_jax" / "cells").glob("*.py")}

@@ -76,4 +76,10 @@ class MLSTM(Layer):
     key_size: int | None = None
     chunk_size: int = 64
 
+class MinGRUCell(Cell):
+    pass
+
+class MinGRU(Layer):
+    pass
+
 LAYERS: dict[str, type[Layer]]

@@ -322,4 +322,42 @@ class MLSTM(Layer):
         rngs: Rngs,
     ) -> None: ...
 
+class MinGRUCell(Cell):
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        kernel_init: Initializer | None = None,
+        recurrent_kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+        kernel_metadata: Mapping[str, Any] = ...,
+        recurrent_kernel_metadata: Mapping[str, Any] = ...,
+        bias_metadata: Mapping[str, Any] = ...,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = ...,
+        rngs: Rngs,
+    ) -> None: ...
+
+class MinGRU(Layer):
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        variational: bool = False,
+        kernel_init: Initializer | None = None,
+        recurrent_kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+        kernel_metadata: Mapping[str, Any] = ...,
+        recurrent_kernel_metadata: Mapping[str, Any] = ...,
+        bias_metadata: Mapping[str, Any] = ...,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = ...,
+        rngs: Rngs,
+    ) -> None: ...
+
 LAYERS: dict[str, type[Layer]]

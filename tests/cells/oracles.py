@@ -167,3 +167,14 @@ def slstm(p, x, *, num_heads=1, forget_gate="sigmoid"):
         y = sigmoid(o) * c / n
         ys.append(y)
     return ys
+
+
+@case("min_gru")
+def min_gru(p, x):
+    h, ys = np.zeros(p["bias"].shape[0] // 2), []
+    for x_t in x:
+        a, b = np.split(x_t @ p["input_kernel"] + p["bias"], 2)
+        z, new = sigmoid(a), np.where(b >= 0, b + 0.5, sigmoid(b))
+        h = (1 - z) * h + z * new
+        ys.append(h)
+    return ys

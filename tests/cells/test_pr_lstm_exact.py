@@ -8,7 +8,7 @@ from flax import nnx
 
 from qlstm_jax.cells import pr_lstm
 from qlstm_jax.data.formal import TASKS
-from qlstm_jax.training.problems import FormalProblem
+from qlstm_jax.problems import FormalProblem
 from qlstm_jax.training.step import device_step, initial_state, make_optimizer
 from tests.cells import cases
 from tests.training.conftest import tiny

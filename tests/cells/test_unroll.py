@@ -217,7 +217,8 @@ def test_bfloat16(main_case):
     chex.assert_trees_all_equal_shapes_and_dtypes(carry, folded_carry)
     carries = dict(jax.tree_util.tree_leaves_with_path(carry))
     for path, a in carries.items():
-        wide = path[-1].name in ("c", "n", "m", "memory", "summary") or main_case.name == "gru"
+        running_sum = main_case.name in ("gru", "min_gru", "min_lstm") and path[-1].name == "h"
+        wide = path[-1].name in ("c", "n", "m", "memory", "summary") or running_sum
         expected = jnp.int32 if path[-1].name in ("count", "position") else jnp.float32 if wide else jnp.bfloat16
         assert a.dtype == expected, path
 

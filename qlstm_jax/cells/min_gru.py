@@ -1,0 +1,110 @@
+"""The minGRU (Feng et al. 2024, arXiv 2410.01201, section 3.1): a GRU whose gate does not see the state.
+
+[a_t, b_t] = split2(x_t W + β)                    W (D, 2H), β (2H,)
+z_t = σ(a_t)
+h̃_t = g(b_t),  g(b) = b + 1/2 where b ≥ 0, else σ(b)          positive, so that its logarithm exists (appendix B)
+h_t = (1 − z_t) ⊙ h_{t−1} + z_t ⊙ h̃_t
+y_t = h_t
+
+Nothing but a gated sum passes from token to token, so `unroll` computes all of them at once by an associative scan of
+logarithms, in log2(T) parallel levels (`common.gated_sum`).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
+
+from qlstm_jax.cells import common
+
+
+@common.params_dataclass
+class Params:
+    """Weights of the cell: first those of the gate, then those of the candidate."""
+
+    input_kernel: Array  # W (D, 2H)
+    bias: Array  # β (2H,)
+    dtype: str = common.static(default="float32")
+
+
+class Carry(NamedTuple):
+    """The state between two tokens."""
+
+    h: Array  # (B, H), float32 or wider: it is a running sum
+
+
+def init(
+    key: Key[Array, ""],
+    input_size: int,
+    hidden_size: int,
+    *,
+    dtype: DTypeLike = "float32",
+    param_dtype: DTypeLike = "float32",
+) -> Params:
+    """Draws parameters: W lecun normal, β zero.
+
+    Args:
+        key: a PRNG key.
+        input_size: D.
+        hidden_size: H.
+        dtype: of outputs and products; gates, sums and the carried h are float32 whatever it is.
+        param_dtype: of the stored weights.
+
+    Raises:
+        ValueError: if a size is not a positive integer.
+    """
+    common.check_sizes(input_size=input_size, hidden_size=hidden_size)
+    return Params(
+        input_kernel=common.lecun_normal(key, (input_size, 2 * hidden_size), param_dtype),
+        bias=jnp.zeros((2 * hidden_size,), param_dtype),
+        dtype=jnp.dtype(dtype).name,
+    )
+
+
+def initial_carry(params: Params, batch_size: int) -> Carry:
+    """The carry before the first token: h = 0."""
+    shape = (batch_size, params.bias.shape[0] // 2)
+    return Carry(h=jnp.zeros(shape, common.accumulator(params.dtype)))
+
+
+def _gates(params: Params, x: Array) -> tuple[Array, Array]:
+    """The logarithms of 1 − z and of z ⊙ h̃."""
+    a, b = jnp.split(common.affine(x, params.input_kernel, params.bias, params.dtype), 2, axis=-1)
+    return -jax.nn.softplus(a), -jax.nn.softplus(-a) + common.log_positive(b)
+
+
+def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch hidden"]]:
+    """One token.
+
+    Raises:
+        ValueError: if x is not (B, D).
+    """
+    common.check_step(x, params.input_kernel.shape[0])
+    keep, add = _gates(params, x)
+    h = jnp.exp(keep) * carry.h + jnp.exp(add)
+    return Carry(h=h), h.astype(params.dtype)
+
+
+def unroll(
+    params: Params, xs: Float[Array, "batch time d"], *, seq_lengths: Any = None, carry: Carry | None = None
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
+    """A whole sequence, equal to folding `step`, in log2(T) parallel levels.
+
+    Args:
+        params: from `init`.
+        xs: (B, T, D).
+        seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        carry: where to continue from; default `initial_carry`.
+
+    Raises:
+        ValueError: if a shape does not fit, or a length lies outside 0..T.
+    """
+    xs, _, valid = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
+    carry = initial_carry(params, xs.shape[0]) if carry is None else carry
+    h, ys = common.gated_sum(*_gates(params, xs), carry.h, valid)
+    return Carry(h=h), ys.astype(params.dtype)
+
+
+last = common.last_by_unroll(unroll)
