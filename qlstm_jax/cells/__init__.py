@@ -5,7 +5,7 @@ name to the cell's module. From this line come the cell and layer classes of `ql
 the cell's name in configs.
 """
 
-from qlstm_jax.cells import gru, lstm, min_gru, mlstm, pr_lstm, ql_lstm, rnn, slstm
+from qlstm_jax.cells import gru, lstm, min_gru, min_lstm, mlstm, pr_lstm, ql_lstm, rnn, slstm
 from qlstm_jax.cells.common import Cell
 
 CELLS: dict[str, Cell] = {
@@ -17,6 +17,7 @@ CELLS: dict[str, Cell] = {
     "SLSTM": slstm,
     "MLSTM": mlstm,
     "MinGRU": min_gru,
+    "MinLSTM": min_lstm,
 }
 
-__all__ = ["CELLS", "Cell", "gru", "lstm", "min_gru", "mlstm", "pr_lstm", "ql_lstm", "rnn", "slstm"]
+__all__ = ["CELLS", "Cell", "gru", "lstm", "min_gru", "min_lstm", "mlstm", "pr_lstm", "ql_lstm", "rnn", "slstm"]

@@ -82,4 +82,10 @@ class MinGRUCell(Cell):
 class MinGRU(Layer):
     pass
 
+class MinLSTMCell(Cell):
+    forget_bias: float = 0.0
+
+class MinLSTM(Layer):
+    forget_bias: float = 0.0
+
 LAYERS: dict[str, type[Layer]]

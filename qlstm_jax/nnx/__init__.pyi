@@ -360,4 +360,44 @@ class MinGRU(Layer):
         rngs: Rngs,
     ) -> None: ...
 
+class MinLSTMCell(Cell):
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        kernel_init: Initializer | None = None,
+        recurrent_kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+        kernel_metadata: Mapping[str, Any] = ...,
+        recurrent_kernel_metadata: Mapping[str, Any] = ...,
+        bias_metadata: Mapping[str, Any] = ...,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = ...,
+        forget_bias: float = 0.0,
+        rngs: Rngs,
+    ) -> None: ...
+
+class MinLSTM(Layer):
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        variational: bool = False,
+        kernel_init: Initializer | None = None,
+        recurrent_kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+        kernel_metadata: Mapping[str, Any] = ...,
+        recurrent_kernel_metadata: Mapping[str, Any] = ...,
+        bias_metadata: Mapping[str, Any] = ...,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = ...,
+        forget_bias: float = 0.0,
+        rngs: Rngs,
+    ) -> None: ...
+
 LAYERS: dict[str, type[Layer]]

@@ -13,6 +13,7 @@ from qlstm_jax.problems.formal import FormalProblem
 from qlstm_jax.problems.lm import LMProblem
 from qlstm_jax.problems.mqar import MQARProblem
 from qlstm_jax.problems.recall import RecallProblem
+from qlstm_jax.problems.selective_copying import SelectiveCopyingProblem
 from qlstm_jax.problems.series import SeriesProblem
 from qlstm_jax.problems.text import TextProblem
 
@@ -24,6 +25,7 @@ PROBLEMS: dict[str, type[Problem]] = {
         MQARProblem,
         AddingProblem,
         CopyingProblem,
+        SelectiveCopyingProblem,
         DigitsProblem,
         TextProblem,
         LMProblem,
@@ -47,6 +49,7 @@ __all__ = [
     "MQARProblem",
     "Problem",
     "RecallProblem",
+    "SelectiveCopyingProblem",
     "SeriesProblem",
     "TextProblem",
     "make",

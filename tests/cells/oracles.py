@@ -178,3 +178,14 @@ def min_gru(p, x):
         h = (1 - z) * h + z * new
         ys.append(h)
     return ys
+
+
+@case("min_lstm", forget_bias=1.0)
+def min_lstm(p, x, *, forget_bias):
+    h, ys = np.zeros(p["bias"].shape[0] // 3), []
+    for x_t in x:
+        a, b, d = np.split(x_t @ p["input_kernel"] + p["bias"], 3)
+        f, i, new = sigmoid(a), sigmoid(b), np.where(d >= 0, d + 0.5, sigmoid(d))
+        h = f / (f + i) * h + i / (f + i) * new
+        ys.append(h)
+    return ys

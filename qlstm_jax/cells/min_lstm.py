@@ -1,0 +1,113 @@
+"""The minLSTM (Feng et al. 2024, arXiv 2410.01201, section 3.2): an LSTM whose gates do not see the state.
+
+[a_t, b_t, d_t] = split3(x_t W + β)               W (D, 3H), β (3H,)
+f_t = σ(a_t);  i_t = σ(b_t);  f'_t = f_t / (f_t + i_t);  i'_t = i_t / (f_t + i_t)
+h̃_t = g(d_t),  g(d) = d + 1/2 where d ≥ 0, else σ(d)          positive, so that its logarithm exists (appendix B)
+h_t = f'_t ⊙ h_{t−1} + i'_t ⊙ h̃_t
+y_t = h_t
+
+Nothing but a gated sum passes from token to token, so `unroll` computes all of them at once by an associative scan of
+logarithms, in log2(T) parallel levels (`common.gated_sum`).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
+
+from qlstm_jax.cells import common
+
+
+@common.params_dataclass
+class Params:
+    """Weights of the cell: those of the forget gate, the input gate and the candidate, side by side."""
+
+    input_kernel: Array  # W (D, 3H)
+    bias: Array  # β (3H,)
+    dtype: str = common.static(default="float32")
+
+
+class Carry(NamedTuple):
+    """The state between two tokens."""
+
+    h: Array  # (B, H), float32 or wider: it is a running sum
+
+
+def init(
+    key: Key[Array, ""],
+    input_size: int,
+    hidden_size: int,
+    *,
+    forget_bias: float = 0.0,
+    dtype: DTypeLike = "float32",
+    param_dtype: DTypeLike = "float32",
+) -> Params:
+    """Draws parameters: W lecun normal, β zero but for the forget gate.
+
+    Args:
+        key: a PRNG key.
+        input_size: D.
+        hidden_size: H.
+        forget_bias: the forget gate's bias at the start. A larger one makes the state last longer (figure 5 there).
+        dtype: of outputs and products; gates, sums and the carried h are float32 whatever it is.
+        param_dtype: of the stored weights.
+
+    Raises:
+        ValueError: if a size is not a positive integer.
+    """
+    common.check_sizes(input_size=input_size, hidden_size=hidden_size)
+    return Params(
+        input_kernel=common.lecun_normal(key, (input_size, 3 * hidden_size), param_dtype),
+        bias=jnp.zeros((3 * hidden_size,), param_dtype).at[:hidden_size].set(forget_bias),
+        dtype=jnp.dtype(dtype).name,
+    )
+
+
+def initial_carry(params: Params, batch_size: int) -> Carry:
+    """The carry before the first token: h = 0."""
+    shape = (batch_size, params.bias.shape[0] // 3)
+    return Carry(h=jnp.zeros(shape, common.accumulator(params.dtype)))
+
+
+def _gates(params: Params, x: Array) -> tuple[Array, Array]:
+    """The logarithms of f' and of i' ⊙ h̃: f' = σ(log f − log i)."""
+    a, b, d = jnp.split(common.affine(x, params.input_kernel, params.bias, params.dtype), 3, axis=-1)
+    odds = jax.nn.softplus(-b) - jax.nn.softplus(-a)
+    return -jax.nn.softplus(-odds), -jax.nn.softplus(odds) + common.log_positive(d)
+
+
+def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch hidden"]]:
+    """One token.
+
+    Raises:
+        ValueError: if x is not (B, D).
+    """
+    common.check_step(x, params.input_kernel.shape[0])
+    keep, add = _gates(params, x)
+    h = jnp.exp(keep) * carry.h + jnp.exp(add)
+    return Carry(h=h), h.astype(params.dtype)
+
+
+def unroll(
+    params: Params, xs: Float[Array, "batch time d"], *, seq_lengths: Any = None, carry: Carry | None = None
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
+    """A whole sequence, equal to folding `step`, in log2(T) parallel levels.
+
+    Args:
+        params: from `init`.
+        xs: (B, T, D).
+        seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        carry: where to continue from; default `initial_carry`.
+
+    Raises:
+        ValueError: if a shape does not fit, or a length lies outside 0..T.
+    """
+    xs, _, valid = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
+    carry = initial_carry(params, xs.shape[0]) if carry is None else carry
+    h, ys = common.gated_sum(*_gates(params, xs), carry.h, valid)
+    return Carry(h=h), ys.astype(params.dtype)
+
+
+last = common.last_by_unroll(unroll)
