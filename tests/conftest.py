@@ -12,6 +12,8 @@ if _FLAG not in os.environ.get("XLA_FLAGS", ""):
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 
+from tests import typechecker  # noqa: E402, F401  (by name in --jaxtyping-packages)
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # The tests compile hundreds of small programs and run each a few times: most of their time would be LLVM's.
 jax.config.update("jax_disable_most_optimizations", True)

@@ -4,7 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Integer
 
 from qlstm_jax.cells.common import valid_mask
 from qlstm_jax.nnx.protocol import SequenceLayer
@@ -47,10 +48,10 @@ class Classifier(nnx.Module):
         self.head = nnx.Linear(features, num_classes, rngs=rngs)
 
     def __call__(
-        self, ids: Int[Array, "batch time"], *, seq_lengths: Any, rngs: nnx.Rngs | Array | None = None
+        self, ids: Integer[ArrayLike, "batch time"], *, seq_lengths: Any, rngs: nnx.Rngs | Array | None = None
     ) -> Float[Array, "batch classes"]:
         """ids (B, T) and seq_lengths (B,) to logits (B, num_classes). A row of length 0 is pooled to zeros."""
-        xs = self.embedding_dropout(self.embed(ids), rngs=rngs)
+        xs = self.embedding_dropout(self.embed(jnp.asarray(ids)), rngs=rngs)
         pooled = summary(self.layer, xs, seq_lengths, self.pooling, rngs)
         logits: Array = self.head(self.dropout(pooled.astype(jnp.float32), rngs=rngs))
         return logits

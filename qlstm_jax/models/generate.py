@@ -1,7 +1,7 @@
 """Text from a language model: one call over the prompts, then one token at a time at constant memory."""
 
 from functools import partial
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from qlstm_jax.cells import common
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
     """A model that `generate` draws from, such as `TokenModel` and `XLSTMLanguageModel`."""
 

@@ -6,7 +6,7 @@ class.
 """
 
 import inspect
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from flax import nnx
 
@@ -19,10 +19,19 @@ LAYER_CLASSES: dict[str, type[Any]] = {config_name(layer.functions): layer for l
 LAYER_CLASSES |= {"xlstm": XLSTM, "transformer": Transformer}
 
 # Keywords that are no options of a kind of layer: they have keys of their own in a config, or none.
-COMMON = ("in_features", "hidden_features", "num_layers", "bidirectional", "dropout", "variational", "rngs")
+COMMON: tuple[str, ...] = (
+    "in_features",
+    "hidden_features",
+    "num_layers",
+    "bidirectional",
+    "dropout",
+    "variational",
+    "rngs",
+)
 COMMON += ("dtype", "param_dtype", "kernel_metadata", "recurrent_kernel_metadata", "bias_metadata")
 
 
+@runtime_checkable
 class ModelSection(Protocol):
     """What is read of a config's `model` section, besides a section of options for each kind of layer."""
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from qlstm_jax.models.classifier import summary
@@ -37,9 +38,9 @@ class Predictor(nnx.Module):
         self.head = nnx.Linear(features, output_size, rngs=rngs)
 
     def __call__(
-        self, xs: Float[Array, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
+        self, xs: Float[ArrayLike, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
     ) -> Float[Array, "batch k"]:
         """xs (B, T, D) and seq_lengths (B,), None for T each, to (B, K). A row of length 0 is pooled to zeros."""
-        pooled = summary(self.layer, xs, seq_lengths, self.pooling, rngs)
+        pooled = summary(self.layer, jnp.asarray(xs), seq_lengths, self.pooling, rngs)
         outputs: Array = self.head(self.dropout(pooled.astype(jnp.float32), rngs=rngs))
         return outputs

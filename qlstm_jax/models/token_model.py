@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Integer
 
 from qlstm_jax.nnx.protocol import SequenceLayer
 
@@ -51,7 +53,7 @@ class TokenModel(nnx.Module):
 
     def __call__(
         self,
-        ids: Int[Array, "batch time"],
+        ids: Integer[ArrayLike, "batch time"],
         *,
         seq_lengths: Any = None,
         initial_carry: Any = None,
@@ -73,7 +75,7 @@ class TokenModel(nnx.Module):
         Raises:
             ValueError: as the layer does, for a carry that does not fit or of a layer that has none.
         """
-        xs = self.embedding_dropout(self.embed(ids), rngs=rngs)
+        xs = self.embedding_dropout(self.embed(jnp.asarray(ids)), rngs=rngs)
         ys = self.layer(xs, seq_lengths=seq_lengths, initial_carry=initial_carry, return_carry=return_carry, rngs=rngs)
         carry, ys = ys if return_carry else (None, ys)
         logits: Float[Array, "batch time k"] = self.head(self.dropout(ys.astype(self.head.kernel.dtype), rngs=rngs))

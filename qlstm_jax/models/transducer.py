@@ -3,7 +3,9 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from qlstm_jax.nnx.protocol import SequenceLayer
@@ -37,16 +39,16 @@ class Transducer(nnx.Module):
         self.head = nnx.Linear(layer.output_size, output_size, rngs=rngs)
 
     def __call__(
-        self, xs: Float[Array, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
+        self, xs: Float[ArrayLike, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
     ) -> Float[Array, "batch time k"]:
         """xs (B, T, D) to logits (B, T, K)."""
-        return self._read(self.layer(xs, seq_lengths=seq_lengths, rngs=rngs), rngs)
+        return self._read(self.layer(jnp.asarray(xs), seq_lengths=seq_lengths, rngs=rngs), rngs)
 
     def last(
-        self, xs: Float[Array, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
+        self, xs: Float[ArrayLike, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
     ) -> Float[Array, "batch k"]:
         """xs (B, T, D) to the logits (B, K) of each row's last valid position."""
-        return self._read(self.layer.last(xs, seq_lengths=seq_lengths, rngs=rngs), rngs)
+        return self._read(self.layer.last(jnp.asarray(xs), seq_lengths=seq_lengths, rngs=rngs), rngs)
 
     def from_tokens(
         self,
@@ -68,7 +70,10 @@ class Transducer(nnx.Module):
         rngs: nnx.Rngs | Array | None = None,
     ) -> Float[Array, "batch k"]:
         """`last` of the inputs symbols[ids], as the layer's `last_from_tokens`."""
-        return self._read(self.layer.last_from_tokens(symbols, ids, seq_lengths=seq_lengths, rngs=rngs), rngs)
+        return self._read(
+            self.layer.last_from_tokens(symbols, ids, seq_lengths=seq_lengths, rngs=rngs),
+            rngs,
+        )
 
     def _read(self, h: Float[Array, "*rows h"], rngs: nnx.Rngs | Array | None) -> Float[Array, "*rows k"]:
         h = jax.nn.relu(h) if self.readout == "relu" else h

@@ -11,8 +11,8 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Int, Integer
 
 from qlstm_jax.cells import common
 from qlstm_jax.models.sequence_layer import SequenceModule
@@ -69,7 +69,7 @@ class XLSTMLanguageModel(nnx.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "batch time"],
+        tokens: Integer[ArrayLike, "batch time"],
         *,
         seq_lengths: Any = None,
         initial_carry: tuple[Any, ...] | None = None,
@@ -90,9 +90,9 @@ class XLSTMLanguageModel(nnx.Module):
         Raises:
             ValueError: if tokens are not (B, T) integers, or as `XLSTMStack` does.
         """
-        self._check(tokens, 2, "(batch, time)")
+        ids = self._checked(tokens, 2, "(batch, time)")
         carry, ys = self.stack(
-            self.embed(tokens),
+            self.embed(ids),
             seq_lengths=seq_lengths,
             carry=initial_carry,
             return_carry=True,
@@ -102,24 +102,25 @@ class XLSTMLanguageModel(nnx.Module):
         return (carry, self._logits(ys)) if return_carry else self._logits(ys)
 
     def step(
-        self, carry: tuple[Any, ...] | None, tokens: Int[Array, " batch"]
+        self, carry: tuple[Any, ...] | None, tokens: Integer[ArrayLike, " batch"]
     ) -> tuple[tuple[Any, ...], Float[Array, "batch v"]]:
         """One token a row, (B,) integers to (carry, logits (B, V)), without dropout.
 
         Raises:
             ValueError: if tokens are not (B,) integers, or the carry does not fit.
         """
-        self._check(tokens, 1, "(batch,)")
-        carry, y = self.stack.step(carry, self.embed(tokens))
+        carry, y = self.stack.step(carry, self.embed(self._checked(tokens, 1, "(batch,)")))
         return carry, self._logits(y)
 
     def _logits(self, ys: Float[Array, "*rows h"]) -> Float[Array, "*rows v"]:
         logits: Array = self.head(ys)
         return logits if self.config.logit_cap is None else capped(logits, self.config.logit_cap)
 
-    def _check(self, tokens: Array, ndim: int, axes: str) -> None:
-        if tokens.ndim != ndim or not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise ValueError(f"tokens is {tokens.dtype} of shape {tokens.shape}; expected integers of shape {axes}")
+    def _checked(self, tokens: ArrayLike, ndim: int, axes: str) -> Integer[Array, "..."]:
+        ids = jnp.asarray(tokens)
+        if ids.ndim != ndim or not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise ValueError(f"tokens is {ids.dtype} of shape {ids.shape}; expected integers of shape {axes}")
+        return ids
 
 
 class XLSTM(SequenceModule):

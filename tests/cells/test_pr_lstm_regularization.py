@@ -86,7 +86,7 @@ def test_rms_norm_by_hand():
 
 
 def test_norm_streams_and_remat_changes_nothing(monkeypatch):
-    monkeypatch.setattr(pr_lstm_merge, "GROUP", 1)  # so that 6 merges are computed in two groups
+    monkeypatch.setattr(pr_lstm_merge, "MIN_GROUP", 1)  # so that 6 merges are computed in two groups
     plain, xs = weights(norm="rms"), cases.sequence(2, 7)
     again = weights(norm="rms", remat=True)
     folded = cases.fold(pr_lstm, plain, xs, jnp.array([7, 4]))[1]
@@ -134,8 +134,8 @@ def test_offsets_against_recursion():
     params, xs = weights(), cases.sequence(room + 1, steps)
     starts, lengths = jnp.arange(room + 1), jnp.array([6, 5, 3, 6, 1, 0])
     both, leaves = pr_lstm_merge.merge(params), pr_lstm_merge.leaf(params, xs)
-    prefixes = jax.jit(functools.partial(offset.prefixes, both, room=room))(leaves, starts)
-    last = jax.jit(functools.partial(offset.reduce, both, room=room))(leaves, lengths, starts)
+    prefixes = jax.jit(functools.partial(offset.prefixes, both, max_offset=room))(leaves, starts)
+    last = jax.jit(functools.partial(offset.reduce, both, max_offset=room))(leaves, lengths, starts)
     with jax.disable_jit():
         expected = [[moved(params, xs[b, : t + 1], b).h[0] for t in range(steps)] for b in range(room + 1)]
     np.testing.assert_allclose(prefixes.h, np.asarray(expected), rtol=1e-5, atol=1e-6)
