@@ -18,7 +18,7 @@ def test_step_unroll_and_gradient_run(cell, dtype):
 
     @jax.jit
     def run(params):
-        carry, y = cell.step(params, cell.initial_carry(params, 5), xs[:, 0])
+        _, y = cell.step(params, cell.initial_carry(params, 5), xs[:, 0])
 
         def loss(params):
             return jnp.sum(cell.unroll(params, xs)[1].astype(jnp.float32) ** 2)

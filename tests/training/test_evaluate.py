@@ -172,7 +172,7 @@ def test_recall_report(tmp_path):
 
 def test_recall_accuracy_of_a_model_that_remembers(tmp_path):
     class First(nnx.Module):
-        def __call__(self, ids, *, lengths, rngs=None):
+        def __call__(self, ids, *, seq_lengths, rngs=None):
             return jax.nn.one_hot(ids[:, 0], 3)
 
     problem = RecallProblem(tiny("recall"), tmp_path)
