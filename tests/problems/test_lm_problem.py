@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from tests.training.test_cli import run as command
+from tests.commands.test_cli import run as command
 
 from qlstm_jax.data import corpus
 from qlstm_jax.data.rows import DataError
