@@ -61,8 +61,9 @@ def recur(recurrent_kernel, carry: Carry, z, *, forget_gate: str = "sigmoid", dt
     """
     heads, size, _ = recurrent_kernel.shape
     wide = common.accumulator(dtype)
-    y = carry.y.reshape(-1, heads, size).astype(dtype)
-    sums = jnp.einsum("bnk,nkj->bnj", y, recurrent_kernel.astype(dtype), preferred_element_type=wide)
+    # Heads first: jax 0.12 on a CPU has no product of bfloat16 to float32 whose batch axis is not the first.
+    y = carry.y.reshape(-1, heads, size).astype(dtype).swapaxes(0, 1)
+    sums = jnp.matmul(y, recurrent_kernel.astype(dtype), preferred_element_type=wide).swapaxes(0, 1)
     sums = sums.reshape(-1, heads, 4, size).swapaxes(1, 2).reshape(z.shape)
     y, *state = _gates(forget_gate, jnp.split(z.astype(wide) + sums, 4, axis=-1), carry[1:])
     carry = Carry(y.astype(dtype), *state)
