@@ -1,8 +1,8 @@
-"""What is trained: `Classifier` (tokens in, one label out), `Predictor` (vectors in, one vector out), `TokenModel` (an
+"""Models to train: `Classifier` (tokens in, one label out), `Predictor` (vectors in, one vector out), `TokenModel` (an
 output at each token) and `Transducer` (a tape in, a tape out).
 
-`Transformer` and `XLSTM` stand where a recurrent layer of `qlstm_jax.nnx` does; `XLSTMLanguageModel` is the official
-language model of xLSTM (of an `XLSTMConfig`) and of xLSTM 7B (of an `MLSTM7BConfig`), whose weights
+`Transformer` and `XLSTM` are called as the layers of `qlstm_jax.nnx` and can replace them; `XLSTMLanguageModel` is the
+official language model of xLSTM (of an `XLSTMConfig`) and of xLSTM 7B (of an `MLSTM7BConfig`), whose weights
 `qlstm_jax.interop` reads.
 """
 

@@ -33,7 +33,7 @@ COMMON += ("dtype", "param_dtype", "kernel_metadata", "recurrent_kernel_metadata
 
 @runtime_checkable
 class ModelSection(Protocol):
-    """What is read of a config's `model` section, besides a section of options for each kind of layer."""
+    """The keys of a config's `model` section that are read here, besides the options for each kind of layer."""
 
     cell: str
     hidden_size: int

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar, cast
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -150,7 +151,7 @@ class PRLSTM(Layer):
             penalties.append(regularization.associativity(params, inputs, layer_key, seq_lengths=seq_lengths))
             if number + 1 < len(self.cells):
                 _, inputs = pr_lstm.unroll(params, inputs, seq_lengths=seq_lengths)
-        return sum(penalties) / len(penalties)
+        return jnp.mean(jnp.stack(penalties))
 
     def _has_offsets(self, deterministic: bool | None) -> bool:
         return self.max_offset > 0 and not (self.deterministic if deterministic is None else deterministic)

@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from tests.training.test_cli import run as command
 
 from qlstm_jax.data import corpus
 from qlstm_jax.data.rows import DataError
@@ -22,6 +21,7 @@ from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.loop import train
 from qlstm_jax.training.step import device_step, initial_state, make_optimizer
+from tests.commands.test_cli import run as command
 from tests.training.conftest import assert_same, read_metrics, tiny
 
 # 1,000 bytes: 16 streams of 50 in the training part, so that a pass is 6 windows of 8.

@@ -1,4 +1,4 @@
-"""What several cells use: params, products, masks, checks at the door, initial values, the plain scan."""
+"""Shared by several cells: params, products, masks, checks of arguments, initial values, the plain scan."""
 
 from qlstm_jax.cells.common.checks import check_carry, check_choice, check_sequence, check_sizes, check_step
 from qlstm_jax.cells.common.gated_sum import gated_sum, log_positive

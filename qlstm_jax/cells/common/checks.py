@@ -1,4 +1,4 @@
-"""Checks at the door of the public functions: sizes, options, shapes, lengths and carries."""
+"""Checks of the arguments of public functions: sizes, options, shapes, lengths and carries."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -65,7 +65,7 @@ def _describe(a: Any) -> str:
 def check_sequence(
     xs: Float[Array, "batch time features"], seq_lengths: ArrayLike | None, input_size: int
 ) -> tuple[Float[Array, "batch time features"], Int[Array, " batch"] | None, Bool[Array, "batch time"] | None]:
-    """Checks a sequence and its lengths at the door of `unroll`.
+    """Checks a sequence and its lengths, as given to `unroll`.
 
     Args:
         xs: (B, T, D).

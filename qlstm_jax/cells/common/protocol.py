@@ -70,7 +70,7 @@ def cell_options(cell: Cell | ModuleType) -> dict[str, inspect.Parameter]:
 
 
 def option_docs(function: Callable[..., Any]) -> dict[str, str]:
-    """What a docstring in Google style says of each argument, lines joined."""
+    """The description of each argument in a docstring of Google style, its lines joined."""
     docs: dict[str, str] = {}
     lines = inspect.getdoc(function) or ""
     _, _, section = lines.partition("\nArgs:\n")
