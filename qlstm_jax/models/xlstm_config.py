@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from qlstm_jax.cells import common
 from qlstm_jax.models.xlstm_layers import HeadNorm
@@ -71,8 +72,8 @@ class StackConfig:
     dropout: float = 0.0  # rate on all that is added to the residual sum
     logit_cap: float | None = None  # a language model's logits are cap · tanh(logits / cap)
     chunk_size: int = 64  # tokens that an mLSTM takes at once; it changes the speed, not the result
-    dtype: str = "float32"  # of activations
-    param_dtype: str = "float32"
+    dtype: DTypeLike = "float32"  # of activations; both are kept as names
+    param_dtype: DTypeLike = "float32"
 
     def norm(self) -> HeadNorm:
         """A norm of the residual sum."""

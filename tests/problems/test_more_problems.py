@@ -50,7 +50,7 @@ def test_predictor_without_lengths_reads_all_of_each_row(pooling):
     kernel, bias = (np.asarray(a[...], np.float64) for a in (model.head.kernel, model.head.bias))
     np.testing.assert_allclose(model(xs), np.concatenate(parts[pooling], 1) @ kernel + bias, atol=1e-5)
     padded = np.concatenate([xs, np.full((2, 2, 3), np.nan, np.float32)], axis=1)
-    np.testing.assert_allclose(model(padded, lengths=np.array([5, 5])), model(xs), atol=1e-6)
+    np.testing.assert_allclose(model(padded, seq_lengths=np.array([5, 5])), model(xs), atol=1e-6)
 
 
 def test_adding_counts_answers_within_four_hundredths(tmp_path):

@@ -7,9 +7,8 @@ import pytest
 from flax import nnx
 
 from qlstm_jax.data.formal import TASKS
-from qlstm_jax.problems import FormalProblem, RecallProblem
+from qlstm_jax.problems import FormalProblem, RecallProblem, metrics
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import metrics
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.loop import train
@@ -154,7 +153,7 @@ def test_an_associativity_penalty_joins_the_loss(tmp_path):
     batch = jax.jit(problems[0].sample, static_argnums=1)(jax.random.key(1), 16, 0)
     plain, both = (p.loss(model, batch, nnx.Rngs(dropout=3))["loss"] / 16 for p in problems)
     xs, total = problems[0].task.frame(batch)
-    penalty = model.layer.associativity(xs, lengths=total, rngs=nnx.Rngs(dropout=3))
+    penalty = model.layer.associativity(xs, seq_lengths=total, rngs=nnx.Rngs(dropout=3))
     assert penalty > 1e-4
     np.testing.assert_allclose(both - plain, 2 * penalty, rtol=1e-3)
 
@@ -173,7 +172,7 @@ def test_recall_report(tmp_path):
 
 def test_recall_accuracy_of_a_model_that_remembers(tmp_path):
     class First(nnx.Module):
-        def __call__(self, ids, *, lengths, rngs=None):
+        def __call__(self, ids, *, seq_lengths, rngs=None):
             return jax.nn.one_hot(ids[:, 0], 3)
 
     problem = RecallProblem(tiny("recall"), tmp_path)

@@ -103,7 +103,7 @@ def test_a_mapped_step_is_the_plain_one(tmp_path):
     params = nnx.to_pure_dict(nnx.state(setup.model, nnx.Param))
 
     def mean_loss(params, batch):
-        logits = nnx.merge(graphdef, params)(batch.ids, lengths=batch.lengths, rngs=nnx.Rngs(0))
+        logits = nnx.merge(graphdef, params)(batch.ids, seq_lengths=batch.lengths, rngs=nnx.Rngs(0))
         picked = jax.nn.log_softmax(logits)[np.arange(16), batch.labels]
         right = jnp.sum(batch.weights * (jnp.argmax(logits, -1) == batch.labels))
         return -jnp.sum(batch.weights * picked) / 9, right / 9
