@@ -4,10 +4,12 @@ h_t = tanh(x_t W + h_{t-1} U + b)          W (D, H), U (H, H), b (H,)
 y_t = h_t
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Key
 
 from qlstm_jax.cells import common
 
@@ -28,7 +30,14 @@ class Carry(NamedTuple):
     h: jax.Array  # (B, H)
 
 
-def init(key, input_size: int, hidden_size: int, *, dtype="float32", param_dtype="float32") -> Params:
+def init(
+    key: Key[Array, ""],
+    input_size: int,
+    hidden_size: int,
+    *,
+    dtype: DTypeLike = "float32",
+    param_dtype: DTypeLike = "float32",
+) -> Params:
     """Draws parameters: W lecun normal, U orthogonal, b zero.
 
     Args:
@@ -56,40 +65,64 @@ def initial_carry(params: Params, batch_size: int) -> Carry:
     return Carry(h=jnp.zeros((batch_size, params.bias.shape[0]), params.dtype))
 
 
-def _project(params, x):
-    return common.affine(x, params.input_kernel, params.bias, params.dtype)
+def _gates(_: Any, a: Array, state: tuple[()]) -> tuple[Array, tuple[()]]:
+    return jnp.tanh(a), state
 
 
-def _recur(params, carry, z):
-    h = jnp.tanh(z + common.matmul(carry.h, params.recurrent_kernel, params.dtype)).astype(params.dtype)
-    return Carry(h=h), h
+def _run(params: Params, carry: Carry, xs: Array, valid: Array | None, plain: bool) -> tuple[Carry, Array]:
+    """Time-major: xs (T, B, D) to ys (T, B, H)."""
+    (h, _), ys = common.recurrence_time_major(
+        _gates,
+        xs,
+        (carry.h, ()),
+        recurrent_kernel=params.recurrent_kernel,
+        input_kernel=params.input_kernel,
+        bias=params.bias,
+        valid=valid,
+        plain=plain,
+    )
+    return Carry(h=h), ys
 
 
-def step(params: Params, carry: Carry, x):
-    """One token: x (B, D) to y (B, H), with the next carry first.
+def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch hidden"]]:
+    """One token.
 
     Raises:
         ValueError: if x is not (B, D).
     """
     common.check_step(x, params.input_kernel.shape[0])
-    return _recur(params, carry, _project(params, x))
+    carry, ys = _run(params, carry, x[None], None, plain=True)
+    return carry, ys[0]
 
 
-def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None):
-    """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`.
+def unroll(
+    params: Params,
+    xs: Float[Array, "batch time d"],
+    *,
+    seq_lengths: ArrayLike | None = None,
+    carry: Carry | None = None,
+    plain: bool = False,
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
+    """A whole sequence, equal to folding `step`.
 
-    The product with W is taken for all positions at once, outside the recurrence.
+    The products with W are taken for many positions at once, and the gradient is `common.recurrence`'s own.
 
     Args:
         params: from `init`.
         xs: (B, T, D).
         seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
         carry: where to continue from; default `initial_carry`.
+        plain: whether JAX itself differentiates the scan over tokens: slower, but in any mode. The default is for
+            reverse mode.
 
     Raises:
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
-    return common.unroll(params, xs, seq_lengths, carry, initial_carry=initial_carry, project=_project, recur=_recur)
+    xs, _, valid = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
+    expected = initial_carry(params, xs.shape[0])
+    carry = expected if carry is None else common.check_carry(carry, expected)
+    carry, ys = _run(params, carry, common.time_major(xs), None if valid is None else valid.T, plain)
+    return carry, common.time_major(ys)
 
 
 last = common.last_by_unroll(unroll)

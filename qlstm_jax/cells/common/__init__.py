@@ -1,4 +1,4 @@
-"""Shared by several cells: params, products, masks, checks of arguments, initial values, the plain scan."""
+"""Shared by several cells: params, products, masks, checks of arguments, initial values, recurrences."""
 
 from qlstm_jax.cells.common.checks import check_carry, check_choice, check_sequence, check_sizes, check_step
 from qlstm_jax.cells.common.gated_sum import gated_sum, log_positive
@@ -17,7 +17,8 @@ from qlstm_jax.cells.common.masks import (
 from qlstm_jax.cells.common.params import params_dataclass, static
 from qlstm_jax.cells.common.products import accumulator, affine, kernel_gradient, matmul, row
 from qlstm_jax.cells.common.protocol import COMMON_KEYWORDS, Cell, cell_options, last_by_unroll, option_docs
-from qlstm_jax.cells.common.scan import scan, scan_time_major, unroll
+from qlstm_jax.cells.common.recurrence import recurrence, recurrence_time_major
+from qlstm_jax.cells.common.scan import scan, scan_time_major
 
 __all__ = [
     "COMMON_KEYWORDS",
@@ -42,6 +43,8 @@ __all__ = [
     "option_docs",
     "orthogonal",
     "params_dataclass",
+    "recurrence",
+    "recurrence_time_major",
     "reverse",
     "row",
     "scan",
@@ -50,7 +53,6 @@ __all__ = [
     "shift_right",
     "static",
     "time_major",
-    "unroll",
     "valid_mask",
     "where",
     "zero_padding",

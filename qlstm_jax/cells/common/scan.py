@@ -1,14 +1,12 @@
 """A recurrence run one step after another with `lax.scan`: the reference that every other way must equal."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
-from qlstm_jax.cells.common.checks import check_carry, check_sequence
 from qlstm_jax.cells.common.masks import time_major, where
 
 Carry = TypeVar("Carry")
@@ -47,33 +45,3 @@ def scan_time_major(
         return new, y
 
     return jax.lax.scan(body, carry, (inputs, valid))
-
-
-def unroll(
-    params: Any,
-    xs: Array,
-    seq_lengths: Any,
-    carry: Carry | None,
-    *,
-    initial_carry: Callable[[Any, int], Carry],
-    project: Callable[[Any, Array], PyTree],
-    recur: Callable[[Any, Carry, Any], tuple[Carry, Any]],
-) -> tuple[Carry, Array]:
-    """The `unroll` of a cell whose input product can be taken out of the recurrence.
-
-    Args:
-        params: of the cell.
-        xs: (B, T, D).
-        seq_lengths: as given to the cell's own `unroll`.
-        carry: where to continue from; default `initial_carry`.
-        initial_carry: of the cell.
-        project: (params, xs) -> pre-activations, taken for all positions at once, of time-major xs (T, B, D).
-        recur: (params, carry, pre-activations of one position) -> (carry, y), the rest of the cell's step.
-    """
-    xs, _, valid = check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
-    expected = initial_carry(params, xs.shape[0])
-    start = expected if carry is None else check_carry(carry, expected)
-    projected = project(params, time_major(xs))
-    valid = None if valid is None else valid.T
-    end, ys = scan_time_major(partial(recur, params), start, projected, valid=valid)
-    return end, time_major(ys)

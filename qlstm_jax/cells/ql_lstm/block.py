@@ -5,37 +5,26 @@ whole block of a sequence. `params` is a `ql_lstm.Params` everywhere.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from qlstm_jax.cells import common
+from qlstm_jax.cells.ql_lstm.params import SHARING, Carry, Params
 
-SHARING = {
-    "full": (0, 0, 0, 0),
-    "gates": (0, 0, 1, 0),
-    "none": (0, 1, 2, 3),
-}  # the map of each gate i, f, g, o
+Hidden: TypeAlias = Float[Array, "batch hidden"]
+Weights: TypeAlias = tuple[tuple[Array, ...], tuple[Array, ...]]  # rows of α and of β, (H,) each
 
 
-class Carry(NamedTuple):
-    """What passes from step to step; the last three are None without skip."""
-
-    c: jax.Array  # (B, H), float32 or wider
-    h: jax.Array  # (B, H)
-    memory: jax.Array | None = None  # m_k (B, H), float32 or wider
-    summary: jax.Array | None = None  # (B, H), the sum of h over the block so far
-    position: jax.Array | None = None  # (B,) int32, tokens of the block so far, 0..L-1
-
-
-def _read(params, memory):
+def _read(params: Params, memory: Hidden) -> Hidden:
     """s from m, both (B, H)."""
     scale = jax.lax.rsqrt(params.epsilon + jnp.mean(memory**2, axis=-1, keepdims=True))
     return common.row(params.read_scale, 2) * memory * scale
 
 
-def _write(params, memory, summary):
+def _write(params: Params, memory: Hidden, summary: Hidden) -> Hidden:
     """m after a block whose h sum to `summary`."""
     s = _read(params, memory)
     v = common.matmul(summary / params.block_size, params.summary_kernel, params.dtype)
@@ -44,43 +33,69 @@ def _write(params, memory, summary):
     return memory + jax.nn.sigmoid(z_i) * jnp.tanh(z_g)
 
 
-def _write_if(wanted, params, memory, summary):
+def _write_if(wanted: Bool[Array, ""], params: Params, memory: Hidden, summary: Hidden) -> Hidden:
     """`_write` or, unless `wanted`, anything.
 
     Computed again for a gradient: as residuals of a cond, P and Q would be kept once for each time it is run.
     """
 
     @jax.checkpoint
-    def run(params, memory, summary):
+    def run(params: Params, memory: Hidden, summary: Hidden) -> Hidden:
         return jax.lax.cond(wanted, lambda: _write(params, memory, summary), lambda: memory)
 
     return run(params, memory, summary)
 
 
-def _gates(sharing, weights, u, c):
-    """c and h after one token, from its u (B, G·H), the rows of α and those of β."""
-    scales, biases = weights
+def _gates(sharing: str, weights: Weights, u: Array, c: Array) -> tuple[Array, Array]:
+    """(h, c) after one token, from its u (B, G·H); without weights, β is in u and α is 1."""
     maps = jnp.split(u, 1 + max(SHARING[sharing]), axis=-1)
     z = [maps[m] for m in SHARING[sharing]]
-    if scales:
-        z = [common.row(scale, 2) * z_j for scale, z_j in zip(scales, z, strict=True)]
-    i, f, g, o = (z_j + common.row(bias, 2) for z_j, bias in zip(z, biases, strict=True))
+    if weights[0]:
+        rows = zip(*weights, strict=True)
+        z = [common.row(scale, 2) * z_j + common.row(bias, 2) for (scale, bias), z_j in zip(rows, z, strict=True)]
+    i, f, g, o = z
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return c, jax.nn.sigmoid(o) * jnp.tanh(c)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-def _weights(params):
-    """The rows of α (none where there is no α) and of β: a gradient by row needs no room for the others."""
-    wide = common.accumulator(params.dtype)
-    return tuple(() if a is None else tuple(a.astype(wide)) for a in (params.gate_scale, params.gate_bias))
+def _tokens(
+    params: Params, plain: bool, carry: Carry, s: Hidden | None, xs: Array, valid: Array | None
+) -> tuple[tuple[Hidden, Hidden], Float[Array, "time batch hidden"]]:
+    """((h, c), hs) of tokens that lie in one block of every row; s is its read of the memory, None for 0."""
+    h, bias, wide = carry.h, None, carry.c.dtype
+    if s is not None and len(xs) == 1 and valid is None:
+        h = (h + s).astype(h.dtype)  # one product, (h + s) U
+    elif s is not None:
+        bias = common.matmul(s, params.recurrent_kernel, params.dtype)
+    weights: Weights = ((), ())
+    if params.gate_scale is None:
+        beta = params.gate_bias.astype(wide).reshape(-1)
+        bias = beta if bias is None else bias + common.row(beta, 2)
+    else:  # rows apart: a gradient by row needs no room for the others
+        weights = tuple(params.gate_scale.astype(wide)), tuple(params.gate_bias.astype(wide))
+    return common.recurrence_time_major(
+        partial(_gates, params.sharing),
+        xs,
+        (h, carry.c),
+        recurrent_kernel=params.recurrent_kernel,
+        input_kernel=params.input_kernel,
+        bias=bias,
+        weights=weights,
+        valid=valid,
+        plain=plain,
+    )
 
 
-def block(params, tokens, carry, xs, valid):
-    """Tokens (≤ L, B, D) that lie in one block of every row: `tokens` runs them, then the memory is written."""
-    s = _read(params, carry.memory) if params.skip else None
-    projected = common.matmul(xs, params.input_kernel, params.dtype)
-    gates, state = partial(_gates, params.sharing), (carry.c, carry.h)
-    (c, h), hs = tokens(gates, params.recurrent_kernel, _weights(params), s, state, projected, valid)
+def block(
+    params: Params,
+    plain: bool,
+    carry: Carry,
+    xs: Float[Array, "time batch d"],
+    valid: Bool[Array, "time batch"] | None,
+) -> tuple[Carry, Float[Array, "time batch hidden"]]:
+    """Tokens (≤ L, B, D) that lie in one block of every row; then the memory is written. `plain` as for `unroll`."""
+    s = None if carry.memory is None else _read(params, carry.memory)
+    (h, c), hs = _tokens(params, plain, carry, s, xs, valid)
     if s is None:
         return Carry(c=c, h=h), hs
     ys, steps = (hs + s[None]).astype(params.dtype), len(xs)

@@ -27,42 +27,21 @@ standard LSTM, whose α is 1 and no parameter. `skip=False` leaves out HGR-ASC (
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Key
 
 from qlstm_jax.cells import common
-from qlstm_jax.cells.ql_lstm import blockwise, kernel
-from qlstm_jax.cells.ql_lstm.block import SHARING, Carry, block
-
-
-@common.params_dataclass
-class Params:
-    """Weights; G maps side by side (1, 2 or 4), gates in the order i, f, g, o."""
-
-    input_kernel: jax.Array  # W (D, G·H)
-    recurrent_kernel: jax.Array  # U (H, G·H)
-    gate_scale: jax.Array | None  # α (4, H); None where no map is shared
-    gate_bias: jax.Array  # β (4, H)
-    summary_kernel: jax.Array | None = None  # P (H, H); this and all below None without skip
-    memory_kernel: jax.Array | None = None  # Q (H, H)
-    write_scale: jax.Array | None = None  # a_i, a_g (2, H)
-    write_bias: jax.Array | None = None  # b_i, b_g (2, H)
-    read_scale: jax.Array | None = None  # γ (H,)
-    sharing: str = common.static(default="full")
-    block_size: int = common.static(default=32)
-    epsilon: float = common.static(default=1.0)
-    remat: bool = common.static(default=False)
-    dtype: str = common.static(default="float32")
-
-    @property
-    def skip(self) -> bool:
-        """Whether the cell has the block memory."""
-        return self.read_scale is not None
+from qlstm_jax.cells.ql_lstm import blockwise
+from qlstm_jax.cells.ql_lstm.block import block
+from qlstm_jax.cells.ql_lstm.params import SHARING, Carry, Params
 
 
 def init(
-    key,
+    key: Key[Array, ""],
     input_size: int,
     hidden_size: int,
     *,
@@ -73,8 +52,8 @@ def init(
     forget_bias: float = 1.0,
     chrono: int = 0,
     remat: bool = False,
-    dtype="float32",
-    param_dtype="float32",
+    dtype: DTypeLike = "float32",
+    param_dtype: DTypeLike = "float32",
 ) -> Params:
     """Draws parameters: W, P lecun normal; U, Q orthogonal; rows of α and a 1 ± 0.5 at random; γ = 1, other biases 0.
 
@@ -111,14 +90,14 @@ def init(
     h, maps = hidden_size, 1 + max(SHARING[sharing])
     keys = jax.random.split(key, 6)
 
-    def apart(key, rows):
+    def apart(key: Array, rows: int) -> Array:
         return 1 + 0.5 * jax.random.rademacher(key, (rows, h), param_dtype)
 
     bias = jnp.zeros((4, h), param_dtype).at[1].set(forget_bias)
     if chrono:
         keep = common.chrono_bias(jax.random.fold_in(key, 6), h, chrono, param_dtype)
         bias = bias.at[0].set(-keep).at[1].set(keep)
-    memory = {}
+    memory: dict[str, Any] = {}
     if skip:
         memory = {
             "summary_kernel": common.lecun_normal(keys[3], (h, h), param_dtype),
@@ -151,19 +130,26 @@ def initial_carry(params: Params, batch_size: int) -> Carry:
     return carry._replace(memory=jnp.zeros(shape, wide), summary=jnp.zeros(shape, wide), position=position)
 
 
-def step(params: Params, carry: Carry, x):
-    """One token: x (B, D) to y (B, H), with the next carry first.
+def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch hidden"]]:
+    """One token.
 
     Raises:
         ValueError: if x is not (B, D).
     """
     common.check_step(x, params.input_kernel.shape[0])
-    carry, ys = block(params, kernel.plain, carry, x[None], None)
+    carry, ys = block(params, True, carry, x[None], None)
     return carry, ys[0]
 
 
-def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None, plain: bool = False):
-    """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`.
+def unroll(
+    params: Params,
+    xs: Float[Array, "batch time d"],
+    *,
+    seq_lengths: ArrayLike | None = None,
+    carry: Carry | None = None,
+    plain: bool = False,
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
+    """A whole sequence, equal to folding `step`.
 
     A scan over blocks holds a scan over tokens. The product with W is taken for all positions of a block at once, and
     the block memory costs one part in L.
@@ -173,14 +159,14 @@ def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None, 
         xs: (B, T, D).
         seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
         carry: where to continue from; default `initial_carry`. Its rows may stand at different places in their blocks.
-        plain: whether JAX itself differentiates the scan over tokens: slower, but in any mode. The fast path,
-            `qlstm_jax.cells.ql_lstm.kernel`, is for first derivatives in reverse mode.
+        plain: whether JAX itself differentiates the scan over tokens: slower, but in any mode. The default is for
+            reverse mode.
 
     Raises:
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
     xs, seq_lengths, valid = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
-    run = partial(block, params, kernel.plain if plain else kernel.fast)
+    run = partial(block, params, plain)
     return blockwise.unroll(
         jax.checkpoint(run) if params.remat else run,
         initial_carry(params, xs.shape[0]) if carry is None else carry,

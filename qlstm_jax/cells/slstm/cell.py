@@ -16,20 +16,21 @@ A row of 4H pre-activations holds the gates side by side in the order i, f, z, o
 `recurrence.py` computes all that comes after "x_t W + b", for this cell and for one inside a block.
 """
 
-import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Key
 
 from qlstm_jax.cells import common
-from qlstm_jax.cells.slstm.recurrence import FORGET_GATES, Carry, recur, run, zero_carry
+from qlstm_jax.cells.slstm.recurrence import FORGET_GATES, Carry, run, zero_carry
 
 
 @common.params_dataclass
 class Params:
     """Weights of the cell, gates side by side in the order i, f, z, o."""
 
-    input_kernel: jax.Array  # W (D, 4H)
-    recurrent_kernel: jax.Array  # R (N, K, 4K), each head's block: its y to its four gates side by side
-    bias: jax.Array  # b (4H,)
+    input_kernel: Array  # W (D, 4H)
+    recurrent_kernel: Array  # R (N, K, 4K), each head's block: its y to its four gates side by side
+    bias: Array  # b (4H,)
     forget_gate: str = common.static(default="sigmoid")
     dtype: str = common.static(default="float32")
 
@@ -39,7 +40,7 @@ class Params:
         return self.recurrent_kernel.shape[0]
 
 
-def powerlaw_forget_bias(head_size: int, rho: float):
+def powerlaw_forget_bias(head_size: int, rho: float) -> Float[Array, " size"]:
     """The official forget bias `powerlaw_blockdependent` of one head: from 5 down to -7, rates of all kinds.
 
     b_d = 5 - 12 (d / (K - 1))^(0.3 + 1.3 ρ), d = 0..K-1; a head of one unit has 5.
@@ -62,15 +63,15 @@ def powerlaw_forget_bias(head_size: int, rho: float):
 
 
 def init(
-    key,
+    key: Key[Array, ""],
     input_size: int,
     hidden_size: int,
     *,
     num_heads: int = 1,
     forget_gate: str = "sigmoid",
     block_position: float = 0.0,
-    dtype="float32",
-    param_dtype="float32",
+    dtype: DTypeLike = "float32",
+    param_dtype: DTypeLike = "float32",
 ) -> Params:
     """Draws parameters: W lecun normal, R zero as in the official code, b zero but `powerlaw_forget_bias` for f.
 
@@ -111,35 +112,58 @@ def initial_carry(params: Params, batch_size: int) -> Carry:
     return zero_carry(batch_size, params.bias.shape[0] // 4, params.dtype)
 
 
-def step(params: Params, carry: Carry, x):
-    """One token: x (B, D) to y (B, H), with the next carry first.
+def _run(params: Params, xs: Array, carry: Carry, valid: Array | None, plain: bool) -> tuple[Carry, Array]:
+    return run(
+        params.recurrent_kernel,
+        xs,
+        carry,
+        forget_gate=params.forget_gate,
+        dtype=params.dtype,
+        plain=plain,
+        input_kernel=params.input_kernel,
+        bias=params.bias,
+        valid=valid,
+    )
+
+
+def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch hidden"]]:
+    """One token.
 
     Raises:
         ValueError: if x is not (B, D).
     """
     common.check_step(x, params.input_kernel.shape[0])
-    z = common.affine(x, params.input_kernel, params.bias, params.dtype)
-    return recur(params.recurrent_kernel, carry, z, forget_gate=params.forget_gate, dtype=params.dtype)
+    carry, ys = _run(params, x[:, None], carry, None, plain=True)
+    return carry, ys[:, 0]
 
 
-def unroll(params: Params, xs, *, seq_lengths=None, carry: Carry | None = None):
-    """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`.
+def unroll(
+    params: Params,
+    xs: Float[Array, "batch time d"],
+    *,
+    seq_lengths: ArrayLike | None = None,
+    carry: Carry | None = None,
+    plain: bool = False,
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
+    """A whole sequence, equal to folding `step`.
 
-    The product with W is taken for all positions at once, outside the recurrence; `kernel.py` runs the rest, and
-    has a gradient of its own, so that only reverse-mode differentiation (`jax.grad`, `jax.vjp`) goes through.
+    The products with W are taken for many positions at once, and the gradient is `common.recurrence`'s own.
 
     Args:
         params: from `init`.
         xs: (B, T, D).
         seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
         carry: where to continue from; default `initial_carry`.
+        plain: whether JAX itself differentiates the scan over tokens: slower, but in any mode. The default is for
+            reverse mode.
 
     Raises:
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
     xs, _, valid = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
-    z = common.affine(xs, params.input_kernel, params.bias, params.dtype)
-    return run(params.recurrent_kernel, z, valid, carry, params.forget_gate, params.dtype)
+    expected = initial_carry(params, xs.shape[0])
+    carry = expected if carry is None else common.check_carry(carry, expected)
+    return _run(params, xs, carry, valid, plain)
 
 
 last = common.last_by_unroll(unroll)

@@ -5,13 +5,14 @@ For a cell inside a block, which makes pre-activations in its own way (i and f f
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
 
 from qlstm_jax.cells import common
-from qlstm_jax.cells.slstm import kernel
 
 FORGET_GATES = ("sigmoid", "exponential")
 
@@ -19,22 +20,25 @@ FORGET_GATES = ("sigmoid", "exponential")
 class Carry(NamedTuple):
     """What passes from step to step, in the official order; but for y, float32 or wider."""
 
-    y: jax.Array  # (B, H)
-    c: jax.Array  # (B, H), the cell state
-    n: jax.Array  # (B, H), the normaliser, 0 before the first token
-    m: jax.Array  # (B, H), the stabiliser: c and n are exp(-m) times their true values
+    y: Array  # (B, H)
+    c: Array  # (B, H), the cell state
+    n: Array  # (B, H), the normaliser, 0 before the first token
+    m: Array  # (B, H), the stabiliser: c and n are exp(-m) times their true values
 
 
-def zero_carry(batch_size: int, hidden_size: int, dtype="float32") -> Carry:
+def zero_carry(batch_size: int, hidden_size: int, dtype: DTypeLike = "float32") -> Carry:
     """y = c = n = m = 0, y in `dtype`."""
     shape = (batch_size, hidden_size)
-    state = (jnp.zeros(shape, common.accumulator(dtype)) for _ in range(3))
-    return Carry(jnp.zeros(shape, dtype), *state)
+    c, n, m = (jnp.zeros(shape, common.accumulator(dtype)) for _ in range(3))
+    return Carry(jnp.zeros(shape, dtype), c, n, m)
 
 
-def _gates(forget_gate, preactivations, state):
-    """(i, f, z, o), (c, n, m) -> (y, c, n, m), element by element, all float32 or wider."""
-    i, f, z, o = preactivations
+State = tuple[Array, Array, Array]  # c, n, m
+
+
+def _gates(forget_gate: str, _: Any, preactivations: Array, state: State) -> tuple[Array, State]:
+    """Pre-activations (..., 4K) and (c, n, m) before a token to (y, (c, n, m)) after it, all float32 or wider."""
+    i, f, z, o = jnp.split(preactivations, 4, axis=-1)
     c, n, m = state
     log_f = (jax.nn.log_sigmoid(f) if forget_gate == "sigmoid" else f) + m
     # With log f at most i, m is i. And f', which multiplies c = n = 0 there, stays at 1 or below: no inf · 0.
@@ -43,10 +47,17 @@ def _gates(forget_gate, preactivations, state):
     write, keep = jnp.exp(i - m), jnp.exp(log_f - m)
     c = keep * c + write * jnp.tanh(z)
     n = keep * n + write
-    return jax.nn.sigmoid(o) * (c / n), c, n, m
+    return jax.nn.sigmoid(o) * (c / n), (c, n, m)
 
 
-def recur(recurrent_kernel, carry: Carry, z, *, forget_gate: str = "sigmoid", dtype="float32"):
+def recur(
+    recurrent_kernel: Float[Array, "heads size width"],
+    carry: Carry,
+    z: Float[Array, "batch gates"],
+    *,
+    forget_gate: str = "sigmoid",
+    dtype: DTypeLike = "float32",
+) -> tuple[Carry, Float[Array, "batch hidden"]]:
     """One token from its pre-activations.
 
     Args:
@@ -59,29 +70,37 @@ def recur(recurrent_kernel, carry: Carry, z, *, forget_gate: str = "sigmoid", dt
     Returns:
         (carry, y (B, H)).
     """
-    heads, size, _ = recurrent_kernel.shape
-    wide = common.accumulator(dtype)
-    # Heads first: jax 0.12 on a CPU has no product of bfloat16 to float32 whose batch axis is not the first.
-    y = carry.y.reshape(-1, heads, size).astype(dtype).swapaxes(0, 1)
-    sums = jnp.matmul(y, recurrent_kernel.astype(dtype), preferred_element_type=wide).swapaxes(0, 1)
-    sums = sums.reshape(-1, heads, 4, size).swapaxes(1, 2).reshape(z.shape)
-    y, *state = _gates(forget_gate, jnp.split(z.astype(wide) + sums, 4, axis=-1), carry[1:])
-    carry = Carry(y.astype(dtype), *state)
-    return carry, carry.y
+    carry, ys = run(recurrent_kernel, z[:, None], carry, forget_gate=forget_gate, dtype=dtype, plain=True)
+    return carry, ys[:, 0]
 
 
-def run(recurrent_kernel, z, valid, carry, forget_gate, dtype):
-    """`unroll_preactivations` of checked arguments: `valid` (B, T) or None in place of seq_lengths."""
-    heads, size, _ = recurrent_kernel.shape
-    carry = zero_carry(z.shape[0], heads * size, dtype) if carry is None else carry
-    z = z.astype(common.accumulator(dtype))
-    carry, ys = kernel.scan(partial(_gates, forget_gate), recurrent_kernel, tuple(carry), z, valid)
-    return Carry(*carry), ys
+def run(
+    recurrent_kernel: Float[Array, "heads size width"],
+    inputs: Float[Array, "batch time features"],
+    carry: Carry,
+    *,
+    forget_gate: str,
+    dtype: DTypeLike,
+    plain: bool,
+    **options: Any,
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
+    """`common.recurrence` of this cell: `inputs` are pre-activations, or with an input kernel among `options` x."""
+    start = carry.y.astype(dtype), (carry.c, carry.n, carry.m)
+    gates = partial(_gates, forget_gate)
+    (y, state), ys = common.recurrence(gates, inputs, start, recurrent_kernel=recurrent_kernel, plain=plain, **options)
+    return Carry(y, *state), ys
 
 
 def unroll_preactivations(
-    recurrent_kernel, z, *, seq_lengths=None, carry: Carry | None = None, forget_gate: str = "sigmoid", dtype="float32"
-):
+    recurrent_kernel: Float[Array, "heads size width"],
+    z: Float[Array, "batch time gates"],
+    *,
+    seq_lengths: ArrayLike | None = None,
+    carry: Carry | None = None,
+    forget_gate: str = "sigmoid",
+    dtype: DTypeLike = "float32",
+    plain: bool = False,
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
     """A whole sequence from its pre-activations, equal to folding `recur`.
 
     Args:
@@ -91,6 +110,7 @@ def unroll_preactivations(
         carry: where to continue from; default `zero_carry`.
         forget_gate: as in `init`.
         dtype: of y and of the product with R.
+        plain: as for `unroll`.
 
     Returns:
         (carry, ys (B, T, H)).
@@ -106,4 +126,5 @@ def unroll_preactivations(
             f"of shape {recurrent_kernel.shape}"
         )
     z, _, valid = common.check_sequence(z, seq_lengths, width)
-    return run(recurrent_kernel, z, valid, carry, forget_gate, dtype)
+    carry = zero_carry(z.shape[0], width // 4, dtype) if carry is None else carry
+    return run(recurrent_kernel, z, carry, forget_gate=forget_gate, dtype=dtype, plain=plain, valid=valid)
