@@ -18,7 +18,7 @@ from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.loop import train
 from tests.training.conftest import read_metrics, tiny
 
-COPY = {"copy__length": 4, "copy__num_symbols": 2, "copy__alphabet": 3}
+COPY = {"copying__length": 4, "copying__num_symbols": 2, "copying__alphabet": 3}
 CLIPS = {"digits__mode": "clips", "digits__frames": 3, "digits__canvas": 9}
 SERIES = {"series__context": 6, "series__horizon": 3, "series__period": 4}
 
@@ -83,7 +83,7 @@ def test_an_adding_run_and_its_report(tmp_path):
 
 
 def test_copying_counts_the_last_symbols_alone(tmp_path):
-    problem = CopyingProblem(tiny("copy", **COPY), tmp_path)
+    problem = CopyingProblem(tiny("copying", **COPY), tmp_path)
     batch = problem.sample(jax.random.key(0), 5, 0)
 
     def knows(ids, rngs=None):
@@ -99,7 +99,7 @@ def test_copying_counts_the_last_symbols_alone(tmp_path):
 
 def test_a_copying_run_and_its_report(tmp_path, monkeypatch):
     monkeypatch.setattr(CopyingProblem, "least", 0.5)  # each is a program to compile; adding has all of them
-    train(tiny("copy", **COPY), tmp_path)
+    train(tiny("copying", **COPY), tmp_path)
     report = evaluate(tmp_path, longest=1)
     assert list(report["accuracy_by_length"]) == ["2", "4"]
     assert 0 <= report["accuracy"] <= 1
@@ -109,7 +109,7 @@ def test_a_copying_run_and_its_report(tmp_path, monkeypatch):
 def test_figures_take_as_many_sequences_as_asked(tmp_path, monkeypatch):
     """Three batches of four, of which the last has two that do not count."""
     monkeypatch.setattr("qlstm_jax.problems.sampled.POSITIONS", 4 * 9)
-    problem = CopyingProblem(tiny("copy", **COPY), tmp_path)
+    problem = CopyingProblem(tiny("copying", **COPY), tmp_path)
 
     class Sevens(nnx.Module):
         def __call__(self, ids, rngs=None):
@@ -272,8 +272,8 @@ def test_a_constant_column_is_noted_and_does_no_harm(tmp_path):
     ("task", "changes", "message"),
     [
         ("adding", {"adding__length": 1}, "adding.length is 1; expected 2 or more"),
-        ("copy", {"copy__alphabet": 1}, "copy.alphabet is 1; expected 2 or more"),
-        ("copy", {"copy__length": -1}, "copy.length is -1; expected 0 or more"),
+        ("copying", {"copying__alphabet": 1}, "copying.alphabet is 1; expected 2 or more"),
+        ("copying", {"copying__length": -1}, "copying.length is -1; expected 0 or more"),
         ("digits", {"digits__mode": "clip"}, "digits.mode is 'clip'; did you mean 'clips'"),
         ("digits", {"digits__canvas": 8}, "digits.canvas is 8; expected 9 or more"),
         ("digits", {"digits__test": 0.0}, r"digits.validation is 0\.1 and digits.test 0\.0"),
