@@ -19,8 +19,10 @@ OPTIONS = {name: {} for name in LAYER_CLASSES} | {
     "xlstm": {"num_layers": 2, "slstm_at": "1:1"},
     "transformer": {"causal": True},
 }
-# Layers with a gradient of their own; what JAX derives of the others takes most of the time to compile.
-WITH_GRADIENT = ("ql_lstm", "slstm", "mlstm", "mlstm of several chunks")
+# The others take their last outputs from all, as LSTM does.
+WITH_LAST = ("lstm", "pr_lstm")
+# Gradients of our own; what JAX derives of the others takes most of the time to compile.
+WITH_GRADIENT = ("gru", "ql_lstm", "slstm", "mlstm", "mlstm of several chunks")
 
 
 def normalised(x):
@@ -47,7 +49,8 @@ def programs(name):
         return jnp.mean(outputs(params, xs, lengths) * weight)
 
     yield "outputs", outputs, (params, xs)
-    yield "last", last, (params, xs, lengths)
+    if name in WITH_LAST:
+        yield "last", last, (params, xs, lengths)
     if name in WITH_GRADIENT:
         yield "gradient", jax.grad(loss, argnums=(0, 1)), (params, xs, lengths)
 

@@ -59,6 +59,7 @@ def init(
         ValueError: if a size is not a positive integer, or chrono neither 0 nor an integer from 3 on.
     """
     common.check_sizes(input_size=input_size, hidden_size=hidden_size)
+    common.check_time_scale(chrono=chrono)
     k_in, k_rec = jax.random.split(key)
     bias = jnp.zeros((3, hidden_size), param_dtype)
     if chrono:

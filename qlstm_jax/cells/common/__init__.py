@@ -1,6 +1,13 @@
 """Shared by several cells: params, products, masks, checks of arguments, initial values, recurrences."""
 
-from qlstm_jax.cells.common.checks import check_carry, check_choice, check_sequence, check_sizes, check_step
+from qlstm_jax.cells.common.checks import (
+    check_carry,
+    check_choice,
+    check_sequence,
+    check_sizes,
+    check_step,
+    check_time_scale,
+)
 from qlstm_jax.cells.common.gated_sum import gated_sum, log_positive
 from qlstm_jax.cells.common.initializers import chrono_bias, lecun_normal, orthogonal
 from qlstm_jax.cells.common.masks import (
@@ -32,6 +39,7 @@ __all__ = [
     "check_sequence",
     "check_sizes",
     "check_step",
+    "check_time_scale",
     "chrono_bias",
     "gated_sum",
     "kernel_gradient",

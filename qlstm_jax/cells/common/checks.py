@@ -21,6 +21,16 @@ def check_sizes(**sizes: Any) -> None:
             raise ValueError(f"{name} is {value!r}; expected a positive integer")
 
 
+def check_time_scale(**options: Any) -> None:
+    """Raises ValueError unless every given option is 0, for none, or an integer of 3 or more."""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not (value == 0 or value >= 3):
+            raise ValueError(
+                f"{name} is {value!r}; expected the longest dependence in tokens, an integer of 3 or more, or 0 for "
+                "biases that are equal in all units"
+            )
+
+
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Raises ValueError unless `value` is one of `choices`."""
     if value not in choices:

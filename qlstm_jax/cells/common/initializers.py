@@ -27,14 +27,6 @@ def chrono_bias(
     """Biases log u, u uniform on [1, max_dependence − 1], of gates that keep: such a unit forgets in about u tokens.
 
     Chrono initialisation (Tallec and Ollivier 2018, arXiv 1804.11188): units of all time scales up to `max_dependence`
-    tokens. The bias of a gate that lets in starts at the negative.
-
-    Raises:
-        ValueError: if max_dependence is not an integer of 3 or more.
+    tokens, which are 3 or more. The bias of a gate that lets in starts at the negative.
     """
-    if isinstance(max_dependence, bool) or not isinstance(max_dependence, int) or max_dependence < 3:
-        raise ValueError(
-            f"chrono is {max_dependence!r}; expected the longest dependence in tokens, an integer of 3 or more, or 0 "
-            "for biases that are equal in all units"
-        )
     return jnp.log(jax.random.uniform(key, (hidden_size,), minval=1, maxval=max_dependence - 1)).astype(dtype)

@@ -83,6 +83,7 @@ def init(
     """
     common.check_sizes(input_size=input_size, hidden_size=hidden_size, block_size=block_size)
     common.check_choice("sharing", sharing, tuple(SHARING))
+    common.check_time_scale(chrono=chrono)
     if not epsilon > 0:
         raise ValueError(f"epsilon is {epsilon!r}; expected a number above 0")
     if chrono and forget_bias != 1:
