@@ -1,1 +1,1 @@
-"""Where sequences come from: formal languages and recall sampled on the device, text from files and TFDS."""
+"""Sources of sequences: formal languages and recall sampled on the device, text from files and TFDS."""

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from qlstm_jax.data.checks import at_least
 
@@ -20,8 +21,8 @@ class AddingBatch:
         targets: (B,) float32, the sum of the marked numbers, in [0, 2).
     """
 
-    inputs: jax.Array
-    targets: jax.Array
+    inputs: Float[Array, "batch time 2"]
+    targets: Float[Array, " batch"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Adding:
     the original draws from [-1, 1), marks early positions and scales the target.
     """
 
-    def sample(self, key, batch_size: int, length: int) -> AddingBatch:
+    def sample(self, key: Key[Array, ""], batch_size: int, length: int) -> AddingBatch:
         """Draws a batch; can be jitted with `batch_size` and `length` static.
 
         Args:

@@ -6,27 +6,32 @@ Every length is one compiled program and every padded cell is wasted work: bucke
 import itertools
 import queue
 import threading
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float, Int, Integer
+from numpy.typing import ArrayLike
 
 from qlstm_jax.data.rows import DataError
 
 _MOST_CANDIDATES = 1024
 
+Batch = TypeVar("Batch")
+Batch_co = TypeVar("Batch_co", covariant=True)
+
 
 class TextBatch(NamedTuple):
     """B padded texts; a pytree. The filler rows that complete a bucket's last batch are empty and weigh 0."""
 
-    ids: np.ndarray  # (B, T) int32, 0 beyond each row's length
-    lengths: np.ndarray  # (B,) int32, 0 to T
-    labels: np.ndarray  # (B,) int32
-    weights: np.ndarray  # (B,) float32, 1 for an example and 0 for a filler row
+    ids: Int[np.ndarray, "batch time"]  # int32, 0 beyond each row's length
+    lengths: Int[np.ndarray, " batch"]  # int32, 0 to T
+    labels: Int[np.ndarray, " batch"]  # int32
+    weights: Float[np.ndarray, " batch"]  # float32, 1 for an example and 0 for a filler row
 
 
-def bucket_boundaries(lengths, *, max_length: int, num_buckets: int) -> tuple[int, ...]:
-    """The bucket lengths that pad least.
+def bucket_boundaries(lengths: ArrayLike, *, max_length: int, num_buckets: int) -> tuple[int, ...]:
+    """The bucket lengths with the fewest padded cells.
 
     Minimises sum_i (b(l_i) - l_i) over all choices of at most `num_buckets` boundaries, where b(l) is the
     smallest boundary ≥ l, and lengths above `max_length` count as `max_length`. Dynamic programming finds the
@@ -62,7 +67,7 @@ def bucket_boundaries(lengths, *, max_length: int, num_buckets: int) -> tuple[in
     # choice, so the fewest cells have the least padding.
     cost = np.full(len(candidates) + 1, np.inf)
     cost[0] = 0
-    choices = []
+    choices: list[Int[np.ndarray, " boundaries"]] = []
     for _ in range(min(num_buckets, len(candidates))):
         previous, cost = cost, cost.copy()
         choice = np.arange(len(cost))  # itself: no boundary is added
@@ -108,28 +113,37 @@ class Batches:
         ...
     """
 
-    def __init__(self, encoded: Sequence[np.ndarray], labels, *, batch_size: int, buckets, seed: int, shuffle=True):
+    def __init__(
+        self,
+        encoded: Sequence[Integer[np.ndarray, " _"]],
+        labels: ArrayLike,
+        *,
+        batch_size: int,
+        buckets: Iterable[int],
+        seed: int,
+        shuffle: bool = True,
+    ) -> None:
         labels = np.asarray(labels)
         if not len(encoded) or labels.shape != (len(encoded),):
             raise DataError(f"{len(encoded)} texts and labels of shape {labels.shape}; give a label for each text")
         if batch_size < 1 or seed < 0:
             raise DataError(f"batch_size={batch_size}, seed={seed}; give at least 1 and at least 0")
-        buckets = tuple(int(length) for length in buckets)
-        if not buckets or buckets[0] < 1 or any(a >= b for a, b in itertools.pairwise(buckets)):
-            raise DataError(f"buckets is {buckets}; give ascending lengths of at least 1, see bucket_boundaries")
+        sizes = tuple(int(length) for length in buckets)
+        if not sizes or sizes[0] < 1 or any(a >= b for a, b in itertools.pairwise(sizes)):
+            raise DataError(f"buckets is {sizes}; give ascending lengths of at least 1, see bucket_boundaries")
         lengths = np.asarray([len(ids) for ids in encoded], np.int64)
-        self.truncated = int((lengths > buckets[-1]).sum())
+        self.truncated = int((lengths > sizes[-1]).sum())
         self._encoded = encoded
         self._labels = labels.astype(np.int32)
-        self._lengths = np.minimum(lengths, buckets[-1])
+        self._lengths = np.minimum(lengths, sizes[-1])
         self._batch_size, self._seed, self._shuffle = batch_size, seed, shuffle
-        bucket_of = np.searchsorted(buckets, self._lengths)
-        members = [(length, np.flatnonzero(bucket_of == i)) for i, length in enumerate(buckets)]
+        bucket_of = np.searchsorted(sizes, self._lengths)
+        members = [(length, np.flatnonzero(bucket_of == i)) for i, length in enumerate(sizes)]
         self._members = [(length, indices) for length, indices in members if indices.size]
         self._per_epoch = sum(-(-len(indices) // batch_size) for _, indices in self._members)
-        self._latest = None
+        self._latest: tuple[int, list[tuple[int, Int[np.ndarray, " _"]]]] | None = None
 
-    def plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+    def plan(self, epoch: int) -> list[tuple[int, Int[np.ndarray, " _"]]]:
         """The epoch's batches in order, each as (T, the indices (n,) of its n ≤ B examples)."""
         latest = self._latest  # one reference, read once: a prefetching thread may replace it meanwhile
         if latest is not None and latest[0] == epoch:
@@ -147,7 +161,7 @@ class Batches:
         return list(batches)
 
     def batches_per_epoch(self, epoch: int = 0) -> int:
-        """How many batches an epoch has; the same for all, since the texts of a bucket are."""
+        """Number of batches in an epoch, the same for all epochs."""
         return len(self.plan(epoch))
 
     def padding_fraction(self, epoch: int = 0) -> float:
@@ -177,7 +191,17 @@ class Batches:
         return batch
 
 
-def stream(batches: Batches, start: int, stop: int | None = None, *, prefetch: int = 2) -> Iterator[TextBatch]:
+@runtime_checkable
+class BatchSource(Protocol[Batch_co]):
+    """Batches by their number."""
+
+    def batch(self, number: int, /) -> Batch_co:
+        """Batch number `number` ≥ 0."""
+
+
+def stream(
+    batches: BatchSource[Batch], start: int, stop: int | None = None, *, prefetch: int = 2
+) -> Generator[Batch, None, None]:
     """Batches `start`, `start` + 1, ... up to (not including) `stop`, or without end, made ahead in a thread.
 
     At most `prefetch` of them wait at a time. An error in making one is raised where that batch was due.
@@ -191,21 +215,21 @@ def stream(batches: Batches, start: int, stop: int | None = None, *, prefetch: i
     return _stream(batches, start, stop, prefetch)
 
 
-def _stream(batches, start, stop, prefetch):
-    ready = queue.SimpleQueue()
+def _stream(batches: BatchSource[Batch], start: int, stop: int | None, prefetch: int) -> Generator[Batch, None, None]:
+    ready: queue.SimpleQueue[Batch | Exception] = queue.SimpleQueue()
     room = threading.Semaphore(prefetch)
     closed = threading.Event()
 
-    def work():
+    def work() -> None:
         position = start
         while stop is None or position < stop:
             room.acquire()
             if closed.is_set():
                 return
             try:
-                ready.put((batches.batch(position), None))
-            except Exception as error:  # whatever it is, it is the consumer's to see
-                ready.put((None, error))
+                ready.put(batches.batch(position))
+            except Exception as error:  # raised in the consumer's thread
+                ready.put(error)
                 return
             position += 1
 
@@ -214,11 +238,11 @@ def _stream(batches, start, stop, prefetch):
     try:
         position = start
         while stop is None or position < stop:
-            batch, error = ready.get()
+            item = ready.get()
             room.release()
-            if error is not None:
-                raise error
-            yield batch
+            if isinstance(item, Exception):
+                raise item
+            yield item
             position += 1
     finally:
         closed.set()

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
 
 from qlstm_jax.data.checks import at_least
 
@@ -15,11 +16,11 @@ class CopyingBatch:
 
     Attributes:
         ids: (B, 2S + T + 1) int32.
-        targets: (B, S) int32, what is to be said at the last S positions, in 0..K-1.
+        targets: (B, S) int32, the symbols to output at the last S positions, in 0..K-1.
     """
 
-    ids: jax.Array
-    targets: jax.Array
+    ids: Int[Array, "batch time"]
+    targets: Int[Array, "batch symbols"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Copying:
     num_symbols: int = 10
     alphabet: int = 8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least("num_symbols", self.num_symbols, 1)
         at_least("alphabet", self.alphabet, 2)
 
@@ -49,7 +50,7 @@ class Copying:
         """The number of ids: the alphabet, blank and go."""
         return self.alphabet + 2
 
-    def sample(self, key, batch_size: int, length: int) -> CopyingBatch:
+    def sample(self, key: Key[Array, ""], batch_size: int, length: int) -> CopyingBatch:
         """Draws a batch; can be jitted with `batch_size` and `length` static.
 
         Args:

@@ -8,12 +8,15 @@ Loss in nats a token becomes comparable between tokenizers as bits per byte:
 import dataclasses
 import hashlib
 import math
+import os
 import platform
 import sysconfig
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
+from jaxtyping import Bool, Int, Integer, UInt
+from numpy.typing import ArrayLike
 
 from qlstm_jax.data.checks import check_shares
 from qlstm_jax.data.rows import DataError
@@ -21,6 +24,15 @@ from qlstm_jax.data.tokenizer import Tokenizer
 
 MANY = 20  # files, from which on a split is by whole files
 NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idlelib"}  # folders
+
+
+class CorpusRecord(TypedDict):
+    """Identifies a corpus."""
+
+    source: str
+    files: int
+    bytes: int
+    sha256: str  # of the contents
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,20 +54,24 @@ class Corpus:
         """Bytes of all files together."""
         return sum(map(len, self.contents))
 
-    def record(self) -> dict:
-        """What tells this corpus from another: source, files, bytes and a SHA-256 digest of the contents."""
+    def record(self) -> CorpusRecord:
+        """Source, number of files and bytes, and a SHA-256 digest of the contents, which identify this corpus."""
         digest = hashlib.sha256()
         for content in self.contents:
             digest.update(len(content).to_bytes(8, "little") + content)
-        sizes = {"files": len(self.contents), "bytes": self.num_bytes}
-        return {"source": self.source, **sizes, "sha256": digest.hexdigest()}
+        return {
+            "source": self.source,
+            "files": len(self.contents),
+            "bytes": self.num_bytes,
+            "sha256": digest.hexdigest(),
+        }
 
     def summary(self) -> str:
         """One line for a log."""
         return f"{self.source}: {len(self.contents)} files, {self.num_bytes} bytes"
 
 
-def load(path="", *, pattern: str = "*.txt", max_bytes: int = 0) -> Corpus:
+def load(path: str | os.PathLike[str] = "", *, pattern: str = "*.txt", max_bytes: int = 0) -> Corpus:
     """Reads a corpus.
 
     Args:
@@ -86,8 +102,9 @@ def load(path="", *, pattern: str = "*.txt", max_bytes: int = 0) -> Corpus:
 
 
 def cut(contents: list[bytes], max_bytes: int) -> list[bytes]:
-    """What lies within the first `max_bytes` of all contents, or all for 0, without empty ones or half letters."""
-    left, kept = max_bytes or sum(map(len, contents)), []
+    """The first `max_bytes` of all contents, or all for 0, without empty ones or half letters."""
+    left = max_bytes or sum(map(len, contents))
+    kept: list[bytes] = []
     for content in contents:
         kept.append(content[: _letter_start(content, left)])
         left -= len(content)
@@ -109,7 +126,7 @@ def split(corpus: Corpus, *, validation: float, test: float, seed: int) -> dict[
     """Three parts without a byte in common: "train", "validation" and "test".
 
     A corpus that names three parts of its own has those. Of others, from 20 files on, whole files are dealt out in an
-    order drawn by `seed`, to each part until it has its share of the bytes; within a part they stand in the order of
+    order drawn by `seed`, to each part until it has its share of the bytes; within a part they are in the order of
     their names. Fewer are read as one text, the end of which is tested on and what comes before that end validated on.
 
     Args:
@@ -129,7 +146,8 @@ def split(corpus: Corpus, *, validation: float, test: float, seed: int) -> dict[
         ends = [_letter_start(text, int(len(text) * share)) for share in (1 - validation - test, 1 - test)]
         parts = {"train": [text[: ends[0]]], "validation": [text[ends[0] : ends[1]]], "test": [text[ends[1] :]]}
     else:
-        dealt, ahead = {"test": [], "validation": [], "train": []}, 0
+        dealt: dict[str, list[int]] = {"test": [], "validation": [], "train": []}
+        ahead = 0
         for number in np.random.default_rng(seed).permutation(len(corpus.contents)):
             share = ahead / corpus.num_bytes
             part = "test" if share < test else "validation" if share < test + validation else "train"
@@ -147,11 +165,11 @@ class Bytes:
 
     vocab_size = 256
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(self, text: str) -> Int[np.ndarray, " n"]:
         """The UTF-8 bytes of a text, (n,) int32."""
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
-    def decode(self, ids) -> str:
+    def decode(self, ids: ArrayLike) -> str:
         """The text of ids (n,); what is no UTF-8 reads U+FFFD."""
         return bytes(np.asarray(ids, np.uint8)).decode(errors="replace")
 
@@ -171,7 +189,7 @@ def as_texts(contents: list[bytes], source: str) -> list[str]:
         ) from error
 
 
-def encode(contents: list[bytes], tokenizer: Tokenizer | Bytes, source: str) -> np.ndarray:
+def encode(contents: list[bytes], tokenizer: Tokenizer | Bytes, source: str) -> UInt[np.ndarray, " n"]:
     """All contents, end to end, as one array of ids (n,), of the smallest unsigned type that holds the vocabulary.
 
     Raises:
@@ -191,8 +209,8 @@ def bits_per_byte(nats: float, tokens: int, num_bytes: int) -> float:
 class Window(NamedTuple):
     """T + 1 consecutive tokens of each of B streams: T inputs, and from the second on the T targets."""
 
-    tokens: np.ndarray  # (B, T + 1) int32
-    starts: np.ndarray  # (B,) booleans, whether a row begins here, so that nothing goes before its first token
+    tokens: Int[np.ndarray, "batch time_plus_1"]  # int32
+    starts: Bool[np.ndarray, " batch"]  # whether a row begins here, so that nothing goes before its first token
 
 
 class Windows:
@@ -218,7 +236,15 @@ class Windows:
       DataError: if there are not T + 1 tokens for each stream.
     """
 
-    def __init__(self, tokens, batch_size: int, length: int, *, restart: int = 0, name: str = "the text"):
+    def __init__(
+        self,
+        tokens: Integer[np.ndarray, " n"],
+        batch_size: int,
+        length: int,
+        *,
+        restart: int = 0,
+        name: str = "the text",
+    ) -> None:
         self.tokens, self.batch_size, self.length, self.restart = tokens, batch_size, length, restart
         self.stream_size = len(tokens) // batch_size
         self.per_pass = (self.stream_size - 1) // length
@@ -241,7 +267,7 @@ class Windows:
         return Window(tokens, starts)
 
 
-def windows(tokens, batch_size: int, length: int, *, name: str = "the text") -> Windows:
+def windows(tokens: Integer[np.ndarray, " n"], batch_size: int, length: int, *, name: str = "the text") -> Windows:
     """`Windows` in up to `batch_size` streams: fewer where the text has not a window for each, as in evaluation.
 
     Raises:

@@ -9,6 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from qlstm_jax.data.checks import at_least, check_shares
 from qlstm_jax.data.rows import DataError
@@ -16,7 +17,7 @@ from qlstm_jax.data.rows import DataError
 SIDE = 8  # pixels of an image
 
 
-def load() -> tuple[np.ndarray, np.ndarray]:
+def load() -> tuple[Float[np.ndarray, "images 8 8"], Int[np.ndarray, " images"]]:
     """All images (1797, 8, 8) float32 in [0, 1] and their digits (1797,) int32, in scikit-learn's order.
 
     Raises:
@@ -33,7 +34,14 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     return (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int32)
 
 
-def split(images, labels, *, validation: float, test: float, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def split(
+    images: Shaped[np.ndarray, "images ..."],
+    labels: Shaped[np.ndarray, " images"],
+    *,
+    validation: float,
+    test: float,
+    seed: int,
+) -> dict[str, tuple[Shaped[np.ndarray, "part ..."], Shaped[np.ndarray, " part"]]]:
     """The images and labels of "train", "validation" and "test", dealt out in an order that `seed` alone decides.
 
     Args:
@@ -65,8 +73,8 @@ class DigitsBatch:
         labels: (B,) int32.
     """
 
-    inputs: jax.Array
-    labels: jax.Array
+    inputs: Float[Array, "batch time channels"]
+    labels: Int[Array, " batch"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,13 +83,15 @@ class Pixels:
 
     length, channels, num_classes = SIDE * SIDE, 1, 10
 
-    def sample(self, key, batch_size: int, images, labels) -> DigitsBatch:
+    def sample(
+        self, key: Key[Array, ""], batch_size: int, images: Float[Array, "images 8 8"], labels: Int[Array, " images"]
+    ) -> DigitsBatch:
         """Draws images (N, 8, 8) with labels (N,), each as likely as the others and with replacement."""
         at_least("batch_size", batch_size, 1)
         chosen = jax.random.randint(key, (batch_size,), 0, images.shape[0])
         return self.batch(images[chosen], labels[chosen])
 
-    def batch(self, images, labels) -> DigitsBatch:
+    def batch(self, images: Float[Array, "batch 8 8"], labels: Int[Array, " batch"]) -> DigitsBatch:
         """Images (B, 8, 8) and labels (B,) as they are."""
         return DigitsBatch(images.reshape(images.shape[0], self.length, 1), labels)
 
@@ -112,7 +122,7 @@ class Clips:
 
     num_classes = 19
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least("frames", self.frames, 1)
         at_least("canvas", self.canvas, SIDE + 1)
         if not self.speed >= 0:
@@ -128,7 +138,9 @@ class Clips:
         """Channels of a step: canvas²."""
         return self.canvas**2
 
-    def sample(self, key, batch_size: int, images, labels) -> DigitsBatch:
+    def sample(
+        self, key: Key[Array, ""], batch_size: int, images: Float[Array, "images 8 8"], labels: Int[Array, " images"]
+    ) -> DigitsBatch:
         """Draws two of the images (N, 8, 8) with labels (N,) for each clip, with replacement, and their ways."""
         at_least("batch_size", batch_size, 1)
         k_image, k_start, k_angle = jax.random.split(key, 3)
@@ -139,7 +151,12 @@ class Clips:
         frames = self.render(images[chosen], start, velocity)
         return DigitsBatch(frames, jnp.sum(labels[chosen], axis=1))
 
-    def render(self, images, start, velocity):
+    def render(
+        self,
+        images: Float[Array, "batch 2 8 8"],
+        start: Float[Array, "batch 2 2"],
+        velocity: Float[Array, "batch 2 2"],
+    ) -> Float[Array, "batch frames pixels"]:
         """The frames (B, F, canvas²) of images (B, 2, 8, 8) from offsets (B, 2, 2), rows before columns."""
         reach = self.canvas - SIDE
         time = jnp.arange(self.frames, dtype=jnp.float32)[None, None, :, None]

@@ -3,13 +3,16 @@
 import functools
 import http.client
 import lzma
+import os
 import re
 import tarfile
 import threading
 import urllib.request
 import zlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 from qlstm_jax.data import text
 from qlstm_jax.data.rows import Collector, DataError, Examples
@@ -26,7 +29,9 @@ _WAY_OUT = (
 )
 
 
-def load_imdb(split: str = "train", *, data_dir=None, path=None) -> Examples:
+def load_imdb(
+    split: str = "train", *, data_dir: str | os.PathLike[str] | None = None, path: str | os.PathLike[str] | None = None
+) -> Examples:
     """The 25,000 labelled reviews of one split of IMDB, classes "neg" and "pos".
 
     Args:
@@ -41,7 +46,7 @@ def load_imdb(split: str = "train", *, data_dir=None, path=None) -> Examples:
 
     Raises:
       DataError: if the copy is missing, damaged or has no such split, or if the dataset is to be downloaded
-        and its host cannot be reached, which is told within seconds.
+        and its host cannot be reached, which is known within seconds.
 
     Example:
       train, test = load_imdb("train"), load_imdb("test", path="~/data/aclImdb_v1.tar.gz")
@@ -58,20 +63,23 @@ def load_imdb(split: str = "train", *, data_dir=None, path=None) -> Examples:
     raise DataError(f"{path} does not exist. {_WAY_OUT}")
 
 
-def _load_folder(split, path):
+def _load_folder(split: str, path: Path) -> Examples:
     for root in (path, path / "aclImdb"):
         if (root / split).is_dir():
             lists = {name: root / split / f"urls_{name}.txt" for name in LABEL_NAMES}
             whole = all(path.is_file() for path in lists.values())
             films = {name: _films(path.read_bytes()) for name, path in lists.items()} if whole else None
-            return text.load(root / split, label_names=LABEL_NAMES, group_of=films and partial(_film, films))
+            group_of = None if films is None else partial(_film, films)
+            return text.load(root / split, label_names=LABEL_NAMES, group_of=group_of)
     found = sorted(child.name for child in path.iterdir())[:8]
     raise DataError(f"{path} holds {found} and no folder {split!r}; name the one that holds train and test: aclImdb")
 
 
-def _load_archive(split, path):
+def _load_archive(split: str, path: Path) -> Examples:
     collector = Collector(path, label_names=LABEL_NAMES)
-    documents, unlabelled, films = {}, [], {}
+    documents: dict[str, tuple[str, bytes]] = {}
+    films: dict[str, list[str]] = {}
+    unlabelled: list[str] = []
     try:
         for name, file in _members(path):
             match = _MEMBER.search(name)
@@ -95,7 +103,7 @@ def _load_archive(split, path):
 
 def _films(urls: bytes) -> list[str]:
     """The film of each review: line n, from 0, is the page of that of review n."""
-    return [_TITLE.search(line)[0] if _TITLE.search(line) else line for line in urls.decode().splitlines()]
+    return [title[0] if (title := _TITLE.search(line)) else line for line in urls.decode().splitlines()]
 
 
 def _film(films: dict[str, list[str]], label: str, name: str) -> str | None:
@@ -104,15 +112,15 @@ def _film(films: dict[str, list[str]], label: str, name: str) -> str | None:
     return known[int(number[1])] if number and int(number[1]) < len(known) else None
 
 
-def _members(path):
+def _members(path: str | os.PathLike[str]) -> Iterator[tuple[str, IO[bytes]]]:
     """(name, open file) of every file in a tar archive, in one pass and without unpacking to disk."""
     with tarfile.open(path) as archive:
         for member in archive:
-            if member.isfile():
-                yield member.name, archive.extractfile(member)
+            if member.isfile() and (file := archive.extractfile(member)) is not None:
+                yield member.name, file
 
 
-def _load_tfds(split, data_dir):
+def _load_tfds(split: str, data_dir: str | os.PathLike[str] | None) -> Examples:
     builder = _builder_class()(data_dir=data_dir)
     if not builder.is_prepared():
         _prepare(builder)
@@ -130,7 +138,7 @@ def _load_tfds(split, data_dir):
     return collector.finish()
 
 
-def _prepare(builder):
+def _prepare(builder: Any) -> None:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
@@ -154,9 +162,9 @@ def unreachable(url: str, timeout: float = 3.0) -> str | None:
     Asks for its header, through the proxies of the environment as any download would, and gives up after
     `timeout` seconds of silence or twice that in all; a download would go on trying for minutes.
     """
-    answer = []
+    answer: list[str | None] = []
 
-    def ask():
+    def ask() -> None:
         try:
             # An opener of its own: urlopen keeps the proxies that it found at its first call.
             opener = urllib.request.build_opener()
@@ -173,7 +181,7 @@ def unreachable(url: str, timeout: float = 3.0) -> str | None:
 
 
 @functools.cache
-def _builder_class():
+def _builder_class() -> Any:
     """TFDS's imdb_reviews, but for its archive reader, which is the one part of it that needs TensorFlow."""
     # Importing TFDS takes a second, which a user of local files need not wait for.
     from tensorflow_datasets.datasets.imdb_reviews import imdb_reviews_dataset_builder as stock
@@ -181,17 +189,18 @@ def _builder_class():
     class Downloads:
         """The part of a download manager that the builder uses."""
 
-        def __init__(self, manager):
+        def __init__(self, manager: Any) -> None:
             self.download = manager.download
             self.iter_archive = _members
 
-    class Builder(stock.Builder, skip_registration=True):
+    # TFDS has no types, so that its Builder is Any to a checker.
+    class Builder(stock.Builder, skip_registration=True):  # type: ignore[misc, call-arg]
         name = "imdb_reviews"
         # TFDS looks for these beside the file of the class, which is this one.
         pkg_dir_path = stock.Builder._get_pkg_dir_path()
         url_infos = stock.Builder.url_infos
 
-        def _split_generators(self, dl_manager):
+        def _split_generators(self, dl_manager: Any) -> Any:
             return super()._split_generators(Downloads(dl_manager))
 
     return Builder

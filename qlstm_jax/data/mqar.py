@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
 from qlstm_jax.data.checks import at_least
 
@@ -19,17 +20,17 @@ class MQARBatch:
         mask: (B, T) float32, 1 where a key is asked.
     """
 
-    ids: jax.Array
-    targets: jax.Array
-    mask: jax.Array
+    ids: Int[Array, "batch time"]
+    targets: Int[Array, "batch time"]
+    mask: Float[Array, "batch time"]
 
 
 @dataclasses.dataclass(frozen=True)
 class MQAR:
-    """Each key is asked once, and its value is to be told there: ids = [k_1, v_1, .., k_P, v_P, then T - 2P more].
+    """Each key is asked once, and its value is the answer there: ids = [k_1, v_1, .., k_P, v_P, then T - 2P more].
 
     The P keys of a sequence are distinct and drawn from num_keys symbols, the values from num_values further ones,
-    alike or not. The P questions stand at distinct positions drawn uniformly from the T - 2P after the pairs; all
+    with replacement. The P questions are at distinct positions drawn uniformly from the T - 2P after the pairs; all
     other positions hold one blank symbol, the last. (Zoology draws nearby positions more often and fills the gaps with
     random symbols.)
 
@@ -46,7 +47,7 @@ class MQAR:
     num_keys: int = 64
     num_values: int = 64
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least("num_pairs", self.num_pairs, 1)
         at_least("num_keys", self.num_keys, self.num_pairs)
         at_least("num_values", self.num_values, 2)
@@ -56,7 +57,7 @@ class MQAR:
         """The number of symbols: num_keys + num_values + 1."""
         return self.num_keys + self.num_values + 1
 
-    def sample(self, key, batch_size: int, length: int) -> MQARBatch:
+    def sample(self, key: Key[Array, ""], batch_size: int, length: int) -> MQARBatch:
         """Draws a batch; can be jitted with `batch_size` and `length` static.
 
         Args:
@@ -87,6 +88,6 @@ class MQAR:
         return MQARBatch(ids, targets, mask)
 
 
-def _distinct(key, batch_size: int, choices: int, count: int):
+def _distinct(key: Key[Array, ""], batch_size: int, choices: int, count: int) -> Int[Array, "batch count"]:
     """(B, count) int32, distinct numbers of 0 .. choices - 1 in each row, every choice and order alike likely."""
     return jnp.argsort(jax.random.uniform(key, (batch_size, choices)), axis=1)[:, :count].astype(jnp.int32)

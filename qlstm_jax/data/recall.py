@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
 
 from qlstm_jax.data.checks import at_least
 
@@ -19,14 +20,14 @@ class RecallBatch:
         labels: (B,) int32, the class of each row, in 0..num_classes-1.
     """
 
-    ids: jax.Array
-    lengths: jax.Array
-    labels: jax.Array
+    ids: Int[Array, "batch time"]
+    lengths: Int[Array, " batch"]
+    labels: Int[Array, " batch"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    """The class at the start is to be told at the end: ids = [label, noise_1, ..., noise_length].
+    """The class at the start is the answer at the end: ids = [label, noise_1, ..., noise_length].
 
     Labels are uniform over the classes 0..num_classes-1; the noise is uniform over the num_noise symbols that
     follow them and says nothing about the label, so nothing but memory of the first token solves the task.
@@ -42,7 +43,7 @@ class Recall:
     num_classes: int = 8
     num_noise: int = 8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least("num_classes", self.num_classes, 2)
         at_least("num_noise", self.num_noise, 1)
 
@@ -51,7 +52,7 @@ class Recall:
         """The number of symbols: num_classes + num_noise."""
         return self.num_classes + self.num_noise
 
-    def sample(self, key, batch_size: int, length: int) -> RecallBatch:
+    def sample(self, key: Key[Array, ""], batch_size: int, length: int) -> RecallBatch:
         """Draws a batch; can be jitted with `batch_size` and `length` static.
 
         Args:

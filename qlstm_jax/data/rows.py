@@ -1,9 +1,12 @@
-"""What every reader of labelled text yields: checked rows as `Examples`, and a report of those left out."""
+"""Labelled texts: checked rows as `Examples`, and a report of those left out."""
 
 import dataclasses
+import os
 import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 # Undecodable bytes become these under errors="surrogateescape", and so do unpaired escapes in JSON.
 NOT_TEXT = re.compile("[\ud800-\udfff]")
@@ -12,12 +15,12 @@ _SKIP_HINT = "on_bad_row='skip' leaves such rows out and counts them in the repo
 
 
 class DataError(ValueError):
-    """Data that cannot be used as given; the message names the place, what was expected and the mend."""
+    """Data that cannot be used as given; the message names the place, what was expected and how to fix it."""
 
 
 @dataclasses.dataclass
 class LoadReport:
-    """What became of the rows of one source.
+    """Numbers of rows of one source that were read, kept and skipped.
 
     Attributes:
       source: the file, folder or dataset that was read.
@@ -47,7 +50,7 @@ class Examples:
     """N labelled texts.
 
     Attributes:
-      texts: N strings, as they stand in the source.
+      texts: N strings, as in the source.
       labels: (N,) int32, indices into `label_names`.
       label_names: the classes; evaluation data take those of the training data.
       report: what was read and what was left out.
@@ -56,7 +59,7 @@ class Examples:
     """
 
     texts: tuple[str, ...]
-    labels: np.ndarray
+    labels: Int[np.ndarray, " n"]
     label_names: tuple[str, ...]
     report: LoadReport
     groups: tuple[str, ...] | None = None
@@ -64,7 +67,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, indices, name: str) -> "Examples":
+    def take(self, indices: Sequence[int] | Int[np.ndarray, " m"], name: str) -> "Examples":
         """The examples at `indices` (M,), in that order; `name` tells the part in its report."""
         report = LoadReport(f"{self.report.source} [{name}]", rows=len(indices), kept=len(indices))
         texts = tuple(self.texts[i] for i in indices)
@@ -81,7 +84,9 @@ class Collector:
       label_names: the only labels allowed, those of the training data; None takes the labels as they come.
     """
 
-    def __init__(self, source, on_bad_row: str = "error", label_names=None):
+    def __init__(
+        self, source: str | os.PathLike[str], on_bad_row: str = "error", label_names: Sequence[str] | None = None
+    ) -> None:
         if on_bad_row not in ("error", "skip"):
             raise DataError(f"on_bad_row is {on_bad_row!r}; give 'error' or 'skip'")
         if isinstance(label_names, str) or (label_names is not None and len(set(label_names)) != len(label_names)):
@@ -117,7 +122,7 @@ class Collector:
             self._groups.append(group)
 
     def bad(self, reason: str, where: str, message: str) -> None:
-        """One row that cannot be used; `message` says what is wrong with it and the mend.
+        """One row that cannot be used; `message` says what is wrong with it and how to fix it.
 
         Raises:
           DataError: under on_bad_row='error'.
@@ -152,7 +157,7 @@ class Collector:
         return Examples(tuple(self._texts), labels, names, self.report, groups)
 
 
-def label_order(labels) -> tuple[str, ...]:
+def label_order(labels: Iterable[str]) -> tuple[str, ...]:
     """The different strings of `labels`: in numeric order if all are integers, else alphabetical."""
     names = sorted(set(labels))
     if all(_INTEGER.fullmatch(name) for name in names):

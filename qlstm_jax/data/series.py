@@ -6,10 +6,14 @@ import hashlib
 import io
 import math
 import operator
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
+from jaxtyping import Float, Int, Real, Shaped
+from numpy.typing import ArrayLike
 
 from qlstm_jax.data.checks import check_shares
 from qlstm_jax.data.rows import DataError
@@ -33,7 +37,7 @@ class Table:
 
     source: str
     names: tuple[str, ...]
-    values: np.ndarray
+    values: Float[np.ndarray, "n d"]
     skipped: tuple[str, ...]
     sha256: str
 
@@ -61,7 +65,7 @@ class Table:
         return tuple(self.names.index(name) for name in names)
 
 
-def read(path, *, header: str = "auto") -> Table:
+def read(path: str | os.PathLike[str], *, header: str = "auto") -> Table:
     """Reads a csv file (a .tsv: separated by tabs) in UTF-8; blank lines are passed over where they cannot be values.
 
     Args:
@@ -111,7 +115,7 @@ def read(path, *, header: str = "auto") -> Table:
     return Table(str(path), tuple(names[p] for p in kept), values, skipped, hashlib.sha256(content).hexdigest())
 
 
-def _rows(path, content) -> list[tuple[int, list[str]]]:
+def _rows(path: Path, content: bytes) -> list[tuple[int, list[str]]]:
     """(line, fields) of each row that is not blank; in a file of one column, a blank line before the end is a row."""
     try:
         text = io.StringIO(content.decode("utf-8-sig"), newline="")
@@ -140,7 +144,7 @@ def _missing(cell: str) -> bool:
     return cell.strip().lower() in ("", "nan", "na", "n/a", "null", "none", "-")
 
 
-def _refuse(where, cell):
+def _refuse(where: str, cell: str) -> NoReturn:
     if _missing(cell):
         raise DataError(f"{where} has a missing value ({cell.strip()!r}); fill it in, or leave out its row or column")
     raise DataError(f"{where} is {cell.strip()!r}; expected a finite number, as in other rows of this column")
@@ -161,7 +165,7 @@ def split(count: int, *, validation: float, test: float) -> dict[str, range]:
     return dict(zip(PARTS, (range(first), range(first, second), range(second, count)), strict=True))
 
 
-def scale(values) -> tuple[np.ndarray, np.ndarray]:
+def scale(values: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
     """Mean and deviation (D,) of the training rows (N, D); a constant column has deviation 1, so that it becomes 0."""
     deviation = np.std(values, axis=0)
     constant = np.ptp(values, axis=0) == 0  # its deviation is rounding noise, not always 0
@@ -171,8 +175,8 @@ def scale(values) -> tuple[np.ndarray, np.ndarray]:
 class SeriesBatch(NamedTuple):
     """B windows; a pytree."""
 
-    inputs: np.ndarray  # (B, L, D) float32, the context
-    targets: np.ndarray  # (B, H, K) float32, what follows it, of the target columns
+    inputs: Float[np.ndarray, "batch context d"]  # float32
+    targets: Float[np.ndarray, "batch horizon k"]  # float32, the rows after it of the target columns
 
 
 class Windows:
@@ -195,7 +199,18 @@ class Windows:
         DataError: if there is no window.
     """
 
-    def __init__(self, values, part: range, *, context, horizon, targets, batch_size=1, seed=0, name="part"):
+    def __init__(
+        self,
+        values: Real[np.ndarray, "n d"],
+        part: range,
+        *,
+        context: int,
+        horizon: int,
+        targets: Sequence[int],
+        batch_size: int = 1,
+        seed: int = 0,
+        name: str = "part",
+    ) -> None:
         first = max(part.start, context)
         self.origins = range(first, part.stop - horizon + 1)
         if not self.origins:
@@ -206,9 +221,9 @@ class Windows:
             )
         self.values, self.targets = np.asarray(values, np.float32), np.asarray(targets)
         self.context, self.horizon, self.batch_size, self.seed = context, horizon, batch_size, seed
-        self._latest = None
+        self._latest: tuple[int, Int[np.ndarray, " origins"]] | None = None
 
-    def at(self, origins) -> SeriesBatch:
+    def at(self, origins: ArrayLike) -> SeriesBatch:
         """The windows at `origins` (B,)."""
         origins = np.asarray(origins)[:, None]
         inputs = self.values[origins + np.arange(-self.context, 0)[None]]
@@ -222,7 +237,7 @@ class Windows:
         origins = [self.order(n)[places[passes == n]] for n in np.unique(passes)]
         return self.at(np.concatenate(origins))
 
-    def order(self, number: int) -> np.ndarray:
+    def order(self, number: int) -> Int[np.ndarray, " origins"]:
         """The origins in the order of pass `number`."""
         latest = self._latest
         if latest is None or latest[0] != number:
@@ -231,12 +246,16 @@ class Windows:
         return latest[1]
 
 
-def last_value(values, origins, horizon: int) -> np.ndarray:
+def last_value(
+    values: Shaped[np.ndarray, "n d"], origins: ArrayLike, horizon: int
+) -> Shaped[np.ndarray, "batch horizon d"]:
     """The naive forecast (B, H, D): row t-1 of `values` (N, D) again and again, for origins t (B,)."""
     return np.repeat(values[np.asarray(origins) - 1][:, None], horizon, axis=1)
 
 
-def seasonal(values, origins, horizon: int, period: int) -> np.ndarray:
+def seasonal(
+    values: Shaped[np.ndarray, "n d"], origins: ArrayLike, horizon: int, period: int
+) -> Shaped[np.ndarray, "batch horizon d"]:
     """The seasonal naive forecast (B, H, D): the last `period` rows before t again and again; t ≥ period."""
     back = period - np.arange(horizon) % period
     return values[np.asarray(origins)[:, None] - back[None]]

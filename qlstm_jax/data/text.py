@@ -3,8 +3,11 @@
 import csv
 import difflib
 import json
+import os
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -16,12 +19,25 @@ _FORMATS = "give a .csv, .tsv or .jsonl file, or a folder with one folder of .tx
 UNLABELLED = "unsup"  # the unlabelled third of aclImdb/train
 
 
+class _Columns(NamedTuple):
+    """The names of the columns, or keys, to read."""
+
+    text: str
+    label: str
+
+
 def load(
-    path, *, text_column="text", label_column="label", on_bad_row="error", label_names=None, group_of=None
+    path: str | os.PathLike[str],
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    on_bad_row: str = "error",
+    label_names: Sequence[str] | None = None,
+    group_of: Callable[[str, str], str | None] | None = None,
 ) -> Examples:
     """Reads labelled texts.
 
-    A .csv and a .tsv file have a header row. In .csv, quotes stand around a field that holds commas, quotes
+    A .csv and a .tsv file have a header row. In .csv, quotes are put around a field that holds commas, quotes
     (doubled) or line ends; in .tsv nothing is special but the tab and the line end, so quotes are part of the
     text. A .jsonl file has one JSON object a line. A folder has one folder a class, which holds .txt files of
     one text each; a folder `unsup` is left out and counted. All are UTF-8, with or without a byte-order mark;
@@ -62,16 +78,16 @@ def load(
         raise DataError(f"{path} is empty; {_FORMATS}")
     if text_column == label_column:
         raise DataError(f"text_column and label_column are both {text_column!r}; name two different columns")
-    _READERS[path.suffix.lower()](path, (text_column, label_column), collector)
+    _READERS[path.suffix.lower()](path, _Columns(text_column, label_column), collector)
     return collector.finish()
 
 
-def _open(path, newline):
+def _open(path: Path, newline: str) -> TextIO:
     # Undecodable bytes become lone surrogates, which Collector finds: one bad row must not stop the file.
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
-def _column(path, names, wanted, option):
+def _column(path: Path, names: list[str], wanted: str, option: str) -> int:
     """The index of column `wanted` among `names`."""
     if names.count(wanted) == 1:
         return names.index(wanted)
@@ -84,19 +100,21 @@ def _column(path, names, wanted, option):
     raise DataError(f"{path}:1: no column {wanted!r}; the columns found are {found}; {hint}")
 
 
-def _read_table(path, rows, columns, collector, mend):
+def _read_table(
+    path: Path, rows: Iterable[tuple[int, list[str] | None]], columns: _Columns, collector: Collector, fix: str
+) -> None:
     """Adds a table's rows; `rows` yields (line, fields), the header first, fields None if already refused."""
-    header = None
+    header: list[str] | None = None
     for line, fields in rows:
         where = f"{path}:{line}"
         if header is None:
             header = [name.strip() for name in fields or ()]
             if any("\0" in name or NOT_TEXT.search(name) for name in header):
                 raise DataError(f"{where}: the header is not UTF-8 (is it UTF-16?); save the file as UTF-8")
-            text = _column(path, header, columns[0], "text_column")
-            label = _column(path, header, columns[1], "label_column")
+            text = _column(path, header, columns.text, "text_column")
+            label = _column(path, header, columns.label, "label_column")
         elif fields is not None and len(fields) != len(header):
-            message = f"found {len(fields)} columns and the header has {len(header)}; {mend}"
+            message = f"found {len(fields)} columns and the header has {len(header)}; {fix}"
             collector.bad("wrong number of columns", where, message)
         elif fields is not None:
             collector.add(fields[text], fields[label], where)
@@ -104,13 +122,13 @@ def _read_table(path, rows, columns, collector, mend):
         raise DataError(f"{path} holds blank lines only; {_FORMATS}")
 
 
-def _csv_rows(path, file, collector):
-    # strict: a malformed quote is told at its line, where the default silently joins or alters fields.
+def _csv_rows(path: Path, file: TextIO, collector: Collector) -> Iterator[tuple[int, list[str] | None]]:
+    # strict: a malformed quote is reported at its line; the default silently joins or alters fields.
     reader = csv.reader(file, strict=True)
     while True:
         line = reader.line_num + 1  # the record's first line; line_num is the last one read
         try:
-            fields = next(reader)
+            fields: list[str] | None = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
@@ -126,26 +144,27 @@ def _csv_rows(path, file, collector):
             yield line, fields
 
 
-def _read_csv(path, columns, collector):
+def _read_csv(path: Path, columns: _Columns, collector: Collector) -> None:
     limit = csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is less than a long document
     try:
         with _open(path, newline="") as file:
-            mend = "put quotes around a field that holds commas or line ends"
-            _read_table(path, _csv_rows(path, file, collector), columns, collector, mend)
+            fix = "put quotes around a field that holds commas or line ends"
+            _read_table(path, _csv_rows(path, file, collector), columns, collector, fix)
     finally:
         csv.field_size_limit(limit)
 
 
-def _read_tsv(path, columns, collector):
+def _read_tsv(path: Path, columns: _Columns, collector: Collector) -> None:
     with _open(path, newline="\n") as file:
         lines = ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1))
         rows = ((number, line.split("\t")) for number, line in lines if line)
-        mend = "put a blank for each tab or line end inside a field (quotes do not protect them in .tsv)"
-        _read_table(path, rows, columns, collector, mend)
+        fix = "put a blank for each tab or line end inside a field (quotes do not protect them in .tsv)"
+        _read_table(path, rows, columns, collector, fix)
 
 
-def _read_jsonl(path, columns, collector):
-    records, keys = [], {}
+def _read_jsonl(path: Path, columns: _Columns, collector: Collector) -> None:
+    records: list[tuple[str, dict[str, Any]]] = []
+    keys: dict[str, None] = {}
     with _open(path, newline="\n") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -162,10 +181,10 @@ def _read_jsonl(path, columns, collector):
             records.append((where, record))
             keys.update(dict.fromkeys(record))
     if records:  # a key that no row has is a wrong name, one that some rows lack is a bad row
-        _column(path, list(keys), columns[0], "text_column")
-        _column(path, list(keys), columns[1], "label_column")
+        _column(path, list(keys), columns.text, "text_column")
+        _column(path, list(keys), columns.label, "label_column")
     for where, record in records:
-        text, label = record.get(columns[0], ""), record.get(columns[1], "")
+        text, label = record.get(columns.text, ""), record.get(columns.label, "")
         if not isinstance(text or "", str) or not isinstance(label or "", str | int | float):
             found = f"the text is a {type(text).__name__} and the label a {type(label).__name__}"
             message = f"{found}; write a string each"
@@ -177,7 +196,7 @@ def _read_jsonl(path, columns, collector):
 _READERS = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl}
 
 
-def _read_folder(path, collector, group_of):
+def _read_folder(path: Path, collector: Collector, group_of: Callable[[str, str], str | None] | None) -> None:
     classes = {child.name: sorted(child.glob("*.txt")) for child in sorted(path.iterdir()) if child.is_dir()}
     unlabelled = classes.pop(UNLABELLED, ())
     if unlabelled:
@@ -199,7 +218,9 @@ def add_document(collector: Collector, content: bytes, label: str, where: str, g
     collector.add(text.strip(), label, f"{where}:{line}", group)
 
 
-def split(examples: Examples, *, validation=0.1, test=0.1, seed=0) -> tuple[Examples, Examples, Examples]:
+def split(
+    examples: Examples, *, validation: float = 0.1, test: float = 0.1, seed: int = 0
+) -> tuple[Examples, Examples, Examples]:
     """Divides examples into training, validation and test parts, each with the classes in equal proportion.
 
     Rows of one text (blanks around it aside) or of one group are always in the same part, so no text of training is in
@@ -223,7 +244,7 @@ def split(examples: Examples, *, validation=0.1, test=0.1, seed=0) -> tuple[Exam
     for rows in _together(examples):
         by_label[int(examples.labels[rows[0]])].append(rows)
 
-    parts = {"train": [], "validation": [], "test": []}
+    parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for label, members in sorted(by_label.items()):
         total = sum(map(len, members))
         room = {"validation": _share(validation, total), "test": _share(test, total)}
@@ -268,5 +289,5 @@ def _together(examples: Examples) -> list[list[int]]:
     return list(rows.values())
 
 
-def _share(share, total):
+def _share(share: float, total: int) -> int:
     return max(1, round(share * total)) if share else 0

@@ -1,7 +1,10 @@
 """Corpora of TensorFlow Datasets (TFDS) by name, read without TensorFlow."""
 
 import difflib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from qlstm_jax.data.corpus import Corpus, cut
 from qlstm_jax.data.rows import DataError
@@ -9,7 +12,9 @@ from qlstm_jax.data.rows import DataError
 PARTS = ("train", "validation", "test")
 
 
-def load(name: str, *, data_dir=None, feature: str = "text", max_bytes: int = 0) -> Corpus:
+def load(
+    name: str, *, data_dir: str | os.PathLike[str] | None = None, feature: str = "text", max_bytes: int = 0
+) -> Corpus:
     """The texts of a dataset, an example each, with a line break at its end where it has none.
 
     A dataset that is not there yet is downloaded and prepared, for which most builders of TFDS want TensorFlow; to read
@@ -43,7 +48,8 @@ def load(name: str, *, data_dir=None, feature: str = "text", max_bytes: int = 0)
     if feature not in builder.info.features:
         there = ", ".join(builder.info.features)
         raise DataError(f"{name} has no feature {feature!r}; give one of {there} (lm.feature)")
-    contents, parts = [], []
+    contents: list[bytes] = []
+    parts: list[str] = []
     for part in PARTS:
         if part in builder.info.splits:
             texts = _texts(builder.as_data_source(part), feature, max_bytes)
@@ -54,8 +60,9 @@ def load(name: str, *, data_dir=None, feature: str = "text", max_bytes: int = 0)
     return Corpus(f"{builder.info.full_name} of TFDS", tuple(contents), tuple(parts))
 
 
-def _texts(source, feature, max_bytes):
-    texts, size = [], 0
+def _texts(source: Sequence[Mapping[str, Any]], feature: str, max_bytes: int) -> list[bytes]:
+    texts: list[bytes] = []
+    size = 0
     for number in range(len(source)):
         text = source[number][feature]
         if not isinstance(text, bytes):
@@ -67,7 +74,7 @@ def _texts(source, feature, max_bytes):
     return cut(texts, max_bytes)
 
 
-def _builder(name, data_dir):
+def _builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     # Importing TFDS takes a second, which a user of local files need not wait for.
     import tensorflow_datasets as tfds
 
@@ -79,7 +86,7 @@ def _builder(name, data_dir):
         raise DataError(f"TFDS has no dataset {name!r}; {hint}") from error
 
 
-def _prepare(builder, name):
+def _prepare(builder: Any, name: str) -> None:
     import tensorflow_datasets as tfds
 
     way_out = (

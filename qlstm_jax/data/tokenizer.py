@@ -6,10 +6,15 @@ Ids 0 (padding) and 1 (unknown) are the same in all three kinds, and no text is 
 import dataclasses
 import functools
 import json
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
+from jaxtyping import Int
+from numpy.typing import ArrayLike
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from qlstm_jax.data.rows import DataError
@@ -48,7 +53,15 @@ class Tokenizer:
     merges: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def train(cls, texts, *, kind="word", vocab_size=20_000, min_frequency=2, lowercase=True) -> "Tokenizer":
+    def train(
+        cls,
+        texts: Iterable[str],
+        *,
+        kind: str = "word",
+        vocab_size: int = 20_000,
+        min_frequency: int = 2,
+        lowercase: bool = True,
+    ) -> "Tokenizer":
         """A tokenizer for texts like these; the same texts in any order give the same one.
 
         Args:
@@ -73,14 +86,14 @@ class Tokenizer:
                 f"vocab_size={vocab_size}, min_frequency={min_frequency}; a {kind!r} tokenizer needs at "
                 f"least {smallest} ids and a frequency of at least 1"
             )
-        options = {
+        options: dict[str, Any] = {
             "vocab_size": vocab_size,
             "min_frequency": min_frequency,
             "special_tokens": list(_SPECIAL),
             "show_progress": False,
         }
         if kind == "word":
-            trainer = trainers.WordLevelTrainer(**options)
+            trainer: trainers.Trainer = trainers.WordLevelTrainer(**options)
         else:
             trainer = trainers.BpeTrainer(**options, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
         learner = _backend(kind, lowercase, (), ())
@@ -92,7 +105,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are, the rows of an embedding."""
+        """Number of ids, the rows of an embedding."""
         return 258 if self.kind == "byte" else len(self.vocab)
 
     @property
@@ -106,17 +119,17 @@ class Tokenizer:
         return UNK_ID
 
     @functools.cached_property
-    def _backend(self):
+    def _backend(self) -> tokenizers.Tokenizer:
         return _backend(self.kind, self.lowercase, self.vocab, self.merges)
 
-    def encode(self, text: str, *, max_length: int | None = None) -> np.ndarray:
+    def encode(self, text: str, *, max_length: int | None = None) -> Int[np.ndarray, " length"]:
         """The ids of one text, (length,) int32, cut to the first `max_length`.
 
         The length is 0 for an empty text, and for 'word' for one of blanks and line-break tags alone.
         """
         return self.encode_batch([text], max_length)[0]
 
-    def encode_batch(self, texts, max_length: int | None = None) -> list[np.ndarray]:
+    def encode_batch(self, texts: Iterable[str], max_length: int | None = None) -> list[Int[np.ndarray, " _"]]:
         """`encode` for many texts, on all cores: a list of (length,) int32.
 
         Raises:
@@ -133,7 +146,7 @@ class Tokenizer:
             arrays = [np.asarray(encoding.ids, np.int32) for encoding in encodings]
         return [array[:max_length] for array in arrays]
 
-    def decode(self, ids) -> str:
+    def decode(self, ids: ArrayLike) -> str:
         """The text of ids (length,), without padding; unknown words read `< unk >`.
 
         'byte' and 'bpe' give back what was encoded (with U+FFFD for a letter that was cut in two), 'word'
@@ -142,20 +155,20 @@ class Tokenizer:
         Raises:
           DataError: for an id outside 0..vocab_size-1.
         """
-        ids = np.asarray(ids, np.int64).reshape(-1)
-        outside = ids[(ids < 0) | (ids >= self.vocab_size)]
+        numbers = np.asarray(ids, np.int64).reshape(-1)
+        outside = numbers[(numbers < 0) | (numbers >= self.vocab_size)]
         if outside.size:
             raise DataError(f"id {outside[0]} is not in 0..{self.vocab_size - 1}; was it made by this tokenizer?")
-        ids = ids[ids != PAD_ID]
+        numbers = numbers[numbers != PAD_ID]
         if self.kind == "word":
-            return " ".join(self.vocab[i] for i in ids)
+            return " ".join(self.vocab[i] for i in numbers)
         if self.kind == "byte":
             unknown = _SPECIAL[UNK_ID].encode()
-            content = b"".join(unknown if i == UNK_ID else bytes([i - 2]) for i in ids)
+            content = b"".join(unknown if i == UNK_ID else bytes([i - 2]) for i in numbers)
             return content.decode(errors="replace")
-        return self._backend.decode(ids.tolist(), skip_special_tokens=False)
+        return self._backend.decode(numbers.tolist(), skip_special_tokens=False)
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything to one JSON file, whose folder is made if it is missing."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +176,7 @@ class Tokenizer:
         path.write_text(json.dumps(content, ensure_ascii=False, indent=0), encoding="utf-8")
 
     @classmethod
-    def load(cls, path) -> "Tokenizer":
+    def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
         """The tokenizer of a file written by `save`.
 
         Raises:
@@ -180,15 +193,17 @@ class Tokenizer:
         return cls(content["kind"], content["lowercase"], tuple(content["vocab"]), merges)
 
 
-def _check_kind(kind):
+def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise DataError(f"the kind of tokenizer is {kind!r}; give one of {', '.join(map(repr, KINDS))}")
 
 
-def _backend(kind, lowercase, vocab, merges):
+def _backend(
+    kind: str, lowercase: bool, vocab: Sequence[str], merges: Sequence[tuple[str, str]]
+) -> tokenizers.Tokenizer:
     """The splitting and numbering of kind 'word' or 'bpe'."""
     ids = {token: i for i, token in enumerate(vocab)}
-    lower = [normalizers.Lowercase()] if lowercase else []
+    lower: list[normalizers.Normalizer] = [normalizers.Lowercase()] if lowercase else []
     if kind == "word":
         backend = tokenizers.Tokenizer(models.WordLevel(ids, unk_token=_SPECIAL[UNK_ID]))
         steps = [normalizers.NFC(), normalizers.Replace(_LINE_BREAK, " "), *lower]

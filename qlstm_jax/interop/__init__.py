@@ -1,4 +1,4 @@
-"""Weights from other libraries and back, as mappings from name to array; PyTorch and Haiku need not be there."""
+"""Weights from other libraries and back, as mappings from name to array; PyTorch and Haiku need not be installed."""
 
 from qlstm_jax.interop.flax import (
     gru_from_flax,

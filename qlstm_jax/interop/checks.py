@@ -1,9 +1,15 @@
 """Names and shapes compared with what a converter expects, all differences in one message."""
 
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
 import numpy as np
+from numpy.typing import ArrayLike
+
+Shape: TypeAlias = tuple[int | None, ...]  # None: of unknown size
 
 
-def size(arrays, name: str, axis: int, divisor: int = 1):
+def size(arrays: Mapping[str, ArrayLike], name: str, axis: int, divisor: int = 1) -> int | None:
     """`arrays[name].shape[axis] // divisor`, or None where there is no such name or axis."""
     if name not in arrays:
         return None
@@ -11,12 +17,12 @@ def size(arrays, name: str, axis: int, divisor: int = 1):
     return shape[axis] // divisor if -len(shape) <= axis < len(shape) else None
 
 
-def times(factor: int, value):
+def times(factor: int, value: int | None) -> int | None:
     """`factor * value`, None if the value is None: the size that follows from an unknown one is unknown too."""
     return None if value is None else factor * value
 
 
-def check_arrays(source: str, arrays, expected):
+def check_arrays(source: str, arrays: Mapping[str, ArrayLike], expected: Mapping[str, Shape]) -> None:
     """Raises ValueError unless `arrays` has the names and shapes of `expected`, no more and no less.
 
     Args:
@@ -37,9 +43,9 @@ def check_arrays(source: str, arrays, expected):
         raise ValueError(f"These are not the weights of {source}. " + "; ".join(problems))
 
 
-def _fits(given, expected) -> bool:
+def _fits(given: Sequence[int], expected: Shape) -> bool:
     return len(given) == len(expected) and all(e in (None, g) for g, e in zip(given, expected, strict=True))
 
 
-def _show(shape) -> str:
+def _show(shape: Shape) -> str:
     return "(" + ", ".join("?" if n is None else str(n) for n in shape) + ")"

@@ -1,9 +1,12 @@
 """PR-LSTM and PR-RNN weights from the authors' Haiku code (github.com/tristangaudreault/pr-lstm)."""
 
 import re
+from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from numpy.typing import ArrayLike
 
 from qlstm_jax.cells import pr_lstm
 from qlstm_jax.interop import checks
@@ -12,7 +15,7 @@ _LEAF = "~get_elems/linear"
 _CELL = re.compile(r"~get_cell/nary_(lstm|rnn)(?:_([1-9]\d*))?/linear/[wb]")
 
 
-def pr_lstm_from_haiku(flat, *, dtype="float32") -> pr_lstm.Params:
+def pr_lstm_from_haiku(flat: Mapping[str, ArrayLike], *, dtype: DTypeLike = "float32") -> pr_lstm.Params:
     """Parameters of `qlstm_jax.cells.pr_lstm` from the official ones.
 
     Haiku numbers the modules of one class as they are made, so nary_lstm is the binary cell and nary_lstm_1,
@@ -42,26 +45,27 @@ def pr_lstm_from_haiku(flat, *, dtype="float32") -> pr_lstm.Params:
     d, h = checks.size(flat, f"{names[0]}/w", 0), checks.size(flat, f"{names[0]}/w", -1, leaf)
     h = checks.size(flat, f"{names[1]}/w", -1, merge) if h is None else h
     fan_in, gates = [d, checks.times(2, h)] + [h] * refinements, [leaf, merge] + [refine] * refinements
-    expected = {}
+    expected: dict[str, checks.Shape] = {}
     for name, rows, blocks in zip(names, fan_in, gates, strict=True):
         expected[f"{name}/w"] = (rows, checks.times(blocks, h))
         expected[f"{name}/b"] = (checks.times(blocks, h),)
     checks.check_arrays(f"a PR-{cell.upper()} with {refinements} refinements in Haiku", flat, expected)
 
     kernels, biases = ([np.asarray(flat[f"{name}/{kind}"]) for name in names] for kind in "wb")
+    size = kernels[1].shape[1] // merge
     return pr_lstm.Params(
         leaf_kernel=jnp.asarray(kernels[0]),
         leaf_bias=jnp.asarray(biases[0]),
         merge_kernel=jnp.asarray(kernels[1]),
         merge_bias=jnp.asarray(biases[1]),
-        refine_kernel=jnp.asarray(np.reshape(kernels[2:], (refinements, h, refine * h)), kernels[1].dtype),
-        refine_bias=jnp.asarray(np.reshape(biases[2:], (refinements, refine * h)), biases[1].dtype),
+        refine_kernel=jnp.asarray(np.reshape(kernels[2:], (refinements, size, refine * size)), kernels[1].dtype),
+        refine_bias=jnp.asarray(np.reshape(biases[2:], (refinements, refine * size)), biases[1].dtype),
         cell=cell,
         dtype=jnp.dtype(dtype).name,
     )
 
 
-def _common_start(flat) -> str:
-    """What comes before "~get_" in the first name that has it; names that start otherwise are found unexpected."""
-    starts = sorted(name[: name.index("~get_")] for name in flat if "~get_" in name)
+def _common_start(names: Iterable[str]) -> str:
+    """The part before "~get_" of the first name that has it; names that start otherwise are found unexpected."""
+    starts = sorted(name[: name.index("~get_")] for name in names if "~get_" in name)
     return starts[0] if starts else ""

@@ -3,8 +3,13 @@
 Both sides order the gates i, f, g, o.
 """
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from qlstm_jax.cells import lstm
 from qlstm_jax.interop import checks
@@ -16,7 +21,14 @@ def _names(layer: int, reverse: bool, prefix: str) -> dict[str, str]:
     return {kind: f"{prefix}{kind}{end}" for kind in kinds} | {"weight_hr": f"{prefix}weight_hr{end}"}
 
 
-def lstm_from_torch(state_dict, *, layer: int = 0, reverse: bool = False, prefix: str = "", dtype="float32"):
+def lstm_from_torch(
+    state_dict: Mapping[str, ArrayLike],
+    *,
+    layer: int = 0,
+    reverse: bool = False,
+    prefix: str = "",
+    dtype: DTypeLike = "float32",
+) -> lstm.Params:
     """Parameters of `qlstm_jax.cells.lstm` from one layer and direction of a `torch.nn.LSTM`.
 
     W = weight_ih^T,  U = weight_hh^T,  b = bias_ih + bias_hh
@@ -27,7 +39,7 @@ def lstm_from_torch(state_dict, *, layer: int = 0, reverse: bool = False, prefix
             more than one layer.
         layer: which layer.
         reverse: whether its backward direction is meant.
-        prefix: what stands before each name, "encoder." for instance.
+        prefix: the beginning of each name, "encoder." for instance.
         dtype: of the cell's activations and products.
 
     Returns:
@@ -42,7 +54,7 @@ def lstm_from_torch(state_dict, *, layer: int = 0, reverse: bool = False, prefix
     chosen = {name: state_dict[name] for name in names.values() if name in state_dict}
     d, h = checks.size(chosen, names["weight_ih"], 1), checks.size(chosen, names["weight_hh"], 1)
     gates = checks.times(4, h)
-    expected = {names["weight_ih"]: (gates, d), names["weight_hh"]: (gates, h)}
+    expected: dict[str, checks.Shape] = {names["weight_ih"]: (gates, d), names["weight_hh"]: (gates, h)}
     biases = [names["bias_ih"], names["bias_hh"]]
     if any(name in chosen for name in biases):
         expected |= dict.fromkeys(biases, (gates,))
@@ -50,7 +62,7 @@ def lstm_from_torch(state_dict, *, layer: int = 0, reverse: bool = False, prefix
 
     arrays = {name: np.asarray(a) for name, a in chosen.items()}
     input_kernel = arrays[names["weight_ih"]].T
-    bias = sum((arrays[name] for name in biases if name in arrays), np.zeros(gates, input_kernel.dtype))
+    bias = sum((arrays[name] for name in biases if name in arrays), np.zeros(input_kernel.shape[1], input_kernel.dtype))
     return lstm.Params(
         input_kernel=jnp.asarray(input_kernel),
         recurrent_kernel=jnp.asarray(arrays[names["weight_hh"]].T),
@@ -59,7 +71,9 @@ def lstm_from_torch(state_dict, *, layer: int = 0, reverse: bool = False, prefix
     )
 
 
-def lstm_to_torch(params: lstm.Params, *, layer: int = 0, reverse: bool = False, prefix: str = "") -> dict:
+def lstm_to_torch(
+    params: lstm.Params, *, layer: int = 0, reverse: bool = False, prefix: str = ""
+) -> dict[str, Float[np.ndarray, "..."]]:
     """The inverse of `lstm_from_torch`: a mapping from PyTorch's names to numpy arrays.
 
     The cell has one bias where PyTorch adds two: bias_ih gets it and bias_hh is zero.

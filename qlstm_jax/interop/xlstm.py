@@ -9,23 +9,34 @@ sLSTM cell stores its recurrent kernel and bias in one of two layouts, by the ba
 Gates come in the order i, f, z, o in both, as here; N heads of K.
 """
 
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from qlstm_jax.cells import common, slstm
 from qlstm_jax.interop import checks
-from qlstm_jax.models.xlstm import SLSTMBlock, XLSTMLanguageModel, XLSTMStack, block_kind
+from qlstm_jax.models.xlstm import MLSTM7BConfig, SLSTMBlock, XLSTMLanguageModel, XLSTMStack, block_kind
 from qlstm_jax.models.xlstm_config import XLSTMConfig
+from qlstm_jax.models.xlstm_stack import Block
 
 BIAS_LAYOUTS = ("vanilla", "cuda")
 
+Module = TypeVar("Module", bound=nnx.Module)
+Layer: TypeAlias = dict[str, np.ndarray]
+BlockTree: TypeAlias = dict[str, np.ndarray | Layer]  # the parameters of a block
 
-def slstm_from_torch(state_dict, *, num_heads: int, bias_layout: str, dtype="float32") -> slstm.Params:
+
+def slstm_from_torch(
+    state_dict: Mapping[str, ArrayLike], *, num_heads: int, bias_layout: str, dtype: DTypeLike = "float32"
+) -> slstm.Params:
     """Parameters of `qlstm_jax.cells.slstm` from those of an official sLSTM cell.
 
     That cell reads pre-activations, so the input kernel is the identity (4H, 4H): xs (B, T, 4H) holds the gates i, f, z
@@ -54,7 +65,9 @@ def slstm_from_torch(state_dict, *, num_heads: int, bias_layout: str, dtype="flo
     )
 
 
-def xlstm_from_torch(state_dict, config: XLSTMConfig, *, bias_layout: str | None = None):
+def xlstm_from_torch(
+    state_dict: Mapping[str, ArrayLike], config: XLSTMConfig, *, bias_layout: str | None = None
+) -> XLSTMLanguageModel | XLSTMStack:
     """A model with the weights of an official `xLSTMLMModel`, or of an `xLSTMBlockStack`.
 
     Args:
@@ -76,7 +89,9 @@ def xlstm_from_torch(state_dict, config: XLSTMConfig, *, bias_layout: str | None
     return whole("the xLSTM of this config", state_dict, config, outer, shapes, tree)
 
 
-def xlstm_block_from_torch(state_dict, config: XLSTMConfig, *, index: int = 0, bias_layout: str | None = None):
+def xlstm_block_from_torch(
+    state_dict: Mapping[str, ArrayLike], config: XLSTMConfig, *, index: int = 0, bias_layout: str | None = None
+) -> Block:
     """An `MLSTMBlock` or `SLSTMBlock` with the weights of an official block.
 
     Args:
@@ -98,21 +113,28 @@ def xlstm_block_from_torch(state_dict, config: XLSTMConfig, *, index: int = 0, b
     return made(kind, config, _block_tree(w, "", index, config, bias_layout), index=index)
 
 
-def check_config(config, kind, other: str):
+def check_config(config: object, kind: type, other: str) -> None:
     """Raises ValueError unless the config is of this kind; the weights of another kind are read by `other`."""
     if not isinstance(config, kind):
         raise ValueError(f"config is a {type(config).__name__}; expected a {kind.__name__}; see also {other}")
 
 
 class Outer(NamedTuple):
-    """What the official code calls that which is not of a block."""
+    """The official names of the parameters outside of the blocks."""
 
     embedding: str
-    stack: str  # what the names of the stack begin with in a language model
+    stack: str  # prefix of the names of the stack in a language model
     norm: str
 
 
-def whole(source, state_dict, config, outer, shapes, tree):
+def whole(
+    source: str,
+    state_dict: Mapping[str, ArrayLike],
+    config: XLSTMConfig | MLSTM7BConfig,
+    outer: Outer,
+    shapes: Callable[[int], Mapping[str, checks.Shape]],
+    tree: Callable[[Layer, str, int], BlockTree],
+) -> XLSTMLanguageModel | XLSTMStack:
     """A language model, or if the config has no vocab_size a stack, its names and shapes checked.
 
     Args:
@@ -121,20 +143,21 @@ def whole(source, state_dict, config, outer, shapes, tree):
         config: sizes and options.
         outer: names.
         shapes: from a block's index to its names and their shapes.
-        tree: from (arrays by name, what the block's names begin with, its index) to the parameters of our block.
+        tree: from (arrays by name, prefix of the block's names, its index) to the parameters of our block.
     """
     is_model = config.vocab_size is not None
     start = outer.stack if is_model else ""
     starts = [f"{start}blocks.{n}." for n in range(config.num_blocks)]
-    expected = {start + outer.norm: (config.embedding_size,)}
+    expected: dict[str, checks.Shape] = {start + outer.norm: (config.embedding_size,)}
     if is_model:
-        expected |= dict.fromkeys([outer.embedding, "lm_head.weight"], (config.vocab_size, config.embedding_size))
+        rows = (config.vocab_size, config.embedding_size)
+        expected |= {outer.embedding: rows, "lm_head.weight": rows}
     for index, prefix in enumerate(starts):
         expected |= {prefix + name: shape for name, shape in shapes(index).items()}
     checks.check_arrays(source, state_dict, expected)
 
     w = {name: np.asarray(array) for name, array in state_dict.items()}
-    blocks = {index: tree(w, prefix, index=index) for index, prefix in enumerate(starts)}
+    blocks = {index: tree(w, prefix, index) for index, prefix in enumerate(starts)}
     stack = {"blocks": blocks, "norm": {"scale": w[start + outer.norm]}}
     if not is_model:
         return made(XLSTMStack, config, stack)
@@ -142,33 +165,34 @@ def whole(source, state_dict, config, outer, shapes, tree):
     return made(XLSTMLanguageModel, config, {"embed": embed, "stack": stack, "head": head})
 
 
-def made(kind, config, tree, **options):
-    """A module whose parameters are those of `tree`: drawn nowhere, so that nothing is held twice."""
-    module = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(params=0), **options))
+def made(kind: type[Module], config: XLSTMConfig | MLSTM7BConfig, tree: Mapping[str, object], **options: Any) -> Module:
+    """A module with the parameters of `tree`; none is initialized, so that nothing is in memory twice."""
+    build: Callable[..., Module] = kind
+    module = nnx.eval_shape(lambda: build(config, rngs=nnx.Rngs(params=0), **options))
     nnx.update(module, jax.tree.map(lambda a: jnp.asarray(a, config.param_dtype), tree))
     return module
 
 
-def transposed(weight) -> dict:
+def transposed(weight: Float[np.ndarray, "out in"]) -> Layer:
     """A map (out, in) as the kernel of a linear layer."""
     return {"kernel": weight.T}
 
 
-def _maps(*weights):
+def _maps(*weights: Float[np.ndarray, "n out in"]) -> Layer:
     """Head-wise maps (N, out, in) as the kernel of a `HeadwiseLinear`."""
     return {"kernel": np.stack(weights).swapaxes(2, 3)}
 
 
-def _convolution(w, start):
+def _convolution(w: Layer, start: str) -> Layer:
     return {"kernel": w[f"{start}conv1d.conv.weight"][:, 0].T, "bias": w[f"{start}conv1d.conv.bias"]}
 
 
-def _block_shapes(config, index, bias_layout) -> dict:
+def _block_shapes(config: XLSTMConfig, index: int, bias_layout: str | None) -> dict[str, checks.Shape]:
     """The names of a block and their shapes."""
     size, inner, heads, width = config.embedding_size, config.inner_size, config.num_heads, config.conv_size
     if index not in config.slstm_at:
         maps = (inner // config.projection_block, config.projection_block, config.projection_block)
-        gates = {f"xlstm.mlstm_cell.{g}gate.weight": (heads, 3 * inner) for g in "if"}
+        gates: dict[str, checks.Shape] = {f"xlstm.mlstm_cell.{g}gate.weight": (heads, 3 * inner) for g in "if"}
         gates |= {f"xlstm.mlstm_cell.{g}gate.bias": (heads,) for g in "if"}
         return gates | {
             "xlstm_norm.weight": (size,),
@@ -194,14 +218,14 @@ def _block_shapes(config, index, bias_layout) -> dict:
     }
 
 
-def _block_tree(w, start, index, config, bias_layout) -> dict:
-    """The parameters of a block, whose names begin with `start`, as the tree of our module."""
-    tree, layer = {"norm": {"scale": w[f"{start}xlstm_norm.weight"]}}, f"{start}xlstm."
-    tree["conv"] = _convolution(w, layer)
+def _block_tree(w: Layer, start: str, index: int, config: XLSTMConfig, bias_layout: str | None) -> BlockTree:
+    """The parameters of a block, whose names have the prefix `start`, as the tree of our module."""
+    layer = f"{start}xlstm."
+    tree: BlockTree = {"norm": {"scale": w[f"{start}xlstm_norm.weight"]}, "conv": _convolution(w, layer)}
     if index in config.slstm_at:
         kernel, bias = _cell(w, f"{layer}slstm_cell.", config.num_heads, bias_layout)
         return tree | {
-            "input_forget": _maps(w[f"{layer}fgate.weight"], w[f"{layer}igate.weight"]),  # swapped, as it stands there
+            "input_forget": _maps(w[f"{layer}fgate.weight"], w[f"{layer}igate.weight"]),  # swapped, as there
             "cell_output": _maps(w[f"{layer}zgate.weight"], w[f"{layer}ogate.weight"]),
             "recurrent_kernel": kernel,
             "bias": bias,
@@ -223,13 +247,15 @@ def _block_tree(w, start, index, config, bias_layout) -> dict:
     }
 
 
-def _cell_shapes(heads, size, bias_layout) -> dict:
+def _cell_shapes(heads: int, size: int | None, bias_layout: str | None) -> dict[str, checks.Shape]:
     gates = checks.times(4, size)
     kernel = (heads, gates, size) if bias_layout == "vanilla" else (heads, size, gates)
     return {"_recurrent_kernel_": kernel, "_bias_": (checks.times(4 * heads, size),)}
 
 
-def _cell(w, start, heads, bias_layout):
+def _cell(
+    w: Mapping[str, ArrayLike], start: str, heads: int, bias_layout: str | None
+) -> tuple[Float[np.ndarray, "n k gates"], Float[np.ndarray, " bias"]]:
     """The recurrent kernel (N, K, 4K) and the bias (4H,) gate by gate."""
     kernel, bias = np.asarray(w[f"{start}_recurrent_kernel_"]), np.asarray(w[f"{start}_bias_"])
     if bias_layout == "vanilla":

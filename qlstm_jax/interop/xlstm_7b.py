@@ -1,18 +1,23 @@
 """xLSTM 7B weights from the official PyTorch code (xlstm_large of github.com/NX-AI/xlstm), kernels as (out, in).
 
-Its option weight_mode says whether maps of one input are saved apart or as one; the order is that of our kernels:
+Its option weight_mode says whether maps of one input are saved separately or as one; the order is that of our kernels:
 
     "single"  q, k, v, ogate_preact    igate_preact, fgate_preact    proj_up_gate, proj_up
     "fused"   qkv_opreact              ifgate_preact                 proj_up_gate_z
 """
 
-import numpy as np
+from collections.abc import Mapping
 
-from qlstm_jax.interop import xlstm
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from qlstm_jax.interop import checks, xlstm
+from qlstm_jax.models.xlstm import XLSTMLanguageModel, XLSTMStack
 from qlstm_jax.models.xlstm_7b import MLSTM7BConfig
 
 
-def xlstm_7b_from_torch(state_dict, config: MLSTM7BConfig):
+def xlstm_7b_from_torch(state_dict: Mapping[str, ArrayLike], config: MLSTM7BConfig) -> XLSTMLanguageModel | XLSTMStack:
     """A model with the weights of an official `xLSTMLarge`, or of an `xLSTMLargeBlockStack`.
 
     Weights in a safetensors file are read by `safetensors.numpy.load_file`; those in both weight modes are known by
@@ -47,7 +52,7 @@ def xlstm_7b_from_torch(state_dict, config: MLSTM7BConfig):
     )
 
 
-def _joint(config, fused) -> dict:
+def _joint(config: MLSTM7BConfig, fused: bool) -> dict[str, dict[str, int]]:
     """Our maps of one input: the official names and outputs of their parts, in order."""
     size, heads, wide = config.embedding_size, config.num_heads, config.feedforward_size
     parts = {
@@ -66,23 +71,29 @@ def _joint(config, fused) -> dict:
     return {kind: {names[kind]: sum(outputs.values())} for kind, outputs in parts.items()}
 
 
-def _block_shapes(config, joint) -> dict:
+def _block_shapes(config: MLSTM7BConfig, joint: Mapping[str, Mapping[str, int]]) -> dict[str, checks.Shape]:
     """The names of a block and their shapes."""
     size = config.embedding_size
-    kernels = {f"{name}.weight": (rows, size) for outputs in joint.values() for name, rows in outputs.items()}
-    biases = {f"{name}.bias": (rows,) for name, rows in joint["gates"].items()}
-    norms = dict.fromkeys(["norm_mlstm.weight", "mlstm_layer.multihead_norm.weight", "norm_ffn.weight"], (size,))
-    down = {"mlstm_layer.out_proj.weight": (size, size), "ffn.proj_down.weight": (size, config.feedforward_size)}
+    kernels: dict[str, checks.Shape] = {
+        f"{name}.weight": (rows, size) for outputs in joint.values() for name, rows in outputs.items()
+    }
+    biases: dict[str, checks.Shape] = {f"{name}.bias": (rows,) for name, rows in joint["gates"].items()}
+    scales = "norm_mlstm.weight", "mlstm_layer.multihead_norm.weight", "norm_ffn.weight"
+    norms: dict[str, checks.Shape] = dict.fromkeys(scales, (size,))
+    down: dict[str, checks.Shape] = {
+        "mlstm_layer.out_proj.weight": (size, size),
+        "ffn.proj_down.weight": (size, config.feedforward_size),
+    }
     return kernels | biases | norms | down
 
 
-def _block_tree(w, start, joint) -> dict:
-    """The parameters of a block, whose names begin with `start`, as the tree of an `MLSTM7BBlock`."""
+def _block_tree(w: xlstm.Layer, start: str, joint: Mapping[str, Mapping[str, int]]) -> xlstm.BlockTree:
+    """The parameters of a block, whose names have the prefix `start`, as the tree of an `MLSTM7BBlock`."""
 
-    def together(kind, end="weight"):
+    def together(kind: str, end: str = "weight") -> Float[np.ndarray, "..."]:
         return np.concatenate([w[f"{start}{name}.{end}"] for name in joint[kind]])
 
-    def scale(name):
+    def scale(name: str) -> xlstm.Layer:
         return {"scale": w[f"{start}{name}.weight"]}
 
     return {

@@ -1,16 +1,21 @@
-"""What the fifteen tasks share: the batch, drawing and labelling, the tape, loss and accuracy."""
+"""The base of the fifteen tasks: the batch, drawing and labelling, the tape, loss and accuracy."""
 
 import abc
 import dataclasses
 import numbers
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, Shaped
 
 from qlstm_jax.data.formal import checks
 
 # The symbol that ends an output of varying length; what follows it in the output counts in the loss only.
 TERMINATOR = 2
+
+Length = TypeVar("Length", int, Array)
 
 
 @jax.tree_util.register_dataclass
@@ -26,14 +31,14 @@ class Batch:
         mask: (B, M) float32, 1 where an output symbol counts in the accuracy, 0 elsewhere and in the padding.
     """
 
-    ids: jax.Array
-    lengths: jax.Array
-    targets: jax.Array
-    target_lengths: jax.Array
-    mask: jax.Array
+    ids: Int[Array, "batch n"]
+    lengths: Int[Array, " batch"]
+    targets: Int[Array, "batch m"]
+    target_lengths: Int[Array, " batch"]
+    mask: Float[Array, "batch m"]
 
 
-def valid_mask(lengths, width: int):
+def valid_mask(lengths: Int[Array, " batch"], width: int) -> Bool[Array, "batch width"]:
     """(B,) lengths -> (B, width) bool, True before a row's length."""
     return jnp.arange(width, dtype=jnp.int32)[None, :] < lengths[:, None]
 
@@ -58,26 +63,31 @@ class FormalTask(abc.ABC):
     output_size: int
     terminated: bool = False
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{self.name}: {self.level}, {self.input_size} symbols in, {self.output_size} out>"
 
-    def output_length(self, n):
+    def output_length(self, n: Length) -> Length:
         """m(n) for n input symbols, an int or an array like n; 1 unless said otherwise."""
-        return 1 if isinstance(n, numbers.Integral) else jnp.ones_like(n)
+        # An int is Integral, which type checkers do not know.
+        return 1 if isinstance(n, int | numbers.Integral) else jnp.ones_like(n)
 
-    def input_length(self, length):
+    def input_length(self, length: Length) -> Length:
         """n for a nominal length: the length itself, unless no string has that many symbols."""
         return length
 
     @abc.abstractmethod
-    def _draw(self, key, lengths, width: int):
+    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
         """Random inputs: (B,) lengths in 1..width -> (B, width) int32; the caller clears the padding."""
 
     @abc.abstractmethod
-    def _label(self, ids, lengths, width: int):
+    def _label(
+        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
+    ) -> Int[Array, "batch width"]:
         """The outputs of (B, N) inputs whose padding is 0: (B, width) int32; the caller clears theirs."""
 
-    def sample(self, key, batch_size: int, length, *, max_length: int | None = None) -> Batch:
+    def sample(
+        self, key: Key[Array, ""], batch_size: int, length: int | ArrayLike, *, max_length: int | None = None
+    ) -> Batch:
         """Draws labelled strings.
 
         Args:
@@ -107,9 +117,9 @@ class FormalTask(abc.ABC):
         mask = self.accuracy_mask(targets) * valid_mask(target_lengths, targets.shape[1])
         return Batch(ids, lengths, targets, target_lengths, mask)
 
-    def target(self, ids):
+    def target(self, ids: Integer[ArrayLike, "batch n"]) -> Int[Array, "batch m"]:
         """The output of whole rows: (B, n) integers -> (B, m(n)) int32. Raises ValueError as `label` does."""
-        ids = checks.as_ids(self, ids)
+        ids = checks.as_ids(ids, self.name, self.input_size)
         if self.input_length(ids.shape[1]) != ids.shape[1]:
             raise ValueError(
                 f"ids has {ids.shape[1]} symbols a row; no string of {self.name} has that length. "
@@ -117,7 +127,9 @@ class FormalTask(abc.ABC):
             )
         return self.label(ids, jnp.full(ids.shape[0], ids.shape[1], jnp.int32))[0]
 
-    def label(self, ids, lengths):
+    def label(
+        self, ids: Integer[ArrayLike, "batch n"], lengths: Integer[ArrayLike, " batch"]
+    ) -> tuple[Int[Array, "batch m"], Int[Array, " batch"]]:
         """The outputs of padded rows; what the padding holds does not matter.
 
         Args:
@@ -132,27 +144,29 @@ class FormalTask(abc.ABC):
             ValueError: for another shape or dtype, or concrete symbols or lengths out of range. Whether a row
                 obeys the grammar is not checked.
         """
-        ids = checks.as_ids(self, ids)
+        ids = checks.as_ids(ids, self.name, self.input_size)
         batch, width = ids.shape
         lengths = checks.row_lengths(lengths, batch, width)
         ids = jnp.where(valid_mask(lengths, width), ids, 0).astype(jnp.int32)
         checks.within("ids", ids, 0, self.input_size - 1, f"the symbols of {self.name}")
         return self._label_padded(ids, lengths)
 
-    def _label_padded(self, ids, lengths):
+    def _label_padded(
+        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"]
+    ) -> tuple[Int[Array, "batch m"], Int[Array, " batch"]]:
         width = self.output_length(ids.shape[1])
         target_lengths = self.output_length(lengths)
         targets = self._label(ids, lengths, width)
         return jnp.where(valid_mask(target_lengths, width), targets, 0).astype(jnp.int32), target_lengths
 
-    def accuracy_mask(self, targets):
+    def accuracy_mask(self, targets: Int[Array, "batch m"]) -> Float[Array, "batch m"]:
         """(B, m) outputs -> (B, m) float32: 1 up to and including the first terminator, or 1 everywhere."""
         if not self.terminated:
             return jnp.ones(targets.shape, jnp.float32)
         ends = (targets == TERMINATOR).astype(jnp.int32)
         return (jnp.cumsum(ends, axis=1) - ends == 0).astype(jnp.float32)
 
-    def tape(self, batch: Batch):
+    def tape(self, batch: Batch) -> tuple[Int[Array, "batch tape"], Int[Array, " batch"]]:
         """The tape that a model reads: a row's n symbols, then m(n) empty symbols (input_size), then nothing (-1).
 
         Returns:
@@ -164,7 +178,7 @@ class FormalTask(abc.ABC):
         ids = jnp.where(valid_mask(batch.lengths, width), ids, self.input_size)
         return jnp.where(valid_mask(total, width), ids, -1), total
 
-    def frame(self, batch: Batch):
+    def frame(self, batch: Batch) -> tuple[Float[Array, "batch tape symbols"], Int[Array, " batch"]]:
         """`tape` as a model's input: xs (B, N + M, input_size + 1) float32, one-hot, zeros in the padding; lengths.
 
         The empty symbol is the last channel.
@@ -173,7 +187,7 @@ class FormalTask(abc.ABC):
         # one_hot gives zeros for a class outside its range, which is what the padding is to be.
         return jax.nn.one_hot(ids, self.input_size + 1, dtype=jnp.float32), total
 
-    def outputs(self, ys, batch: Batch):
+    def outputs(self, ys: Shaped[Array, "batch tape k"], batch: Batch) -> Shaped[Array, "batch m k"]:
         """The part of a model's outputs that is the answer: positions n .. n+m-1 of each row.
 
         Args:
@@ -197,7 +211,7 @@ class FormalTask(abc.ABC):
         answers = jnp.take_along_axis(ys, jnp.where(valid, places, 0)[:, :, None], axis=1)
         return jnp.where(valid[:, :, None], answers, jnp.zeros((), ys.dtype))
 
-    def loss(self, logits, batch: Batch):
+    def loss(self, logits: Float[Array, "batch m k"], batch: Batch) -> Float[Array, ""]:
         """Cross-entropy in float32: mean over a row's m positions (all of them), then over the rows.
 
         loss = 1/B sum_b 1/m_b sum_{j<m_b} -log softmax(logits[b, j])[targets[b, j]]
@@ -218,18 +232,20 @@ class FormalTask(abc.ABC):
         picked = jnp.where(valid_mask(batch.target_lengths, picked.shape[1]), picked, 0.0)
         return -jnp.mean(jnp.sum(picked, axis=1) / batch.target_lengths.astype(jnp.float32))
 
-    def correct(self, logits, batch: Batch):
+    def correct(
+        self, logits: Float[Array, "batch m k"], batch: Batch
+    ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
         """Each row's number of right symbols and of symbols that count, (B,) float32 both; see `accuracy`."""
         self._check_logits(logits, batch)
         right = (jnp.argmax(logits, axis=-1) == batch.targets).astype(jnp.float32)
         return jnp.sum(batch.mask * right, axis=1), jnp.sum(batch.mask, axis=1)
 
-    def accuracy(self, logits, batch: Batch):
+    def accuracy(self, logits: Float[Array, "batch m k"], batch: Batch) -> Float[Array, ""]:
         """sum(mask * right) / sum(mask) over the whole batch, a float32 scalar; `logits` as for `loss`."""
         right, counted = self.correct(logits, batch)
         return jnp.sum(right) / jnp.sum(counted)
 
-    def _check_logits(self, logits, batch):
+    def _check_logits(self, logits: Float[Array, "batch m k"], batch: Batch) -> None:
         expected = (*batch.targets.shape, self.output_size)
         if logits.shape != expected:
             raise ValueError(

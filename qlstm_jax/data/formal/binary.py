@@ -1,9 +1,10 @@
 """The context-sensitive tasks on binary numbers: sum, product and square root of any length, exactly."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
 
 from qlstm_jax.data.formal import draws, limbs
-from qlstm_jax.data.formal.base import TERMINATOR, FormalTask
+from qlstm_jax.data.formal.base import TERMINATOR, FormalTask, Length
 
 OPERATOR = 2
 
@@ -17,7 +18,7 @@ class _TwoOperands(FormalTask):
 
     level, input_size, output_size, terminated = "cs", 3, 3, True
 
-    def _draw(self, key, lengths, width):
+    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
         batch = lengths.shape[0]
         words = draws.words(key, batch, 4 + draws.words_for(width))
         bits = draws.unpack(words[:, 4:], width)
@@ -30,7 +31,9 @@ class _TwoOperands(FormalTask):
         value = jnp.where(lengths == 2, draws.integers(words[:, 3], 3), 0)[:, None]
         return jnp.where(lengths[:, None] > 2, ids, (value >> jnp.minimum(place, 2)) & 1)
 
-    def _operands(self, ids, lengths):
+    def _operands(
+        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"]
+    ) -> tuple[Int[Array, "batch n"], Int[Array, "batch n"]]:
         """(B, N) symbols -> the bits of a and b, (B, N) each; without an operator b is 0."""
         width = ids.shape[1]
         is_operator = ids == OPERATOR
@@ -42,7 +45,7 @@ class _TwoOperands(FormalTask):
         return a, jnp.where(source < lengths[:, None], b, 0)
 
 
-def _terminate(bits):
+def _terminate(bits: Int[Array, "batch m"]) -> Int[Array, "batch m"]:
     """(B, M) bits of a value below 2^(M-1) -> its bits without zeros on top, the terminator, zeros."""
     place = jnp.arange(bits.shape[1], dtype=jnp.int32)[None, :]
     return jnp.where(place == limbs.length_in_bits(bits)[:, None], TERMINATOR, bits)
@@ -53,11 +56,13 @@ class BinaryAddition(_TwoOperands):
 
     name = "binary_addition"
 
-    def output_length(self, n):
+    def output_length(self, n: Length) -> Length:
         """n + 1."""
         return n + 1
 
-    def _label(self, ids, lengths, width):
+    def _label(
+        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
+    ) -> Int[Array, "batch width"]:
         a, b = (jnp.pad(x, ((0, 0), (0, 1))) for x in self._operands(ids, lengths))
         return _terminate(limbs.settle(a + b, 1, largest=2))
 
@@ -67,11 +72,13 @@ class BinaryMultiplication(_TwoOperands):
 
     name = "binary_multiplication"
 
-    def output_length(self, n):
+    def output_length(self, n: Length) -> Length:
         """n."""
         return n
 
-    def _label(self, ids, lengths, width):
+    def _label(
+        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
+    ) -> Int[Array, "batch width"]:
         a, b = (limbs.to_limbs(x, 8) for x in self._operands(ids, lengths))
         product = limbs.to_bits(limbs.multiply(a, b, 8), 8, width)
         return jnp.where(lengths[:, None] > 1, _terminate(product), TERMINATOR)
@@ -82,16 +89,18 @@ class ComputeSqrt(FormalTask):
 
     name, level, input_size, output_size = "compute_sqrt", "cs", 2, 2
 
-    def output_length(self, n):
+    def output_length(self, n: Length) -> Length:
         """ceil(n / 2)."""
         return (n + 1) // 2
 
-    def _draw(self, key, lengths, width):
+    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
         words = draws.words(key, lengths.shape[0], 1 + draws.words_for(width))
         bits = draws.unpack(words[:, 1:], width)
         return draws.without_zero(bits, jnp.zeros_like(lengths), lengths, words[:, 0])
 
-    def _label(self, ids, lengths, width):
+    def _label(
+        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
+    ) -> Int[Array, "batch width"]:
         # A zero in front of an odd number of bits makes every pair of bits one digit in base 4.
         spare = 2 * width - ids.shape[1]
         even = jnp.pad(ids, ((0, 0), (0, spare)))

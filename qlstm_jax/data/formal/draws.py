@@ -2,16 +2,18 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, Key, UInt
 
 WORD_BITS = 32
 
 
-def words(key, batch: int, count: int):
+def words(key: Key[Array, ""], batch: int, count: int) -> UInt[Array, "batch count"]:
     """(batch, count) uint32, uniform."""
     return jax.random.bits(key, (batch, count), jnp.uint32)
 
 
-def integers(word, bound):
+def integers(word: UInt[Array, "..."], bound: ArrayLike) -> Int[Array, "..."]:
     """Uniform integers in 0..bound-1 from uint32 words, int32.
 
     floor(u * bound) with u = (word >> 8) / 2^24. The product never rounds up to `bound`, because bound *
@@ -22,7 +24,7 @@ def integers(word, bound):
     return jnp.floor(u * jnp.asarray(bound, jnp.float32)).astype(jnp.int32)
 
 
-def bits(key, batch: int, count: int):
+def bits(key: Key[Array, ""], batch: int, count: int) -> Int[Array, "batch count"]:
     """(batch, count) int32 of fair bits, 32 from each random word."""
     return unpack(words(key, batch, words_for(count)), count)
 
@@ -32,18 +34,20 @@ def words_for(count: int) -> int:
     return -(-count // WORD_BITS)
 
 
-def unpack(packed, count: int):
+def unpack(packed: UInt[Array, "batch k"], count: int) -> Int[Array, "batch count"]:
     """(B, K) uint32 -> the first `count` of their 32 K bits, (B, count) int32."""
     shifts = jnp.arange(WORD_BITS, dtype=jnp.uint32)[None, None, :]
     return ((packed[:, :, None] >> shifts) & 1).astype(jnp.int32).reshape(packed.shape[0], -1)[:, :count]
 
 
-def symbols(key, batch: int, count: int, bound: int):
+def symbols(key: Key[Array, ""], batch: int, count: int, bound: int) -> Int[Array, "batch count"]:
     """(batch, count) int32, uniform in 0..bound-1."""
     return integers(words(key, batch, count), bound)
 
 
-def without_zero(bits, start, stop, word):
+def without_zero(
+    bits: Int[Array, "batch n"], start: Int[Array, " batch"], stop: Int[Array, " batch"], word: UInt[Array, " batch"]
+) -> Int[Array, "batch n"]:
     """Turns uniform bits into bits of a uniform value >= 1, between `start` and `stop` of each row.
 
     Where the k = stop - start bits are all 0, they are replaced by those of an independent uniform value in

@@ -9,8 +9,11 @@ A stack is a (depth, B) array with its top in row 0; it moves by a whole row on 
 select over the array but neither gather nor scatter.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, UInt
 
 from qlstm_jax.data.formal import draws
 
@@ -18,22 +21,38 @@ MODULUS = 5
 PLUS, MINUS, TIMES = 5, 6, 7
 
 
-def brackets(num_operators: int):
+def brackets(num_operators: int) -> tuple[int, int]:
     """The symbols of the opening and the closing bracket, (7, 8) with two operators, (8, 9) with three."""
     return 5 + num_operators, 6 + num_operators
 
 
-def push(stack, value):
+def push(stack: Int[Array, "depth batch"], value: Int[Array, " batch"]) -> Int[Array, "depth batch"]:
     """(depth, B) stack with (B,) `value` on top; the lowest entry falls out."""
     return jnp.concatenate([value.astype(stack.dtype)[None, :], stack[:-1]])
 
 
-def pop(stack):
+def pop(stack: Int[Array, "depth batch"]) -> Int[Array, "depth batch"]:
     """(depth, B) stack without its top."""
     return jnp.concatenate([stack[1:], stack[-1:]])
 
 
-def draw(words, lengths, num_operators: int):
+class _Drawn(NamedTuple):
+    """The state of `draw`."""
+
+    need: Int[Array, " batch"]  # symbols still to write of the current expression
+    stack: Int[Array, "depth batch"]  # what follows it
+
+
+class _Evaluated(NamedTuple):
+    """The state of `evaluate`."""
+
+    value: Int[Array, " batch"]  # of the expression read last
+    pending: Int[Array, " batch"]  # the map that awaits the next operand
+    stack: Int[Array, "depth batch"]  # the maps of the brackets around it
+    operand: Bool[Array, " batch"]  # whether the symbol before ended an operand
+
+
+def draw(words: UInt[Array, "batch n"], lengths: Int[Array, " batch"], num_operators: int) -> Int[Array, "batch n"]:
     """Random expressions, all digits, operators and splits uniform.
 
     The state is the number of symbols still to write of the current expression (0 when it is complete) and a
@@ -53,7 +72,7 @@ def draw(words, lengths, num_operators: int):
     batch, width = words.shape
     opening, closing = brackets(num_operators)
 
-    def step(state, word):
+    def step(state: _Drawn, word: UInt[Array, " batch"]) -> tuple[_Drawn, Int[Array, " batch"]]:
         need, stack = state
         following = stack[0].astype(jnp.int32)
         left = 1 + draws.integers(word, jnp.maximum(need - 4, 1))
@@ -71,15 +90,15 @@ def draw(words, lengths, num_operators: int):
         stack = jnp.where(writes_bracket[None, :], pushed, jnp.where(complete[None, :], popped, stack))
 
         inner = jnp.where(need >= 5, left, jnp.where(writes_bracket, need - 2, need - 1))
-        return (jnp.where(complete, following, inner), stack), symbol
+        return _Drawn(jnp.where(complete, following, inner), stack), symbol
 
     # Each level of nesting but the innermost takes at least four symbols.
     depth = width // 4 + 2
-    state = (jnp.maximum(lengths, 1), jnp.zeros((depth, batch), _smallest(width)))
+    state = _Drawn(jnp.maximum(lengths, 1), jnp.zeros((depth, batch), _smallest(width)))
     return jax.lax.scan(step, state, words.T)[1].T
 
 
-def evaluate(ids, lengths, num_operators: int):
+def evaluate(ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], num_operators: int) -> Int[Array, " batch"]:
     """The value mod 5 of each row's expression: one binary operator a bracket, minus also as a sign.
 
     The state is the value of the expression read last, and the map v -> a * v + b (mod 5) that awaits the
@@ -98,7 +117,7 @@ def evaluate(ids, lengths, num_operators: int):
     opening, closing = brackets(num_operators)
     identity = MODULUS  # a = 1, b = 0
 
-    def step(state, inputs):
+    def step(state: _Evaluated, inputs: tuple[Int[Array, " batch"], Bool[Array, " batch"]]) -> tuple[_Evaluated, None]:
         value, pending, stack, operand = state
         symbol, valid = inputs
         opens, closes = valid & (symbol == opening), valid & (symbol == closing)
@@ -118,15 +137,15 @@ def evaluate(ids, lengths, num_operators: int):
 
         stack = jnp.where(opens[None, :], push(stack, pending), jnp.where(closes[None, :], pop(stack), stack))
         # Whether the symbol before this one ended an operand tells a binary minus from a sign.
-        return (new_value, jnp.where(written, awaiting, pending), stack, digit | closes), None
+        return _Evaluated(new_value, jnp.where(written, awaiting, pending), stack, digit | closes), None
 
     zeros = jnp.zeros(batch, jnp.int32)
     stack = jnp.zeros((width // 2 + 1, batch), jnp.int8)
     valid = jnp.arange(width, dtype=jnp.int32)[:, None] < lengths[None, :]
-    state = (zeros, zeros + identity, stack, zeros != 0)
-    return jax.lax.scan(step, state, (ids.T, valid))[0][0]
+    state = _Evaluated(zeros, zeros + identity, stack, zeros != 0)
+    return jax.lax.scan(step, state, (ids.T, valid))[0].value
 
 
-def _smallest(width: int):
+def _smallest(width: int) -> str:
     """The smallest integer type that holds the lengths of parts of a string of `width` symbols."""
-    return jnp.int8 if width < 2**7 else jnp.int16 if width < 2**15 else jnp.int32
+    return "int8" if width < 2**7 else "int16" if width < 2**15 else "int32"

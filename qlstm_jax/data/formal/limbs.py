@@ -5,9 +5,10 @@ A number is a (B, K) array of limbs, the lowest first, in base 2^w; bits are lim
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
 
-def to_limbs(bits, limb_bits: int):
+def to_limbs(bits: Int[Array, "batch n"], limb_bits: int) -> Int[Array, "batch k"]:
     """(B, N) bits, lowest first -> (B, ceil(N / limb_bits)) limbs."""
     batch, count = bits.shape
     padded = jnp.pad(bits, ((0, 0), (0, -count % limb_bits)))
@@ -15,14 +16,14 @@ def to_limbs(bits, limb_bits: int):
     return jnp.sum(padded.reshape(batch, -1, limb_bits) * weights, axis=2)
 
 
-def to_bits(limbs, limb_bits: int, count: int):
+def to_bits(limbs: Int[Array, "batch k"], limb_bits: int, count: int) -> Int[Array, "batch count"]:
     """The lowest `count` bits of (B, K) limbs, lowest first: (B, count)."""
     shifts = jnp.arange(limb_bits, dtype=jnp.int32)[None, None, :]
     bits = ((limbs[:, :, None] >> shifts) & 1).reshape(limbs.shape[0], -1)[:, :count]
     return jnp.pad(bits, ((0, 0), (0, count - bits.shape[1])))
 
 
-def chain(generates, passes, axis: int = 1):
+def chain(generates: Bool[Array, "a b"], passes: Bool[Array, "a b"], axis: int = 1) -> Int[Array, "a b"]:
     """The carry (or borrow) out of each place, as int32.
 
     out_i = generates_i or (passes_i and out_{i-1}), with no carry into place 0. The carry out of place i is
@@ -34,7 +35,7 @@ def chain(generates, passes, axis: int = 1):
     return jax.lax.cummax(decided, axis=axis) & 1
 
 
-def settle(columns, limb_bits: int, largest: int):
+def settle(columns: Int[Array, "batch k"], limb_bits: int, largest: int) -> Int[Array, "batch k"]:
     """Column sums (B, K), each in 0..largest < 2^31, -> limbs in 0..2^w-1; the last carry is dropped."""
     top = (1 << limb_bits) - 1
     # Each round adds the high part of a column to the next one, until a column carries at most 1.
@@ -45,23 +46,23 @@ def settle(columns, limb_bits: int, largest: int):
     return (columns + _shifted(carry)) & top
 
 
-def multiply(a, b, limb_bits: int):
+def multiply(a: Int[Array, "batch k"], b: Int[Array, "batch k"], limb_bits: int) -> Int[Array, "batch k"]:
     """The product of (B, K) limbs modulo 2^(w K); exact while K (2^w - 1)^2 < 2^31."""
 
-    def step(columns, limb):
+    def step(columns: Int[Array, "batch k"], limb: Int[Array, " batch"]) -> tuple[Int[Array, "batch k"], None]:
         return _shifted(columns) + limb[:, None] * b, None
 
     columns, _ = jax.lax.scan(step, jnp.zeros_like(b), a.T, reverse=True)
     return settle(columns, limb_bits, largest=b.shape[1] * (2**limb_bits - 1) ** 2)
 
 
-def length_in_bits(bits):
+def length_in_bits(bits: Int[Array, "batch n"]) -> Int[Array, " batch"]:
     """(B, N) bits, lowest first -> (B,) the place of the highest one plus 1, at least 1."""
     place = jnp.arange(bits.shape[1], dtype=jnp.int32)[None, :]
     return jnp.max(jnp.where(bits == 1, place, 0), axis=1) + 1
 
 
-def square_root(pairs, limb_bits: int = 24):
+def square_root(pairs: Int[Array, "batch m"], limb_bits: int = 24) -> Int[Array, "batch m"]:
     """floor(sqrt(x)) digit by digit from the base-4 digits of x, the highest first.
 
     With remainder r and root q so far, each digit gives r' = 4 r + digit and tries t = 4 q + 1: the next bit
@@ -80,12 +81,14 @@ def square_root(pairs, limb_bits: int = 24):
     low = jax.lax.broadcasted_iota(jnp.int32, shape, 0) == 0
     top = (1 << limb_bits) - 1
 
-    def quadruple(x, digit):
+    def quadruple(x: Int[Array, "k batch"], digit: Int[Array, " batch"]) -> Int[Array, "k batch"]:
         raised = x << 2
         carried = jnp.concatenate([digit[None, :], raised[:-1] >> limb_bits])
         return (raised & top) | carried
 
-    def step(state, digit):
+    def step(
+        state: tuple[Int[Array, "k batch"], Int[Array, "k batch"]], digit: Int[Array, " batch"]
+    ) -> tuple[tuple[Int[Array, "k batch"], Int[Array, "k batch"]], Bool[Array, " batch"]]:
         remainder, twice_root = state
         candidate = quadruple(remainder, digit)
         # 4 q + 1 from 2 q: one more doubling.
@@ -104,6 +107,6 @@ def square_root(pairs, limb_bits: int = 24):
     return jax.lax.scan(step, (zeros, zeros), pairs.T)[1].T.astype(jnp.int32)
 
 
-def _shifted(x):
+def _shifted(x: Int[Array, "batch k"]) -> Int[Array, "batch k"]:
     """(B, K) limbs moved one place up."""
     return jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]

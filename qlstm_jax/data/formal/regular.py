@@ -1,9 +1,12 @@
 """The regular tasks: a finite automaton answers each of them."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Key
 
 from qlstm_jax.data.formal import draws
-from qlstm_jax.data.formal.base import FormalTask, valid_mask
+from qlstm_jax.data.formal.base import FormalTask, Length, valid_mask
 
 MODULUS = 5
 
@@ -13,10 +16,12 @@ class EvenPairs(FormalTask):
 
     name, level, input_size, output_size = "even_pairs", "regular", 2, 2
 
-    def _draw(self, key, lengths, width):
+    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
         return draws.bits(key, lengths.shape[0], width)
 
-    def _label(self, ids, lengths, width):
+    def _label(
+        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
+    ) -> Int[Array, "batch width"]:
         last = jnp.take_along_axis(ids, lengths[:, None] - 1, axis=1)
         return (ids[:, :1] != last).astype(jnp.int32)
 
@@ -26,10 +31,12 @@ class ParityCheck(FormalTask):
 
     name, level, input_size, output_size = "parity_check", "regular", 2, 2
 
-    def _draw(self, key, lengths, width):
+    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
         return draws.bits(key, lengths.shape[0], width)
 
-    def _label(self, ids, lengths, width):
+    def _label(
+        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
+    ) -> Int[Array, "batch width"]:
         return jnp.sum(ids, axis=1, keepdims=True) % 2
 
 
@@ -38,10 +45,12 @@ class CycleNavigation(FormalTask):
 
     name, level, input_size, output_size = "cycle_navigation", "regular", 3, MODULUS
 
-    def _draw(self, key, lengths, width):
+    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
         return draws.symbols(key, lengths.shape[0], width, 3)
 
-    def _label(self, ids, lengths, width):
+    def _label(
+        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
+    ) -> Int[Array, "batch width"]:
         return (jnp.sum(ids, axis=1) - lengths)[:, None] % MODULUS
 
 
@@ -57,49 +66,59 @@ class ModularArithmetic(FormalTask):
 
     name, level, input_size, output_size = "modular_arithmetic", "regular", 9, MODULUS
 
-    def input_length(self, length):
+    def input_length(self, length: Length) -> Length:
         """The largest odd number up to `length`."""
         return length - 1 + length % 2
 
-    def _draw(self, key, lengths, width):
+    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
         digits = draws.words(key, lengths.shape[0], width)
         is_digit = (jnp.arange(width) % 2 == 0)[None, :]
         return jnp.where(is_digit, draws.integers(digits, MODULUS), 5 + draws.integers(digits, 3))
 
-    def _label(self, ids, lengths, width):
+    def _label(
+        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
+    ) -> Int[Array, "batch width"]:
         digits = ids[:, 0::2]
         # A plus before the first digit makes every digit one of a pair.
         operators = jnp.pad(ids[:, 1::2], ((0, 0), (1, 0)), constant_values=5)[:, : digits.shape[1]]
         valid = valid_mask((lengths + 1) // 2, digits.shape[1])
-        total = _compose_all(*_as_maps(operators, digits, valid))
-        return ((total[1] + total[3]) % MODULUS)[:, None]
+        total = _compose_all(_as_maps(operators, digits, valid))
+        return ((total.s + total.t) % MODULUS)[:, None]
 
 
-def _as_maps(operators, digits, valid):
-    """Each pair as (a, s, m, t): acc' = acc + a * term + s, term' = m * term + t; else the identity."""
+class _Map(NamedTuple):
+    """The affine map acc' = acc + a * term + s, term' = m * term + t."""
+
+    a: Int[Array, "*rows"]
+    s: Int[Array, "*rows"]
+    m: Int[Array, "*rows"]
+    t: Int[Array, "*rows"]
+
+
+def _as_maps(operators: Int[Array, "batch k"], digits: Int[Array, "batch k"], valid: Bool[Array, "batch k"]) -> _Map:
+    """The map of each pair; the identity where it is not valid."""
     times = valid & (operators == 7)
     adds = valid & (operators != 7)
     zero = jnp.zeros_like(digits)
     signed = jnp.where(operators == 6, -digits, digits)
     m = jnp.where(times, digits, jnp.where(valid, 0, 1))
-    return adds.astype(jnp.int32), zero, m, jnp.where(adds, signed, 0)
+    return _Map(adds.astype(jnp.int32), zero, m, jnp.where(adds, signed, 0))
 
 
-def _compose(f, g):
+def _compose(f: _Map, g: _Map) -> _Map:
     """The map that applies f, then g, with coefficients mod 5."""
-    fa, fs, fm, ft = f
-    ga, gs, gm, gt = g
-    composed = (fa + ga * fm, fs + ga * ft + gs, gm * fm, gm * ft + gt)
-    return tuple(coefficient % MODULUS for coefficient in composed)
+    composed = (f.a + g.a * f.m, f.s + g.a * f.t + g.s, g.m * f.m, g.m * f.t + g.t)
+    return _Map(*(coefficient % MODULUS for coefficient in composed))
 
 
-def _compose_all(*maps):
+def _compose_all(maps: _Map) -> _Map:
     """Composes (B, K) maps in order along axis 1; returns coefficients of shape (B,)."""
-    while maps[0].shape[1] > 1:
-        if maps[0].shape[1] % 2:
-            maps = tuple(
+    while maps.a.shape[1] > 1:
+        if maps.a.shape[1] % 2:
+            padded = (
                 jnp.pad(x, ((0, 0), (0, 1)), constant_values=identity)
                 for x, identity in zip(maps, (0, 0, 1, 0), strict=True)
             )
-        maps = _compose(tuple(x[:, 0::2] for x in maps), tuple(x[:, 1::2] for x in maps))
-    return tuple(x[:, 0] for x in maps)
+            maps = _Map(*padded)
+        maps = _compose(_Map(*(x[:, 0::2] for x in maps)), _Map(*(x[:, 1::2] for x in maps)))
+    return _Map(*(x[:, 0] for x in maps))
