@@ -120,15 +120,17 @@ def _split_batch(tree: Any, batch: tuple[int, ...]) -> Any:
 
 
 def batch_major(
-    inputs: Array, seq_lengths: Any, in_features: int, time_major: bool
-) -> tuple[Array, Any, tuple[int, ...]]:
-    """Inputs as (B, T, D), their lengths as (B,) or None, and the batch axes that the caller has.
+    inputs: Array, seq_lengths: Any, resets: Any, in_features: int, time_major: bool
+) -> tuple[common.Sequence, tuple[int, ...]]:
+    """Inputs as sequences (B, T, D) with lengths (B,) and resets (B, T), and the batch axes that the caller has.
 
     Padding of the inputs is set to 0.
 
     Raises:
+        TypeError: if the inputs are not an array of real numbers.
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
+    common.check_numbers("inputs", inputs)
     expected = f"(time, *batch, {in_features})" if time_major else f"(*batch, time, {in_features})"
     if inputs.ndim < 2 or inputs.shape[-1] != in_features:
         raise ValueError(f"inputs have shape {inputs.shape}; expected {expected}, sequences of {in_features} features")
@@ -142,8 +144,15 @@ def batch_major(
                 "number of valid positions of each sequence"
             )
         seq_lengths = seq_lengths.reshape(math.prod(batch))
-    xs, seq_lengths, _ = common.check_sequence(_merge_batch(inputs, batch), seq_lengths, in_features)
-    return xs, seq_lengths, batch
+    if resets is not None:
+        resets = resets if isinstance(resets, jax.Array) else np.asarray(resets)
+        expected_shape = inputs.shape[-2:-1] + batch if time_major else inputs.shape[:-1]
+        if resets.shape != expected_shape:
+            raise ValueError(
+                f"resets have shape {resets.shape}; expected {expected_shape}, a boolean for each position of inputs"
+            )
+        resets = _merge_batch(jnp.moveaxis(resets, 0, -1) if time_major else resets, batch)
+    return common.check_sequence(_merge_batch(inputs, batch), seq_lengths, in_features, resets), batch
 
 
 def as_given(ys: Array, batch: tuple[int, ...], time_major: bool) -> Array:
@@ -160,6 +169,7 @@ def run(
     in_features: int,
     initial_carry: Any = None,
     seq_lengths: Any = None,
+    resets: Any = None,
     time_major: bool = False,
     reverse: bool = False,
     keep_order: bool = False,
@@ -174,6 +184,7 @@ def run(
         in_features: D.
         initial_carry: where to continue from; None at the start of a sequence.
         seq_lengths: None or (*batch,), the number of valid positions.
+        resets: None or (*batch, T), or (T, *batch) with time_major: where a new sequence begins.
         time_major: whether time is the first axis of inputs and outputs.
         reverse: whether each sequence is read from its last valid position to its first.
         keep_order: whether a reversed layer's outputs stand in the order of the inputs, not in that of reading.
@@ -185,11 +196,11 @@ def run(
     Raises:
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
-    xs, seq_lengths, batch = batch_major(inputs, seq_lengths, in_features, time_major)
-    xs = common.reverse(xs, seq_lengths) if reverse else xs
+    sequence, batch = batch_major(inputs, seq_lengths, resets, in_features, time_major)
+    sequence = _backward(sequence) if reverse else sequence
     starts = _carries(cell, initial_carry, len(layers), batch)
-    ends, ys = _run(cell, layers, xs, seq_lengths, starts, between)
-    ys = common.reverse(ys, seq_lengths) if reverse and keep_order else ys
+    ends, ys = _run(cell, layers, sequence, starts, between)
+    ys = common.reverse(ys, sequence.seq_lengths) if reverse and keep_order else ys
     given = [None] * len(layers) if initial_carry is None else [initial_carry] if len(layers) == 1 else initial_carry
     ends = [as_given_carry(_split_batch(end, batch), start) for end, start in zip(ends, given, strict=True)]
     return pack_carries(ends), as_given(ys, batch, time_major)
@@ -210,15 +221,24 @@ def _carries(cell: Cell, carry: Any, num_layers: int, batch: tuple[int, ...]) ->
     return [_merge_batch(as_carry(cell, c, batch), batch) for c in carries]
 
 
+def _backward(sequence: common.Sequence) -> common.Sequence:
+    """The sequences read from their last valid position to their first."""
+    xs, seq_lengths, valid, resets = sequence
+    resets = None if resets is None else common.reversed_resets(resets, seq_lengths)
+    return common.Sequence(common.reverse(xs, seq_lengths), seq_lengths, valid, resets)
+
+
 def _run(
-    cell: Cell, layers: Sequence[Directions], xs: Array, seq_lengths: Any, starts: Sequence[Any], between: Between
+    cell: Cell, layers: Sequence[Directions], sequence: common.Sequence, starts: Sequence[Any], between: Between
 ) -> tuple[list[Any], Array]:
     ends = []
+    xs, seq_lengths, _, resets = sequence
     for number, ((forward, *backward), start) in enumerate(zip(layers, starts, strict=True)):
         xs = between(xs) if number else xs
-        end, ys = cell.unroll(forward, xs, seq_lengths=seq_lengths, carry=start)
+        end, ys = cell.unroll(forward, xs, seq_lengths=seq_lengths, resets=resets, carry=start)
         if backward:
-            _, zs = cell.unroll(backward[0], common.reverse(xs, seq_lengths), seq_lengths=seq_lengths)
+            back = _backward(sequence._replace(xs=xs))
+            _, zs = cell.unroll(backward[0], back.xs, seq_lengths=seq_lengths, resets=back.resets)
             ys = jnp.concatenate([ys, common.reverse(zs, seq_lengths)], axis=-1)
         xs = ys
         ends.append(end)
@@ -232,15 +252,19 @@ def last(
     *,
     in_features: int,
     seq_lengths: Any = None,
+    resets: Any = None,
     time_major: bool = False,
     between: Between = lambda xs: xs,
 ) -> Array:
     """The output of `run` at the last position that each direction reads, (*batch, H or 2H); zeros at length 0."""
-    xs, seq_lengths, batch = batch_major(inputs, seq_lengths, in_features, time_major)
+    sequence, batch = batch_major(inputs, seq_lengths, resets, in_features, time_major)
     *below, top = layers
     if below:
-        xs = between(_run(cell, below, xs, seq_lengths, [None] * len(below), between)[1])
-    read = [xs, common.reverse(xs, seq_lengths)] if len(top) > 1 else [xs]
-    outputs = [cell.last(params, x, seq_lengths=seq_lengths) for params, x in zip(top, read, strict=True)]
+        xs = between(_run(cell, below, sequence, [None] * len(below), between)[1])
+        sequence = sequence._replace(xs=xs)
+    read = [sequence, _backward(sequence)] if len(top) > 1 else [sequence]
+    outputs = [
+        cell.last(params, s.xs, seq_lengths=s.seq_lengths, resets=s.resets) for params, s in zip(top, read, strict=True)
+    ]
     joined: Array = _split_batch(jnp.concatenate(outputs, axis=-1) if len(top) > 1 else outputs[0], batch)
     return joined

@@ -85,7 +85,9 @@ def _gates(_: Any, a: Array, c: Array) -> tuple[Array, Array]:
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-def _run(params: Params, carry: Carry, xs: Array, valid: Array | None, plain: bool) -> tuple[Carry, Array]:
+def _run(
+    params: Params, carry: Carry, xs: Array, valid: Array | None, resets: Array | None, plain: bool
+) -> tuple[Carry, Array]:
     """Time-major: xs (T, B, D) to ys (T, B, H)."""
     (h, c), ys = common.recurrence_time_major(
         _gates,
@@ -95,19 +97,30 @@ def _run(params: Params, carry: Carry, xs: Array, valid: Array | None, plain: bo
         input_kernel=params.input_kernel,
         bias=params.bias,
         valid=valid,
+        resets=resets,
         plain=plain,
     )
     return Carry(c=c, h=h), ys
 
 
-def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch hidden"]]:
+def step(
+    params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
+) -> tuple[Carry, Float[Array, "batch hidden"]]:
     """One token.
 
+    Args:
+        params: from `init`.
+        carry: from `initial_carry`, or the step before.
+        x: (B, D).
+        reset: optional (B,) booleans, true where a new sequence begins: the carry before this token is dropped.
+
     Raises:
-        ValueError: if x is not (B, D).
+        TypeError: if x is not an array of real numbers.
+        ValueError: if the shape of x, the carry or the reset does not fit.
     """
     common.check_step(x, params.input_kernel.shape[0])
-    carry, ys = _run(params, carry, x[None], None, plain=True)
+    carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
+    carry, ys = _run(params, carry, x[None], None, None, plain=True)
     return carry, ys[0]
 
 
@@ -116,6 +129,7 @@ def unroll(
     xs: Float[Array, "batch time d"],
     *,
     seq_lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     carry: Carry | None = None,
     plain: bool = False,
 ) -> tuple[Carry, Float[Array, "batch time hidden"]]:
@@ -127,17 +141,19 @@ def unroll(
         params: from `init`.
         xs: (B, T, D).
         seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        resets: optional (B, T) booleans, true where a new sequence begins: nothing of before reaches value or gradient.
         carry: where to continue from; default `initial_carry`.
         plain: whether JAX itself differentiates the scan over tokens: slower, but in any mode. The default is for
             reverse mode.
 
     Raises:
-        ValueError: if a shape does not fit, or a length lies outside 0..T.
+        TypeError: if xs is not an array of real numbers.
+        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
-    xs, _, valid = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
-    expected = initial_carry(params, xs.shape[0])
-    carry = expected if carry is None else common.check_carry(carry, expected)
-    carry, ys = _run(params, carry, common.time_major(xs), None if valid is None else valid.T, plain)
+    xs, _, *masks = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
+    carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
+    xs, valid, resets = common.time_major((xs, *masks))
+    carry, ys = _run(params, carry, xs, valid, resets, plain)
     return carry, common.time_major(ys)
 
 

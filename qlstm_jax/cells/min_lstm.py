@@ -10,11 +10,11 @@ Nothing but a gated sum passes from token to token, so `unroll` computes all of 
 logarithms, in log2(T) parallel levels (`common.gated_sum`).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Key
 
 from qlstm_jax.cells import common
@@ -78,20 +78,35 @@ def _gates(params: Params, x: Array) -> tuple[Array, Array]:
     return -jax.nn.softplus(-odds), -jax.nn.softplus(odds) + common.log_positive(d)
 
 
-def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch hidden"]]:
+def step(
+    params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
+) -> tuple[Carry, Float[Array, "batch hidden"]]:
     """One token.
 
+    Args:
+        params: from `init`.
+        carry: from `initial_carry`, or the step before.
+        x: (B, D).
+        reset: optional (B,) booleans, true where a new sequence begins: the carry before this token is dropped.
+
     Raises:
-        ValueError: if x is not (B, D).
+        TypeError: if x is not an array of real numbers.
+        ValueError: if the shape of x, the carry or the reset does not fit.
     """
     common.check_step(x, params.input_kernel.shape[0])
+    carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
     keep, add = _gates(params, x)
     h = jnp.exp(keep) * carry.h + jnp.exp(add)
     return Carry(h=h), h.astype(params.dtype)
 
 
 def unroll(
-    params: Params, xs: Float[Array, "batch time d"], *, seq_lengths: Any = None, carry: Carry | None = None
+    params: Params,
+    xs: Float[Array, "batch time d"],
+    *,
+    seq_lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    carry: Carry | None = None,
 ) -> tuple[Carry, Float[Array, "batch time hidden"]]:
     """A whole sequence, equal to folding `step`, in log2(T) parallel levels.
 
@@ -99,14 +114,16 @@ def unroll(
         params: from `init`.
         xs: (B, T, D).
         seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        resets: optional (B, T) booleans, true where a new sequence begins: nothing of before reaches value or gradient.
         carry: where to continue from; default `initial_carry`.
 
     Raises:
-        ValueError: if a shape does not fit, or a length lies outside 0..T.
+        TypeError: if xs is not an array of real numbers.
+        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
-    xs, _, valid = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
-    carry = initial_carry(params, xs.shape[0]) if carry is None else carry
-    h, ys = common.gated_sum(*_gates(params, xs), carry.h, valid)
+    xs, _, *masks = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
+    carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
+    h, ys = common.gated_sum(*_gates(params, xs), carry.h, *masks)
     return Carry(h=h), ys.astype(params.dtype)
 
 

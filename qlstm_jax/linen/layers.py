@@ -108,6 +108,7 @@ class Layer(nn.Module):
         *,
         initial_carry: Any = None,
         seq_lengths: Any = None,
+        resets: Any = None,
         return_carry: bool = False,
         time_major: bool = False,
         reverse: bool = False,
@@ -120,6 +121,8 @@ class Layer(nn.Module):
             inputs: (*batch, T, D), or (T, *batch, D) with time_major.
             initial_carry: where to continue from; default `initialize_carry`.
             seq_lengths: optional (*batch,) number of valid positions; nothing beyond is read.
+            resets: optional booleans (*batch, T), or (T, *batch) with time_major, true where a new sequence begins:
+                each is read as if alone, in both directions.
             return_carry: whether to return the carry after each sequence's last valid position too.
             time_major: whether time is the first axis of inputs and outputs.
             reverse: whether each sequence is read from its last valid position to its first.
@@ -142,6 +145,7 @@ class Layer(nn.Module):
             in_features=inputs.shape[-1],
             initial_carry=initial_carry,
             seq_lengths=seq_lengths,
+            resets=resets,
             time_major=time_major,
             reverse=reverse,
             keep_order=keep_order,
@@ -154,6 +158,7 @@ class Layer(nn.Module):
         inputs: Float[Array, "... d"],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         time_major: bool = False,
         deterministic: bool = True,
     ) -> Float[Array, "*batch h"]:
@@ -168,6 +173,7 @@ class Layer(nn.Module):
             inputs,
             in_features=inputs.shape[-1],
             seq_lengths=seq_lengths,
+            resets=resets,
             time_major=time_major,
             between=partial(self.between, deterministic=deterministic),
         )

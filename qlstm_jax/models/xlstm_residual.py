@@ -83,7 +83,7 @@ class ResidualBlock(nnx.Module, Generic[Config, Carry]):
         rngs: nnx.Rngs | Array | None = None,
     ) -> Any:
         """The outputs at every position, float32; arguments, result and errors as of `XLSTMStack`."""
-        xs, lengths, valid = common.check_sequence(xs, seq_lengths, self.config.embedding_size)
+        xs, lengths, valid, _ = common.check_sequence(xs, seq_lengths, self.config.embedding_size)
         start = self._checked(carry, xs.shape[0])
         x = xs.astype(common.accumulator(xs.dtype))
         end, ys = self._read(x, start, lengths, applied(self.dropout, deterministic, rngs))

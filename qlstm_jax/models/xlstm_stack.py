@@ -75,7 +75,7 @@ class XLSTMStack(nnx.Module):
         Raises:
             ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
         """
-        xs, lengths, valid = common.check_sequence(xs, seq_lengths, self.config.embedding_size)
+        xs, lengths, valid, _ = common.check_sequence(xs, seq_lengths, self.config.embedding_size)
         # One key would give every block the same masks.
         rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
         ends = []

@@ -1,7 +1,7 @@
 """Checks of the arguments of public functions: sizes, options, shapes, lengths and carries."""
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from qlstm_jax.cells.common.masks import valid_mask, zero_padding
+from qlstm_jax.cells.common.masks import valid_mask, where, zero_padding
 
 Carry = TypeVar("Carry")
 
@@ -37,13 +37,57 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
 
 
+def check_numbers(name: str, a: Any) -> None:
+    """Raises TypeError unless `a` is an array of numbers that a cell can take: booleans, integers or real ones."""
+    if not hasattr(a, "dtype") or not hasattr(a, "ndim"):
+        raise TypeError(f"{name} is {_kind(a)}; expected an array, such as from jax.numpy.asarray")
+    if not any(jnp.issubdtype(a.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        raise TypeError(f"{name} is an array of {a.dtype}; expected real numbers")
+
+
 def check_step(x: Array, input_size: int) -> None:
-    """Raises ValueError unless `x` is one time step (B, D) with D the cell's input size."""
+    """Checks one time step, as given to `step`.
+
+    Raises:
+        TypeError: if `x` is not an array of real numbers.
+        ValueError: unless its shape is (B, D), with D the cell's input size.
+    """
+    check_numbers("x", x)
     if x.ndim != 2 or x.shape[1] != input_size:
         raise ValueError(
             f"x has shape {x.shape}; expected (batch, {input_size}), one time step of a cell made with "
             f"input_size={input_size}. For a whole sequence (batch, time, {input_size}) call unroll."
         )
+
+
+def step_carry(carry: Any, initial: Carry, reset: ArrayLike | None) -> Carry:
+    """The carry from which a step continues: `carry`, or where `reset` the initial one.
+
+    Args:
+        carry: as given to `step`.
+        initial: the cell's initial carry for the same batch.
+        reset: None, or (B,) booleans.
+
+    Raises:
+        ValueError: for a carry of another cell, batch or dtype, or a reset of another shape or dtype.
+    """
+    carry = check_carry(carry, initial)
+    if reset is None:
+        return carry
+    batch = jax.tree.leaves(initial)[0].shape[:1]
+    return where(_check_mask("reset", reset, batch), initial, carry)
+
+
+def unroll_carry(carry: Any, initial: Carry) -> Carry:
+    """The carry from which `unroll` continues: `carry`, checked, or None for the initial one."""
+    return initial if carry is None else check_carry(carry, initial)
+
+
+def _check_mask(name: str, mask: ArrayLike, shape: tuple[int, ...]) -> Bool[Array, "..."]:
+    array = mask if isinstance(mask, jax.Array) else np.asarray(mask)
+    if array.shape != shape or array.dtype != bool:
+        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}; expected booleans of shape {shape}")
+    return jnp.asarray(array)
 
 
 def check_carry(carry: Any, expected: Carry, made_by: str = "initial_carry") -> Carry:
@@ -68,35 +112,66 @@ def check_carry(carry: Any, expected: Carry, made_by: str = "initial_carry") -> 
     return carry
 
 
+def _kind(a: Any) -> str:
+    return "None" if a is None else f"a {type(a).__name__}"
+
+
 def _describe(a: Any) -> str:
     return f"{a.dtype}{list(a.shape)}" if hasattr(a, "shape") and hasattr(a, "dtype") else repr(a)
 
 
+class Sequence(NamedTuple):
+    """A batch of sequences, as `check_sequence` returns it."""
+
+    xs: Float[Array, "batch time features"]  # 0 in padding
+    seq_lengths: Int[Array, " batch"] | None  # int32 in 0..T
+    valid: Bool[Array, "batch time"] | None
+    resets: Bool[Array, "batch time"] | None  # false in padding
+
+
 def check_sequence(
-    xs: Float[Array, "batch time features"], seq_lengths: ArrayLike | None, input_size: int
-) -> tuple[Float[Array, "batch time features"], Int[Array, " batch"] | None, Bool[Array, "batch time"] | None]:
-    """Checks a sequence and its lengths, as given to `unroll`.
+    xs: Float[Array, "batch time features"],
+    seq_lengths: ArrayLike | None,
+    input_size: int,
+    resets: ArrayLike | None = None,
+) -> Sequence:
+    """Checks a sequence, its lengths and its resets, as given to `unroll`.
+
+    Padding of `xs` is set to 0, so that nothing that it held, NaN included, reaches value or gradient.
 
     Args:
         xs: (B, T, D).
         seq_lengths: None or (B,) integers in 0..T.
         input_size: D of the cell.
-
-    Returns:
-        (xs, seq_lengths, valid): padding of `xs` set to 0 (so that nothing that it held, NaN included, reaches value or
-        gradient), lengths as int32 clipped to 0..T, and the (B, T) mask. The last two are None without lengths.
+        resets: None or (B, T) booleans.
 
     Raises:
-        ValueError: for another shape, lengths that are no integers, or concrete lengths outside 0..T.
+        TypeError: if xs is not an array of real numbers.
+        ValueError: for another shape, lengths that are no integers or resets that are no booleans, or concrete lengths
+            outside 0..T.
     """
+    check_numbers("xs", xs)
     if xs.ndim != 3 or xs.shape[2] != input_size:
         raise ValueError(
             f"xs has shape {xs.shape}; expected (batch, time, {input_size}) for a cell made with "
             f"input_size={input_size}. For one time step (batch, {input_size}) call step."
         )
-    if seq_lengths is None:
-        return xs, None, None
     batch, steps = xs.shape[:2]
+    if resets is not None:
+        resets = _check_mask("resets", resets, (batch, steps))
+    if seq_lengths is None:
+        return Sequence(xs, None, None, resets)
+    lengths = check_lengths(seq_lengths, batch, steps)
+    valid = valid_mask(lengths, steps)
+    return Sequence(zero_padding(xs, valid), lengths, valid, None if resets is None else resets & valid)
+
+
+def check_lengths(seq_lengths: ArrayLike, batch: int, steps: int) -> Int[Array, " batch"]:
+    """Lengths as int32, clipped to 0..T where their values are not known yet.
+
+    Raises:
+        ValueError: unless they are (B,) integers, in 0..T where they are concrete.
+    """
     lengths = seq_lengths if isinstance(seq_lengths, jax.Array) else np.asarray(seq_lengths)
     if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(
@@ -111,6 +186,4 @@ def check_sequence(
                 f"seq_lengths run from {low} to {high}; expected 0..{steps}, as xs has {steps} positions a row. "
                 "Pad xs, or clip the lengths."
             )
-    clipped = jnp.clip(lengths.astype(jnp.int32), 0, steps)
-    valid = valid_mask(clipped, steps)
-    return zero_padding(xs, valid), clipped, valid
+    return jnp.clip(lengths.astype(jnp.int32), 0, steps)

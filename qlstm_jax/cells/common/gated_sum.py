@@ -19,6 +19,7 @@ def gated_sum(
     log_add: Float[Array, "batch time hidden"],
     start: Float[Array, "batch hidden"],
     valid: Bool[Array, "batch time"] | None = None,
+    resets: Bool[Array, "batch time"] | None = None,
 ) -> tuple[Float[Array, "batch hidden"], Float[Array, "batch time hidden"]]:
     """h at every position, in log2(T) parallel levels.
 
@@ -27,6 +28,7 @@ def gated_sum(
         log_add: logarithm of the term added.
         start: h before the first position.
         valid: where false, h stays and the output is 0.
+        resets: where true, h is 0 before the term is added.
 
     Returns:
         (h after each row's last valid position, h at each position).
@@ -36,6 +38,8 @@ def gated_sum(
     if valid is not None:
         log_keep = jnp.where(valid[:, :, None], log_keep, 0)
         log_add = jnp.where(valid[:, :, None], log_add, NEVER)
+    if resets is not None:
+        log_keep = jnp.where(resets[:, :, None], NEVER, log_keep)
 
     def join(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
         return earlier[0] + later[0], jnp.logaddexp(earlier[1] + later[0], later[1])

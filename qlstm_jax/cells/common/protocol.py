@@ -42,23 +42,23 @@ class Cell(Protocol):
 
     @property
     def step(self) -> Callable[..., tuple[Any, Array]]:
-        """step(params, carry, x (B, D)) -> (carry, y (B, H))."""
+        """step(params, carry, x (B, D), *, reset=None) -> (carry, y (B, H))."""
 
     @property
     def unroll(self) -> Callable[..., tuple[Any, Array]]:
-        """unroll(params, xs (B, T, D), *, seq_lengths=None, carry=None) -> (carry, ys (B, T, H))."""
+        """unroll(params, xs (B, T, D), *, seq_lengths=None, resets=None, carry=None) -> (carry, ys (B, T, H))."""
 
     @property
     def last(self) -> Callable[..., Float[Array, "batch hidden"]]:
-        """last(params, xs, *, seq_lengths=None) -> the output at each row's last valid position, zeros at length 0."""
+        """last(params, xs, *, seq_lengths=None, resets=None) -> each row's last valid output, zeros at length 0."""
 
 
 def last_by_unroll(unroll: Callable[..., tuple[Any, Array]]) -> Callable[..., Float[Array, "batch hidden"]]:
     """The `last` of a cell that has no cheaper way to its last output than all of them."""
 
-    def last(params: Any, xs: Array, *, seq_lengths: Any = None) -> Array:
+    def last(params: Any, xs: Array, *, seq_lengths: Any = None, resets: Any = None) -> Array:
         """The output at each row's last valid position, (B, H); zeros at length 0. Arguments are those of `unroll`."""
-        return last_valid(unroll(params, xs, seq_lengths=seq_lengths)[1], seq_lengths)
+        return last_valid(unroll(params, xs, seq_lengths=seq_lengths, resets=resets)[1], seq_lengths)
 
     return last
 

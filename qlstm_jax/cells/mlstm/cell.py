@@ -127,13 +127,23 @@ def _gate(params: Params, x: Float[Array, "*rows d"], h: Float[Array, "*rows n v
     return (o * h.reshape(o.shape)).astype(params.dtype)
 
 
-def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch h"]]:
-    """One token: x (B, D) to y (B, H), with the next carry first.
+def step(
+    params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
+) -> tuple[Carry, Float[Array, "batch h"]]:
+    """One token.
+
+    Args:
+        params: from `init`.
+        carry: from `initial_carry`, or the step before.
+        x: (B, D).
+        reset: optional (B,) booleans, true where a new sequence begins: the carry before this token is dropped.
 
     Raises:
-        ValueError: if x is not (B, D).
+        TypeError: if x is not an array of real numbers.
+        ValueError: if the shape of x, the carry or the reset does not fit.
     """
     common.check_step(x, params.input_size)
+    carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
     carry, h = matrix_memory.step(*_project(params, x), carry)
     return carry, _gate(params, x, h)
 
@@ -143,6 +153,7 @@ def unroll(
     xs: Float[Array, "batch time d"],
     *,
     seq_lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     carry: Carry | None = None,
 ) -> tuple[Carry, Float[Array, "batch time h"]]:
     """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`, in chunks.
@@ -151,14 +162,17 @@ def unroll(
         params: from `init`.
         xs: (B, T, D).
         seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        resets: optional (B, T) booleans, true where a new sequence begins: nothing of before reaches value or gradient.
         carry: where to continue from; default `initial_carry`.
 
     Raises:
-        ValueError: if a shape does not fit, or a length lies outside 0..T.
+        TypeError: if xs is not an array of real numbers.
+        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
-    xs, lengths, _ = common.check_sequence(xs, seq_lengths, params.input_size)
-    carry = initial_carry(params, xs.shape[0]) if carry is None else carry
-    carry, h = chunkwise(*_project(params, xs), carry, seq_lengths=lengths, chunk_size=params.chunk_size)
+    xs, lengths, _, resets = common.check_sequence(xs, seq_lengths, params.input_size, resets)
+    carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
+    options = {"seq_lengths": lengths, "resets": resets, "chunk_size": params.chunk_size}
+    carry, h = chunkwise(*_project(params, xs), carry, **options)
     return carry, _gate(params, xs, h)
 
 

@@ -18,12 +18,15 @@ the prefixes in log2(T) parallel levels; `reduce` computes the last one alone, i
 leaf and merge, this module applies them to sequences.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from qlstm_jax.cells import common
-from qlstm_jax.cells.pr_lstm import counter, extension, tree
+from qlstm_jax.cells.pr_lstm import counter, extension, pieces, tree
 from qlstm_jax.cells.pr_lstm.merge import State, leaf, merge
 from qlstm_jax.cells.pr_lstm.params import Params
 
@@ -50,15 +53,31 @@ def initial_carry(params: Params, batch_size: int, *, max_length: int = 2**MAX_S
     return counter.empty(State(h=jnp.zeros(shape, params.dtype), c=c), max_length.bit_length())
 
 
-def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch h"]]:
-    """One token of a stream: x (B, D) to y (B, H), with the next carry first.
+def _empty_like(params: Params, carry: Any, batch_size: int) -> Carry:
+    """The initial carry with as many slots as `carry` has, where it is one."""
+    slots = jax.tree.leaves(carry.slots)[0].shape[1] if isinstance(carry, Carry) else MAX_SLOTS
+    return initial_carry(params, batch_size, max_length=2**slots - 1)
+
+
+def step(
+    params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
+) -> tuple[Carry, Float[Array, "batch h"]]:
+    """One token of a stream.
 
     After t tokens a stream holds ceil(log2(t + 1)) states; a token costs two merges on average, whatever t.
 
+    Args:
+        params: from `init`.
+        carry: from `initial_carry`, or the step before.
+        x: (B, D).
+        reset: optional (B,) booleans, true where a new sequence begins: the carry before this token is dropped.
+
     Raises:
-        ValueError: if x is not (B, D).
+        TypeError: if x is not an array of real numbers.
+        ValueError: if the shape of x, the carry or the reset does not fit.
     """
     common.check_step(x, params.input_size)
+    carry = common.step_carry(carry, _empty_like(params, carry, x.shape[0]), reset)
     carry, prefix = counter.push(merge(params), carry, leaf(params, x))
     return carry, prefix.h
 
@@ -68,6 +87,7 @@ def unroll(
     xs: Float[Array, "batch time d"],
     *,
     seq_lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     carry: Carry | None = None,
 ) -> tuple[Carry, Float[Array, "batch time h"]]:
     """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`, level by level in parallel.
@@ -76,16 +96,23 @@ def unroll(
         params: from `init`.
         xs: (B, T, D).
         seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        resets: optional (B, T) booleans, true where a new sequence begins: its tree is aligned to its own first token,
+            and nothing of before reaches value or gradient. All trees of a row are computed together.
         carry: where to continue from; default `initial_carry`. The rows of a carry may have seen different numbers
             of tokens.
 
     Raises:
-        ValueError: if a shape does not fit, or a length lies outside 0..T.
+        TypeError: if xs is not an array of real numbers.
+        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
-    xs, lengths, valid = common.check_sequence(xs, seq_lengths, params.input_size)
+    xs, lengths, valid, resets = common.check_sequence(xs, seq_lengths, params.input_size, resets)
+    start = None if carry is None else common.check_carry(carry, _empty_like(params, carry, xs.shape[0]))
     leaves, merge_fn = leaf(params, xs), merge(params)
-    if carry is not None or xs.shape[1] == 0:
-        start = initial_carry(params, xs.shape[0]) if carry is None else carry
+    if start is None and (resets is not None or xs.shape[1] == 0):
+        start = initial_carry(params, xs.shape[0])
+    if resets is not None and xs.shape[1]:
+        end, states = pieces.extend(merge_fn, start, leaves, lengths, resets, continues=carry is not None)
+    elif start is not None:
         end, states = extension.extend(merge_fn, start, leaves, lengths)
     else:
         levels = tree.blocks(merge_fn, leaves)
@@ -95,7 +122,13 @@ def unroll(
     return end, common.zero_padding(states.h, valid)
 
 
-def reduce(params: Params, xs: Float[Array, "batch time d"], *, seq_lengths: ArrayLike | None = None) -> State:
+def reduce(
+    params: Params,
+    xs: Float[Array, "batch time d"],
+    *,
+    seq_lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+) -> State:
     """The state (h, c) of the whole sequence alone, each (B, H), in T − 1 merges where `unroll` takes about 2T.
 
     Args:
@@ -103,16 +136,25 @@ def reduce(params: Params, xs: Float[Array, "batch time d"], *, seq_lengths: Arr
         xs: (B, T, D).
         seq_lengths: optional (B,) number of valid positions; a row of length 0 gives zeros. Rows shorter than T cost at
             most log2(T) more merges.
+        resets: optional (B, T) booleans, true where a new sequence begins: the state is that of the last one.
 
     Raises:
-        ValueError: if a shape does not fit, or a length lies outside 0..T.
+        TypeError: if xs is not an array of real numbers.
+        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
-    xs, lengths, _ = common.check_sequence(xs, seq_lengths, params.input_size)
-    return tree.reduce(merge(params), leaf(params, xs), lengths)
+    xs, lengths, _, resets = common.check_sequence(xs, seq_lengths, params.input_size, resets)
+    leaves = leaf(params, xs)
+    if resets is not None and xs.shape[1]:
+        leaves, lengths = pieces.last_leaves(leaves, lengths, resets)
+    return tree.reduce(merge(params), leaves, lengths)
 
 
 def last(
-    params: Params, xs: Float[Array, "batch time d"], *, seq_lengths: ArrayLike | None = None
+    params: Params,
+    xs: Float[Array, "batch time d"],
+    *,
+    seq_lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
 ) -> Float[Array, "batch h"]:
     """The output at each row's last valid position, (B, H), as `reduce` computes it; zeros at length 0."""
-    return reduce(params, xs, seq_lengths=seq_lengths).h
+    return reduce(params, xs, seq_lengths=seq_lengths, resets=resets).h

@@ -7,6 +7,7 @@ agree (the Log-Depth Recurrent Unit, arXiv 2605.26035, gains from one such).
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,16 +42,18 @@ class RandomOffset:
         xs: Float[Array, "batch time d"],
         *,
         seq_lengths: ArrayLike | None = None,
+        resets: None = None,
         carry: None = None,
     ) -> tuple[None, Float[Array, "batch time h"]]:
         """xs (B, T, D) to (None, ys (B, T, H)): a tree that began before its first token cannot be continued.
 
         Raises:
-            ValueError: if a shape does not fit, a length lies outside 0..T, or a carry is given.
+            ValueError: if a shape does not fit, a length lies outside 0..T, or resets or a carry are given.
         """
+        _check_no_resets(resets)
         if carry is not None:
             raise ValueError("a carry is given; expected none, as the tree begins before the first token")
-        xs, _, valid = common.check_sequence(xs, seq_lengths, params.input_size)
+        xs, _, valid, _ = common.check_sequence(xs, seq_lengths, params.input_size)
         leaves, shift = leaf(params, xs), self._draw(xs.shape[0])
         if xs.shape[1] == 0:
             return None, leaves.h
@@ -58,23 +61,42 @@ class RandomOffset:
         return None, common.zero_padding(ys, valid)
 
     def reduce(
-        self, params: Params, xs: Float[Array, "batch time d"], *, seq_lengths: ArrayLike | None = None
+        self,
+        params: Params,
+        xs: Float[Array, "batch time d"],
+        *,
+        seq_lengths: ArrayLike | None = None,
+        resets: None = None,
     ) -> State:
-        """The state of the whole sequence alone; arguments and errors as for `pr_lstm.reduce`."""
+        """The state of the whole sequence alone; arguments and errors as for `pr_lstm.reduce`, but without resets."""
+        _check_no_resets(resets)
         xs, lengths = _with_lengths(params, xs, seq_lengths)
         return offset.reduce(merge(params), leaf(params, xs), lengths, self._draw(xs.shape[0]), self.max_offset)
 
     def last(
-        self, params: Params, xs: Float[Array, "batch time d"], *, seq_lengths: ArrayLike | None = None
+        self,
+        params: Params,
+        xs: Float[Array, "batch time d"],
+        *,
+        seq_lengths: ArrayLike | None = None,
+        resets: None = None,
     ) -> Float[Array, "batch h"]:
-        """The output at each row's last valid position; arguments and errors as for `pr_lstm.last`."""
-        return self.reduce(params, xs, seq_lengths=seq_lengths).h
+        """The output at each row's last valid position; arguments and errors as for `reduce`."""
+        return self.reduce(params, xs, seq_lengths=seq_lengths, resets=resets).h
+
+
+def _check_no_resets(resets: Any) -> None:
+    if resets is not None:
+        raise ValueError(
+            "resets are given in training with a random offset of the tree; expected none: make the layer with "
+            "max_offset=0, or call eval()"
+        )
 
 
 def _with_lengths(
     params: Params, xs: Float[Array, "batch time d"], seq_lengths: ArrayLike | None
 ) -> tuple[Float[Array, "batch time d"], Int[Array, " batch"]]:
-    xs, lengths, _ = common.check_sequence(xs, seq_lengths, params.input_size)
+    xs, lengths, *_ = common.check_sequence(xs, seq_lengths, params.input_size)
     return xs, jnp.full(xs.shape[:1], xs.shape[1], jnp.int32) if lengths is None else lengths
 
 

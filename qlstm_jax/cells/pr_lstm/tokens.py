@@ -85,6 +85,6 @@ def _prepare(params: Params, symbols: Array, ids: Array, seq_lengths: ArrayLike 
         raise ValueError(f"symbols has shape {symbols.shape}; expected (vocabulary, {size}), the input of each symbol")
     if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"ids is {ids.dtype} of shape {ids.shape}; expected integers of shape (batch, time)")
-    _, lengths, valid = common.check_sequence(jnp.zeros((*ids.shape, size)), seq_lengths, size)
+    _, lengths, valid, _ = common.check_sequence(jnp.zeros((*ids.shape, size)), seq_lengths, size)
     ids = jnp.clip(ids, 0, symbols.shape[0] - 1).astype(jnp.int32)
     return leaf(params, symbols), _Tokens(ids, lengths, valid)

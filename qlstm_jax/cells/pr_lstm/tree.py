@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from qlstm_jax.cells.common import at_position, where
 
@@ -76,18 +76,31 @@ def interleave(even: States, odd: States) -> States:
     return result
 
 
-def prefixes(merge: Merge[States], levels: list[States]) -> list[States]:
+def prefixes(
+    merge: Merge[States], levels: list[States], starts: Bool[Array, "batch time"] | None = None
+) -> list[States]:
     """The down-sweep: level j of the result is (B, T >> j, ...), the states of the first (r + 1)·2^j tokens for each r.
 
     An odd r ends where a block of the level above ends, so its prefix is that one's. An even r adds one block to the
     prefix before it.
+
+    Args:
+        merge: the binary cell.
+        levels: from `blocks`.
+        starts: optional, true where a tree of its own begins; a tree of n tokens lies at a multiple of the first power
+            of two from n on. The prefixes within it begin there, and blocks that hold the start of a later one are
+            arbitrary.
     """
     result = [levels[-1]]
     for below in reversed(levels[:-1]):
         above = result[0]
         even = slice_spans(below, 2, None, 2)
         even = merge.two(slice_spans(above, 0, num_spans(even)), even)
-        result.insert(0, interleave(join(slice_spans(below, 0, 1), even), above))
+        ends = interleave(join(slice_spans(below, 0, 1), even), above)
+        if starts is not None:
+            begins = starts[:, :: 2 ** (len(levels) - 1 - len(result))][:, : num_spans(below)]
+            ends = where(begins, below, ends)
+        result.insert(0, ends)
     return result
 
 

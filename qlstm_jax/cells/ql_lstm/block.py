@@ -92,8 +92,14 @@ def block(
     carry: Carry,
     xs: Float[Array, "time batch d"],
     valid: Bool[Array, "time batch"] | None,
+    reset: Bool[Array, " batch"] | None = None,
 ) -> tuple[Carry, Float[Array, "time batch hidden"]]:
-    """Tokens (≤ L, B, D) that lie in one block of every row; then the memory is written. `plain` as for `unroll`."""
+    """Tokens (≤ L, B, D) that lie in one block of every row; then the memory is written.
+
+    `plain` as for `unroll`; where `reset`, the carry before these tokens is dropped.
+    """
+    if reset is not None:
+        carry = common.where(reset, jax.tree.map(jnp.zeros_like, carry), carry)
     s = None if carry.memory is None else _read(params, carry.memory)
     (h, c), hs = _tokens(params, plain, carry, s, xs, valid)
     if s is None:

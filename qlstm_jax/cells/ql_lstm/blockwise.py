@@ -1,61 +1,109 @@
 """A recurrence with a slow state that changes only at the ends of blocks of L tokens: a scan within a scan."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
-from qlstm_jax.cells.common import shift_left, shift_right, time_major
+from qlstm_jax.cells import common
+from qlstm_jax.cells.common.checks import Sequence
+
+Carry = TypeVar("Carry")
+# (carry, tokens (≤ L, B, ...), valid (≤ L, B) or None, reset (B,) or None) -> (carry, outputs (≤ L, B, ...))
+Block = Callable[[Carry, Array, Array | None, Array | None], tuple[Carry, Array]]
+Position = Int[Array, " batch"] | None
 
 
-def unroll(block: Callable, carry, xs, *, seq_lengths, valid, block_size: int, position=None):
+def unroll(
+    block: Block[Carry], carry: Carry, sequence: Sequence, *, block_size: int, position: Position = None
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
     """A whole sequence, block by block, from the start of a stream or from anywhere in it.
 
     Args:
-        block: as for `scan_time_major`.
+        block: runs tokens that lie in one block of every row.
         carry: where to begin, a pytree of (B, ...) arrays.
-        xs: (B, T, D).
-        seq_lengths, valid: as `cells.common.check_sequence` returns them.
+        sequence: as `cells.common.check_sequence` returns it.
         block_size: L.
-        position: None at the start of a stream; else (B,), the place of each row in its block, 0..L-1. Rows are moved
-            to the right by it, which aligns their blocks; where T < L, tokens are taken one at a time instead.
+        position: None at the start of a stream; else (B,), the place of each row in its block, 0..L-1.
 
     Returns:
         (carry, ys), the outputs (B, T, ...).
     """
+    xs, seq_lengths, valid, resets = sequence
     steps = xs.shape[1]
-    moved = position is not None and steps >= block_size
-    if moved:
-        xs, valid = shift_right(xs, seq_lengths, position, steps + block_size - 1)
-    elif position is not None:
-        block_size = 1
-    valid = None if valid is None else valid.T
-    carry, ys = scan_time_major(block, carry, time_major(xs), valid=valid, block_size=block_size)
-    ys = time_major(ys)
-    return carry, shift_left(ys, position, steps) if moved else ys
+    if resets is not None:
+        return _unroll_with_resets(block, carry, sequence, block_size, position)
+    if position is None:
+        return _scan(block, carry, xs, valid, None, block_size)
+    if steps < block_size:
+        return _scan(block, carry, xs, valid, None, 1)
+    # Rows are moved to the right by their place in the block, which aligns their blocks.
+    xs, valid = common.shift_right(xs, seq_lengths, position, steps + block_size - 1)
+    carry, ys = _scan(block, carry, xs, valid, None, block_size)
+    return carry, common.shift_left(ys, position, steps)
 
 
-def scan_time_major(block: Callable, carry, inputs, *, valid, block_size: int):
-    """Folds `block(carry, inputs, valid) -> (carry, outputs)` over the blocks of a sequence.
+def _unroll_with_resets(
+    block: Block[Carry], carry: Carry, sequence: Sequence, block_size: int, position: Position
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
+    """Pieces laid out so that each begins with a block, if they fit twice the blocks; else one token at a time."""
+    xs, seq_lengths, valid, resets = sequence
+    steps = xs.shape[1]
+    by_token = partial(_scan, block, block_size=1)
+    if resets is None or steps <= block_size:
+        return by_token(carry, xs, valid, resets)
+    width = block_size * (2 * -(-steps // block_size) + 1)
+    target, needed = _layout(seq_lengths, resets, block_size, position)
+    every = jnp.ones(resets.shape, bool) if valid is None else valid
 
-    Args:
-        block: takes (L, B, ...) of `inputs` and (L, B) of `valid`; the last call gets fewer than L where L does not
-            divide T.
-        carry: pytree of (B, ...) arrays.
-        inputs: pytree of (T, B, ...) arrays.
-        valid: None or (T, B) booleans.
-        block_size: L.
+    def by_block(carry: Carry, xs: Array, valid: Any, resets: Any) -> tuple[Carry, Array]:
+        laid = common.scatter((xs, every, resets), target, width)
+        carry, ys = _scan(block, carry, *laid, block_size=block_size)
+        return carry, common.zero_padding(common.gather(ys, target), valid)
 
-    Returns:
-        (carry, outputs), the outputs a pytree of (T, B, ...).
+    return jax.lax.cond(jnp.all(needed <= width), by_block, by_token, carry, xs, valid, resets)
+
+
+def _layout(
+    seq_lengths: Int[Array, " batch"] | None, resets: Bool[Array, "batch time"], block_size: int, position: Position
+) -> tuple[Int[Array, "batch time"], Int[Array, " batch"]]:
+    """Where each token is laid, and how many places a row takes.
+
+    Padding is laid beyond all places. The first piece of a row that continues begins within a block.
     """
-    whole = inputs, valid
-    steps = jax.tree.leaves(inputs)[0].shape[0]
+    steps = resets.shape[1]
+    t = jnp.arange(steps, dtype=jnp.int32)[None, :]
+    pieces = common.find_pieces(resets, seq_lengths)
+    before = jnp.zeros_like(pieces.start)
+    if position is not None:
+        before = jnp.where((pieces.start == 0) & ~resets[:, :1], position[:, None], 0)
+    blocks = jnp.where(pieces.is_first, -(-(pieces.length + before) // block_size), 0)
+    first = block_size * (jnp.cumsum(blocks, axis=1) - blocks)
+    target = jnp.take_along_axis(first, pieces.start, axis=1) + before + t - pieces.start
+    if seq_lengths is not None:
+        target = jnp.where(t < seq_lengths[:, None], target, jnp.iinfo(jnp.int32).max)
+    return target, block_size * jnp.sum(blocks, axis=1)
+
+
+def _scan(
+    block: Block[Carry], carry: Carry, xs: Array, valid: Array | None, resets: Array | None, block_size: int
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
+    """Folds `block` over the blocks of sequences (B, T, ...); resets count at the first token of a block alone."""
+    whole = common.time_major((xs, valid, resets))
+    steps = xs.shape[1]
     full = steps - steps % block_size
+
+    def run(carry: Carry, part: Any) -> tuple[Carry, Array]:
+        xs, valid, resets = part
+        return block(carry, xs, valid, None if resets is None else resets[0])
+
     blocks = jax.tree.map(lambda a: a[:full].reshape(-1, block_size, *a.shape[1:]), whole)
-    carry, outputs = jax.lax.scan(lambda c, b: block(c, *b), carry, blocks)
-    outputs = jax.tree.map(lambda a: a.reshape(full, *a.shape[2:]), outputs)
+    carry, ys = jax.lax.scan(run, carry, blocks)
+    ys = ys.reshape(full, *ys.shape[2:])
     if full < steps:
-        carry, rest = block(carry, *jax.tree.map(lambda a: a[full:], whole))
-        outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, rest)
-    return carry, outputs
+        carry, rest = run(carry, jax.tree.map(lambda a: a[full:], whole))
+        ys = jnp.concatenate([ys, rest])
+    return carry, common.time_major(ys)

@@ -131,13 +131,23 @@ def initial_carry(params: Params, batch_size: int) -> Carry:
     return carry._replace(memory=jnp.zeros(shape, wide), summary=jnp.zeros(shape, wide), position=position)
 
 
-def step(params: Params, carry: Carry, x: Float[Array, "batch d"]) -> tuple[Carry, Float[Array, "batch hidden"]]:
+def step(
+    params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
+) -> tuple[Carry, Float[Array, "batch hidden"]]:
     """One token.
 
+    Args:
+        params: from `init`.
+        carry: from `initial_carry`, or the step before.
+        x: (B, D).
+        reset: optional (B,) booleans, true where a new sequence begins: the carry before this token is dropped.
+
     Raises:
-        ValueError: if x is not (B, D).
+        TypeError: if x is not an array of real numbers.
+        ValueError: if the shape of x, the carry or the reset does not fit.
     """
     common.check_step(x, params.input_kernel.shape[0])
+    carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
     carry, ys = block(params, True, carry, x[None], None)
     return carry, ys[0]
 
@@ -147,6 +157,7 @@ def unroll(
     xs: Float[Array, "batch time d"],
     *,
     seq_lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     carry: Carry | None = None,
     plain: bool = False,
 ) -> tuple[Carry, Float[Array, "batch time hidden"]]:
@@ -159,23 +170,25 @@ def unroll(
         params: from `init`.
         xs: (B, T, D).
         seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        resets: optional (B, T) booleans, true where a new sequence begins: nothing of before reaches value or gradient,
+            and blocks are counted from there.
         carry: where to continue from; default `initial_carry`. Its rows may stand at different places in their blocks.
         plain: whether JAX itself differentiates the scan over tokens: slower, but in any mode. The default is for
             reverse mode.
 
     Raises:
-        ValueError: if a shape does not fit, or a length lies outside 0..T.
+        TypeError: if xs is not an array of real numbers.
+        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
-    xs, seq_lengths, valid = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0])
+    sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
+    start = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
     run = partial(block, params, plain)
     return blockwise.unroll(
         jax.checkpoint(run) if params.remat else run,
-        initial_carry(params, xs.shape[0]) if carry is None else carry,
-        xs,
-        seq_lengths=seq_lengths,
-        valid=valid,
+        start,
+        sequence,
         block_size=params.block_size,
-        position=None if carry is None else carry.position,
+        position=None if carry is None else start.position,
     )
 
 

@@ -96,6 +96,7 @@ def unroll_preactivations(
     z: Float[Array, "batch time gates"],
     *,
     seq_lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     carry: Carry | None = None,
     forget_gate: str = "sigmoid",
     dtype: DTypeLike = "float32",
@@ -107,6 +108,7 @@ def unroll_preactivations(
         recurrent_kernel: R (N, K, 4K).
         z: (B, T, 4H), the gates' pre-activations but for y_{t-1} R, bias included.
         seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
+        resets: optional (B, T) booleans, true where a new sequence begins.
         carry: where to continue from; default `zero_carry`.
         forget_gate: as in `init`.
         dtype: of y and of the product with R.
@@ -125,6 +127,7 @@ def unroll_preactivations(
             f"z has shape {z.shape}; expected (batch, time, {width}), four gates side by side for a recurrent kernel "
             f"of shape {recurrent_kernel.shape}"
         )
-    z, _, valid = common.check_sequence(z, seq_lengths, width)
-    carry = zero_carry(z.shape[0], width // 4, dtype) if carry is None else carry
-    return run(recurrent_kernel, z, carry, forget_gate=forget_gate, dtype=dtype, plain=plain, valid=valid)
+    z, _, valid, resets = common.check_sequence(z, seq_lengths, width, resets)
+    carry = common.unroll_carry(carry, zero_carry(z.shape[0], width // 4, dtype))
+    options = {"forget_gate": forget_gate, "dtype": dtype, "plain": plain}
+    return run(recurrent_kernel, z, carry, valid=valid, resets=resets, **options)
