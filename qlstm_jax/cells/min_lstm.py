@@ -121,9 +121,9 @@ def unroll(
         TypeError: if xs is not an array of real numbers.
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
-    xs, _, *masks = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
+    sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    h, ys = common.gated_sum(*_gates(params, xs), carry.h, *masks)
+    h, ys = common.gated_sum(*_gates(params, sequence.xs), carry.h, sequence.valid, sequence.resets)
     return Carry(h=h), ys.astype(params.dtype)
 
 

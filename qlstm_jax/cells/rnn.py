@@ -134,10 +134,10 @@ def unroll(
         TypeError: if xs is not an array of real numbers.
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
-    xs, _, *masks = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
+    sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    xs, valid, resets = common.time_major((xs, *masks))
-    carry, ys = _run(params, carry, xs, valid, resets, plain)
+    valid, reset = common.time_major((sequence.valid, sequence.resets))
+    carry, ys = _run(params, carry, common.time_major(sequence.xs), valid, reset, plain)
     return carry, common.time_major(ys)
 
 

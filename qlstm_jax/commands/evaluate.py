@@ -17,7 +17,7 @@ from qlstm_jax.training.evaluate import evaluate, restore
 OVERRIDES = ("min_length", "max_length", "sequences", "longest")
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Evaluates or predicts."""
     values = flags.FLAGS
     if values.predict is not None or values.predict_file is not None:

@@ -13,7 +13,7 @@ from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import restore
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Writes the texts and the speed."""
     values = flags.FLAGS
     if values.num < 1:
@@ -25,8 +25,8 @@ def main(_: list[str]) -> None:
     start = time.perf_counter()
     texts = problem.generate(model, prompts, values.tokens, key, **options)
     seconds = time.perf_counter() - start
-    for number, text in enumerate(texts, 1):
-        print(f"--- {number} of {values.num}\n{text}")
+    for place, text in enumerate(texts, 1):
+        print(f"--- {place} of {values.num}\n{text}")
     print(f"--- {values.num * values.tokens / seconds:,.0f} tokens/s, compilation excluded")
 
 

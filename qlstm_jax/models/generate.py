@@ -136,7 +136,7 @@ class _Draw(NamedTuple):
 
 def _model(graphdef: nnx.GraphDef[nnx.Module], state: Any) -> LanguageModel:
     model = nnx.merge(graphdef, state)
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     return cast(LanguageModel, model)
 
 

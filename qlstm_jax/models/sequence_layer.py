@@ -67,7 +67,7 @@ class SequenceModule(TokenInputs, nnx.Module):
         """
         if initial_carry is not None or return_carry:
             self._check_has_carry()
-        xs, lengths, batch = stack.batch_major(inputs, seq_lengths, self.in_features, time_major)
+        (xs, lengths, *_), batch = stack.batch_major(inputs, seq_lengths, None, self.in_features, time_major)
         xs = common.reverse(xs, lengths) if reverse else xs
         start = jax.tree.map(lambda a: a.reshape(math.prod(batch), *a.shape[len(batch) :]), initial_carry)
         end, ys = self._read(xs, lengths, start, deterministic, rngs)
@@ -90,7 +90,7 @@ class SequenceModule(TokenInputs, nnx.Module):
 
         Arguments and errors are those of a call.
         """
-        xs, lengths, batch = stack.batch_major(inputs, seq_lengths, self.in_features, time_major)
+        (xs, lengths, *_), batch = stack.batch_major(inputs, seq_lengths, None, self.in_features, time_major)
         ys = common.last_valid(self._read(xs, lengths, None, deterministic, rngs)[1], lengths)
         return ys.reshape(*batch, ys.shape[-1])
 

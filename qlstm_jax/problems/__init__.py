@@ -3,7 +3,10 @@
 `PROBLEMS` registers them: their names in configs. A problem of your own is handed to `qlstm_jax.training.loop.train`.
 """
 
+from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from qlstm_jax.problems.adding import AddingProblem
 from qlstm_jax.problems.base import Problem
@@ -34,9 +37,11 @@ PROBLEMS: dict[str, type[Problem]] = {
 }
 
 
-def make(config: Any, workdir: Any) -> Problem:
+def make(config: ConfigDict, workdir: str | Path) -> Problem:
     """The problem that a checked config names; `workdir` keeps what belongs to a run, such as a tokenizer."""
-    return PROBLEMS[config.problem](config, workdir)
+    kind: Any = PROBLEMS[config.problem]  # all that are registered are made like this
+    problem: Problem = kind(config, workdir)
+    return problem
 
 
 __all__ = [

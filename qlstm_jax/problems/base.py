@@ -2,16 +2,23 @@
 
 import abc
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from qlstm_jax.problems.config import ConfigError, Rule
+
+Model: TypeAlias = Any  # an nnx.Module, called as its problem calls it
+Batch: TypeAlias = Any  # a pytree of (batch_size, ...) arrays
+Sums: TypeAlias = dict[str, Array]  # scalars, or one number for each row: see `Problem.loss`
 
 
 class Problem(abc.ABC):
@@ -54,39 +61,39 @@ class Problem(abc.ABC):
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A new model."""
 
-    def sample(self, key, batch_size: int, step):
+    def sample(self, key: Key[Array, ""], batch_size: int, step: Any) -> Batch:
         """A batch for step `step`, drawn on the device: a pytree of (batch_size, ...). Only where `on_device`."""
         raise TypeError(f"{type(self).__name__} has no sampler; its batches come from stream()")
 
-    def stream(self, start: int) -> Iterator:
+    def stream(self, start: int) -> Generator[Batch, None, None]:
         """The host's batches from position `start` on, pytrees of (batch_size, ...). Only where not `on_device`."""
         raise TypeError(f"{type(self).__name__} has no stream; its batches are drawn by sample()")
 
     @abc.abstractmethod
-    def loss(self, model, batch, rngs) -> dict:
+    def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
         """Sums over a batch or a device's part of one, all scalars.
 
         `loss` divided by `weight` is what is minimised; `correct` divided by `count` is the accuracy, and both are left
         out where nothing is right or wrong; `tokens` are the valid positions, for the speed.
         """
 
-    def initial_carry(self, model, batch_size: int):
+    def initial_carry(self, model: Model, batch_size: int) -> Any:
         """What each row of a batch hands on to the same row of the next: a pytree of (batch_size, ...), before step 0.
 
         None where batches have nothing to do with each other.
         """
         return None
 
-    def continued_loss(self, model, batch, rngs, carry) -> tuple[dict, object]:
+    def continued_loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None, carry: Any) -> tuple[Sums, Any]:
         """`loss` from the carry of the batch before, and the carry for the next. Only where there is one."""
         raise TypeError(f"{type(self).__name__} has no carry from batch to batch; its loss is loss()")
 
     @abc.abstractmethod
-    def validate(self, model, key) -> dict[str, float]:
+    def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
         """Metrics of the training distribution that are cheap enough to take now and then."""
 
     @abc.abstractmethod
-    def report(self, model, key, folder, options) -> dict:
+    def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
         """The full evaluation: figures to be written as JSON, and pictures, which are written to `folder`.
 
         Args:
@@ -96,13 +103,13 @@ class Problem(abc.ABC):
             options: the `eval` section of the config.
         """
 
-    def predict(self, model, lines: list[str]) -> list[dict]:
+    def predict(self, model: Model, lines: list[str]) -> list[dict[str, Any]]:
         """One record for each line of text."""
         raise ConfigError(
             f"{type(self).__name__} has no predictions for lines of text; train on problem='text' for those"
         )
 
-    def generate(self, model, prompts: list[str], steps: int, key, **options) -> list[str]:
+    def generate(self, model: Model, prompts: list[str], steps: int, key: Key[Array, ""], **options: Any) -> list[str]:
         """Each prompt continued by `steps` tokens; options as for `qlstm_jax.models.generate.generate`."""
         raise ConfigError(f"{type(self).__name__} generates no text; train on problem='lm' for that (configs/lm.py)")
 
@@ -123,7 +130,9 @@ def shapes(batch: Any) -> Any:
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch)
 
 
-def classification_rows(logits, labels, weights, tokens, *, smoothing: float = 0.0) -> dict:
+def classification_rows(
+    logits: ArrayLike, labels: ArrayLike, weights: ArrayLike, tokens: ArrayLike, *, smoothing: float = 0.0
+) -> Sums:
     """The sums that `Problem.loss` returns, for each row by itself: (B,) each.
 
     Args:
@@ -133,17 +142,22 @@ def classification_rows(logits, labels, weights, tokens, *, smoothing: float = 0
         smoothing: ε of label smoothing (arXiv 1512.00567, section 7): the target is 1 − ε on the label and ε / C on
             every class besides.
     """
-    logits = logits.astype(jnp.float32)
+    logits, labels = jnp.asarray(logits, jnp.float32), jnp.asarray(labels)
     losses = (1 - smoothing) * optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if smoothing:
         losses = losses - smoothing * jnp.mean(jax.nn.log_softmax(logits), axis=-1)
     correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    weights, tokens = jnp.asarray(weights, jnp.float32), jnp.asarray(tokens, jnp.float32)
     loss, weight, correct = (
         jnp.sum(a.reshape(a.shape[0], -1), axis=1) for a in (weights * losses, weights, weights * correct)
     )
-    return {"loss": loss, "weight": weight, "correct": correct, "count": weight, "tokens": tokens.astype(jnp.float32)}
+    return {"loss": loss, "weight": weight, "correct": correct, "count": weight, "tokens": tokens}
 
 
-def classification_sums(logits, labels, weights, tokens, *, smoothing: float = 0.0) -> dict:
+def classification_sums(
+    logits: ArrayLike, labels: ArrayLike, weights: ArrayLike, tokens: ArrayLike, *, smoothing: float = 0.0
+) -> Sums:
     """The sums that `Problem.loss` returns, over the rows of `classification_rows`."""
-    return jax.tree.map(jnp.sum, classification_rows(logits, labels, weights, tokens, smoothing=smoothing))
+    rows = classification_rows(logits, labels, weights, tokens, smoothing=smoothing)
+    sums: Sums = jax.tree.map(jnp.sum, rows)
+    return sums

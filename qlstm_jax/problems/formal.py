@@ -1,18 +1,21 @@
 """The formal languages: sampled on the device, read by a transducer, evaluated length by length."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax.data.formal import TASKS
 from qlstm_jax.models import Transducer
 from qlstm_jax.models.layers import build_layer
 from qlstm_jax.problems import plots
-from qlstm_jax.problems.base import Problem
+from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, check_lengths, fraction, not_negative, one_of, positive
 
 POSITIONS = 2**16  # of the tapes that are evaluated at once
@@ -56,13 +59,13 @@ class FormalProblem(Problem):
                 "such a penalty: --config.model.cell=pr_lstm, or --config.formal.associativity=0"
             )
 
-    def __init__(self, config, workdir):
+    def __init__(self, config: ConfigDict, workdir: str | Path) -> None:
         self.config = config
         self.task = TASKS[config.formal.task]
         self.single = self.task.output_length(1000) == 1
         self._counts = jax.jit(self._count, static_argnames=("graphdef", "max_length"))
 
-    def model(self, rngs):
+    def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A `Transducer` over the task's tape."""
         layer = build_layer(self.config.model, self.task.input_size + 1, rngs=rngs)
         return Transducer(
@@ -73,7 +76,7 @@ class FormalProblem(Problem):
             rngs=rngs,
         )
 
-    def sample(self, key, batch_size, step):
+    def sample(self, key: Key[Array, ""], batch_size: int, step: Any) -> Batch:
         """Strings of lengths drawn uniformly from the training range, as far as the curriculum has reached."""
         lengths = self.config.formal
         longest = lengths.max_length
@@ -85,15 +88,16 @@ class FormalProblem(Problem):
         drawn = jax.random.randint(k_length, shape, lengths.min_length, longest + 1)
         return self.task.sample(k_string, batch_size, drawn, max_length=lengths.max_length)
 
-    def logits(self, model, batch, rngs=None):
+    def logits(self, model: Model, batch: Batch, rngs: nnx.Rngs | None = None) -> Array:
         """Logits (B, M, output_size) at the positions of the answer. A single answer takes the last state alone."""
         ids, total = self.task.tape(batch)
         inputs = jnp.eye(self.task.input_size + 1), ids
         if self.single:
-            return model.last_from_tokens(*inputs, seq_lengths=total, rngs=rngs)[:, None]
+            last: Array = model.last_from_tokens(*inputs, seq_lengths=total, rngs=rngs)
+            return last[:, None]
         return self.task.outputs(model.from_tokens(*inputs, seq_lengths=total, rngs=rngs), batch)
 
-    def loss(self, model, batch, rngs):
+    def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
         """Cross-entropy by sequence, and the associativity penalty if there is one; accuracy by token."""
         logits = self.logits(model, batch, rngs)
         correct, counted = self.task.correct(logits, batch)
@@ -109,11 +113,15 @@ class FormalProblem(Problem):
             "tokens": jnp.sum(batch.lengths + batch.target_lengths).astype(jnp.float32),
         }
 
-    def _count(self, graphdef, params, key, lengths, max_length):
+    def _count(
+        self, graphdef: nnx.GraphDef[Any], params: Any, key: Key[Array, ""], lengths: Array, max_length: int
+    ) -> Any:
         batch = self.task.sample(key, lengths.shape[0], lengths, max_length=max_length)
         return self.task.correct(self.logits(nnx.merge(graphdef, params), batch), batch)
 
-    def accuracy_by_length(self, model, key, lengths, sequences: int) -> np.ndarray:
+    def accuracy_by_length(
+        self, model: Model, key: Key[Array, ""], lengths: Sequence[int], sequences: int
+    ) -> np.ndarray:
         """The accuracy of each length, from `sequences` strings each.
 
         Lengths share 1 to 8 compiled programs, the more the more there is to evaluate: each is padded to the longest
@@ -129,10 +137,10 @@ class FormalProblem(Problem):
             (len(lengths),) float64, sum of mask · correct by sum of mask.
         """
         graphdef, params = nnx.split(model, nnx.Param)
-        lengths = np.asarray(lengths, np.int32)
-        groups = np.array_split(lengths, min(max(int(lengths.sum()) * sequences // 2**19, 1), 8, len(lengths)))
+        wanted = np.asarray(lengths, np.int32)
+        count = min(max(int(wanted.sum()) * sequences // 2**19, 1), 8, len(wanted))
         pending = []
-        for group in groups:
+        for group in np.array_split(wanted, count):
             mine, max_length = np.repeat(group, sequences), int(group[-1])
             tape = max_length + int(self.task.output_length(max_length))
             batch = min(max(1, POSITIONS // tape), len(mine))
@@ -141,18 +149,18 @@ class FormalProblem(Problem):
                 padded = np.concatenate([part, np.ones(batch - len(part), np.int32)])
                 counts = self._counts(graphdef, params, part_key, padded, max_length=max_length)
                 pending.append((part, counts))
-        correct, counted = np.zeros(lengths[-1] + 1), np.zeros(lengths[-1] + 1)
+        correct, counted = np.zeros(wanted[-1] + 1), np.zeros(wanted[-1] + 1)
         for part, (row_correct, row_counted) in pending:
             np.add.at(correct, part, np.asarray(row_correct, np.float64)[: len(part)])
             np.add.at(counted, part, np.asarray(row_counted, np.float64)[: len(part)])
-        return correct[lengths] / counted[lengths]
+        return correct[wanted] / counted[wanted]
 
-    def validate(self, model, key):
+    def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
         """Mean accuracy over the training lengths, 32 strings each."""
         lengths = range(self.config.formal.min_length, self.config.formal.max_length + 1)
         return {"accuracy": float(np.mean(self.accuracy_by_length(model, key, lengths, 32)))}
 
-    def measure(self, model, key, options) -> dict:
+    def measure(self, model: Model, key: Key[Array, ""], options: ConfigDict) -> dict[str, Any]:
         """`accuracy_by_length` in range and at the lengths asked for, whose mean is the score; solved from 0.9 on.
 
         Args:
@@ -176,7 +184,7 @@ class FormalProblem(Problem):
             "accuracy_by_length": {str(length): round(float(a), 4) for length, a in sorted(by_length.items())},
         }
 
-    def report(self, model, key, folder, options):
+    def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
         """What `measure` gives, and a picture."""
         report = self.measure(model, key, options)
         by_length = {int(length): accuracy for length, accuracy in report["accuracy_by_length"].items()}

@@ -1,15 +1,17 @@
 """Language modelling by truncated back-propagation: each window of text begins with the carry that the last left."""
 
 import json
+from collections.abc import Generator
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax.cells.common import where
@@ -20,7 +22,7 @@ from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.models.generate import check_options, generate
 from qlstm_jax.problems import plots
-from qlstm_jax.problems.base import Problem
+from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import (
     ConfigError,
     check_split,
@@ -34,7 +36,7 @@ from qlstm_jax.problems.models import token_model
 
 PARTS = ("train", "validation", "test")
 CONTEXT = 4  # windows of training that the picture's contexts are long
-SAMPLE = {"steps": 400, "temperature": 0.8, "top_p": 0.95}  # of eval/sample.txt
+SAMPLE: dict[str, Any] = {"steps": 400, "temperature": 0.8, "top_p": 0.95}  # of eval/sample.txt
 
 
 class LMProblem(Problem):
@@ -113,7 +115,7 @@ class LMProblem(Problem):
             return ["lm.restart: not used, as model.cell is 'transformer', which has no carry"]
         return []
 
-    def __init__(self, config, workdir, *, corpus: corpora.Corpus | None = None):
+    def __init__(self, config: ConfigDict, workdir: str | Path, *, corpus: corpora.Corpus | None = None) -> None:
         self.config = config
         self._own = corpus
         self.folder = Path(workdir) / "lm"
@@ -121,11 +123,13 @@ class LMProblem(Problem):
         self._read = jax.jit(self._score, static_argnums=0)
         if self.resumed:
             bpe = config.lm.tokenizer == "bpe"
-            self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json") if bpe else corpora.Bytes()
+            self.tokenizer: Tokenizer | corpora.Bytes = (
+                Tokenizer.load(self.folder / "tokenizer.json") if bpe else corpora.Bytes()
+            )
         else:
             self._start_anew()
 
-    def _start_anew(self):
+    def _start_anew(self) -> None:
         options = self.config.lm
         self.tokenizer = corpora.Bytes()
         if options.tokenizer == "bpe":
@@ -134,7 +138,7 @@ class LMProblem(Problem):
         # What a user may have to mend comes before anything is written.
         for part in PARTS:
             self.windows(part)
-        if options.tokenizer == "bpe":
+        if isinstance(self.tokenizer, Tokenizer):
             self.tokenizer.save(self.folder / "tokenizer.json")
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "corpus.json").write_text(json.dumps(self.corpus.record(), indent=2) + "\n")
@@ -184,11 +188,11 @@ class LMProblem(Problem):
             return corpora.Windows(self.tokens[part], *sizes, restart=self.config.lm.restart, name=name)
         return corpora.windows(self.tokens[part], *sizes, name=name)
 
-    def stream(self, start):
+    def stream(self, start: int) -> Generator[Batch, None, None]:
         """Training windows from number `start` on, without end."""
         return stream(self.windows("train"), start)
 
-    def notes(self):
+    def notes(self) -> list[str]:
         """The corpus, its parts, the vocabulary, and the windows in a pass."""
         sizes = ", ".join(f"{part} {len(self.tokens[part])}" for part in PARTS)
         train = self.windows("train")
@@ -199,25 +203,25 @@ class LMProblem(Problem):
             "in a pass",
         ]
 
-    def model(self, rngs):
+    def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A `TokenModel` from the tokenizer's vocabulary to itself."""
         return token_model(self.config.model, self.tokenizer.vocab_size, self.tokenizer.vocab_size, rngs)
 
-    def initial_carry(self, model, batch_size):
+    def initial_carry(self, model: Model, batch_size: int) -> Any:
         """The layer's carry; None for a layer without one."""
         return model.initialize_carry(batch_size) if model.has_carry else None
 
-    def loss(self, model, batch, rngs):
+    def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
         """Cross-entropy and accuracy of the next token, nothing going before the window."""
         return _sums(model(batch.tokens[:, :-1], rngs=rngs), batch.tokens[:, 1:])
 
-    def continued_loss(self, model, batch, rngs, carry):
+    def continued_loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None, carry: Any) -> tuple[Sums, Any]:
         """The same from the carry of the window before, which a stream that begins drops."""
         carry = where(batch.starts, model.initialize_carry(batch.starts.shape[0]), carry)
         carry, logits = model(batch.tokens[:, :-1], initial_carry=carry, return_carry=True, rngs=rngs)
         return _sums(logits, batch.tokens[:, 1:]), carry
 
-    def _score(self, graphdef, params, batch, carry):
+    def _score(self, graphdef: nnx.GraphDef[Any], params: Any, batch: Batch, carry: Any) -> Any:
         """(nats by position (T,) as a mean over the rows, accuracy, carry)."""
         model = nnx.merge(graphdef, params)
         ids, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
@@ -225,7 +229,7 @@ class LMProblem(Problem):
         losses, right = _by_token(logits, targets)
         return jnp.mean(losses, axis=0), jnp.mean(right), carry
 
-    def figures(self, model, part: str, tokens: int, carry=None) -> dict[str, float]:
+    def figures(self, model: Model, part: str, tokens: int, carry: Any = None) -> dict[str, float]:
         """Loss (nats a token), accuracy, bits per byte and perplexity of a part from its start, with carried state.
 
         Args:
@@ -249,10 +253,10 @@ class LMProblem(Problem):
             "perplexity": float(np.exp(nats)),  # inf where math.exp would raise
         }
 
-    def _bits_per_byte(self, nats, part):
+    def _bits_per_byte(self, nats: float, part: str) -> float:
         return corpora.bits_per_byte(nats, len(self.tokens[part]), sum(map(len, self.contents[part])))
 
-    def by_position(self, model, part: str, tokens: int) -> np.ndarray:
+    def by_position(self, model: Model, part: str, tokens: int) -> np.ndarray:
         """Bits per byte at each position of a context (C,), over contexts from the part that begin with no carry.
 
         C is four windows of training, or the whole part where that is shorter.
@@ -263,13 +267,14 @@ class LMProblem(Problem):
         graphdef, params = nnx.split(model, nnx.Param)
         fresh, count = self.initial_carry(model, windows.batch_size), _count(windows, tokens)
         losses = [self._read(graphdef, params, batch, fresh)[0] for batch in stream(windows, 0, count)]
-        return self._bits_per_byte(np.mean(jax.device_get(losses), axis=0), part)
+        curve: np.ndarray = self._bits_per_byte(1.0, part) * np.mean(jax.device_get(losses), axis=0)
+        return curve
 
-    def validate(self, model, key):
+    def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
         """Figures of the validation part."""
         return self.figures(model, "validation", self.config.lm.validation_tokens)
 
-    def report(self, model, key, folder, options):
+    def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
         """Figures of the test part, bits per byte by position with a picture, and a sample of text."""
         figures = self.figures(model, "test", options.tokens)
         curve, trained = self.by_position(model, "test", options.tokens), self.config.lm.length
@@ -290,13 +295,23 @@ class LMProblem(Problem):
             "sample_prompt": prompt,
         }
 
-    def generate(self, model, prompts, steps, key, *, temperature=1.0, top_k=0, top_p=1.0):
+    def generate(  # type: ignore[override]  # names the options that the base class leaves open
+        self,
+        model: Model,
+        prompts: list[str],
+        steps: int,
+        key: Key[Array, ""],
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ) -> list[str]:
         """Each prompt with what the model writes after it.
 
         Raises:
             ConfigError: for an empty prompt or an option out of range.
         """
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         try:
             check_options(steps, **options)
         except ValueError as error:
@@ -311,19 +326,20 @@ class LMProblem(Problem):
         return [self.tokenizer.decode(ids) for ids in whole]
 
 
-def _count(windows, tokens) -> int:
+def _count(windows: corpora.Windows, tokens: int) -> int:
     """How many windows of a pass hold about `tokens` tokens, at least one."""
-    return min(windows.per_pass, max(1, tokens // (windows.batch_size * windows.length)))
+    count: int = min(windows.per_pass, max(1, tokens // (windows.batch_size * windows.length)))
+    return count
 
 
-def _by_token(logits, targets):
+def _by_token(logits: Array, targets: Array) -> tuple[Array, Array]:
     """Cross-entropy in nats and whether the likeliest token is right, each (B, T) float32."""
     logits = logits.astype(jnp.float32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return losses, (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
 
 
-def _sums(logits, targets):
+def _sums(logits: Array, targets: Array) -> Sums:
     losses, right = _by_token(logits, targets)
     count = jnp.float32(targets.size)
     return {"loss": jnp.sum(losses), "weight": count, "correct": jnp.sum(right), "count": count, "tokens": count}

@@ -1,9 +1,12 @@
 """Figures of classification."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 
-def classification(confusion: np.ndarray, label_names) -> dict:
+def classification(confusion: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
     """Accuracy, macro-F1 and figures by class.
 
     Args:

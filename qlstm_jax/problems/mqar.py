@@ -1,12 +1,15 @@
 """Multi-query associative recall: a model reads pairs, and names the value of each key that it meets again."""
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax.data.mqar import MQAR
-from qlstm_jax.problems.base import classification_rows
+from qlstm_jax.problems.base import Batch, Model, Sums, classification_rows
 from qlstm_jax.problems.config import ConfigError, positive
 from qlstm_jax.problems.models import token_model
 from qlstm_jax.problems.sampled import SampledProblem
@@ -48,21 +51,21 @@ class MQARProblem(SampledProblem):
                 "pairs and as many questions"
             )
 
-    def __init__(self, config, workdir):
+    def __init__(self, config: ConfigDict, workdir: str | Path) -> None:
         options = config.mqar
         task = MQAR(num_pairs=options.num_pairs, num_keys=options.num_keys, num_values=options.num_values)
         title = f"{options.num_pairs} pairs in {options.length} tokens"
         super().__init__(config, task, length=options.length, chance=1 / options.num_values, title=title)
 
-    def model(self, rngs):
+    def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A `TokenModel` from the task's symbols to its values."""
         return token_model(self.config.model, self.task.vocab_size, self.task.num_values, rngs)
 
-    def rows(self, model, batch, rngs):
+    def rows(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
         """Cross-entropy and accuracy of the values asked for."""
         tokens = jnp.full(batch.ids.shape[0], batch.ids.shape[1])
         return classification_rows(model(batch.ids, rngs=rngs), batch.targets, batch.mask, tokens)
 
-    def report(self, model, key, folder, options):
+    def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
         """Accuracy and loss from the training length on, with a picture."""
         return super().report(model, key, folder, options) | {"pairs": self.task.num_pairs}

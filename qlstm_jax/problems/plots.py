@@ -1,6 +1,12 @@
 """Pictures of results. Each function writes one PNG with a title and labelled axes."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -14,13 +20,15 @@ def _dashes(number: int) -> str:
     return ("-", "--", ":")[number // 10 % 3]
 
 
-def _save(figure, path):
+def _save(figure: Figure, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=140)
     plt.close(figure)
 
 
-def accuracy_by_length(accuracy: dict[int, float], train: tuple[int, int], chance: float, title: str, path):
+def accuracy_by_length(
+    accuracy: dict[int, float], train: tuple[int, int], chance: float, title: str, path: Path
+) -> None:
     """Accuracy against length, the training lengths shaded."""
     figure, axes = plt.subplots(figsize=SIZE)
     lengths = sorted(accuracy)
@@ -37,7 +45,7 @@ def accuracy_by_length(accuracy: dict[int, float], train: tuple[int, int], chanc
     _save(figure, path)
 
 
-def accuracy_of_many(series: dict, train: tuple[int, int], chance: float, title: str, path):
+def accuracy_of_many(series: dict[str, Any], train: tuple[int, int], chance: float, title: str, path: Path) -> None:
     """Accuracy against length for several models: the mean over the runs of each, and their range as a band.
 
     Args:
@@ -64,7 +72,7 @@ def accuracy_of_many(series: dict, train: tuple[int, int], chance: float, title:
     _save(figure, path)
 
 
-def bits_per_byte_by_position(curve, trained: int, title: str, path):
+def bits_per_byte_by_position(curve: Any, trained: int, title: str, path: Path) -> None:
     """Bits per byte (C,) against the number of tokens read, on a logarithmic axis, a window of training shaded."""
     figure, axes = plt.subplots(figsize=SIZE)
     axes.axvspan(1, trained, color=SHADE, label=f"a window of training, {trained}")
@@ -75,7 +83,7 @@ def bits_per_byte_by_position(curve, trained: int, title: str, path):
     _save(figure, path)
 
 
-def confusion_matrix(confusion, names, title: str, path):
+def confusion_matrix(confusion: np.ndarray[Any, Any], names: Sequence[str], title: str, path: Path) -> None:
     """Counts by true and predicted label, shaded by their share of the true label."""
     side = max(4.0, 0.6 * len(names) + 2)
     figure, axes = plt.subplots(figsize=(side + 1, side))
@@ -92,7 +100,7 @@ def confusion_matrix(confusion, names, title: str, path):
     _save(figure, path)
 
 
-def learning_curves(records: list[dict], title: str, path):
+def learning_curves(records: list[dict[str, Any]], title: str, path: Path) -> None:
     """Loss and, where there is one, accuracy against the step, of training and validation."""
     names = [name for name in ("loss", "accuracy") if any(name in r for r in records)] or ["loss"]
     figure, panels = plt.subplots(1, len(names), figsize=(len(names) * SIZE[0] * 0.75, SIZE[1]), squeeze=False)
@@ -112,7 +120,7 @@ def learning_curves(records: list[dict], title: str, path):
     _save(figure, path)
 
 
-def forecasts(panels: dict, origin: int, title: str, path):
+def forecasts(panels: dict[str, Any], origin: int, title: str, path: Path) -> None:
     """What was seen, what followed and what was forecast, a panel for each series.
 
     Args:
@@ -136,7 +144,7 @@ def forecasts(panels: dict, origin: int, title: str, path):
     _save(figure, path)
 
 
-def study(points: dict, columns: list[str], metric: str, title: str, path):
+def study(points: dict[str, Any], columns: list[str], metric: str, title: str, path: Path) -> None:
     """A line for each model over the columns of a study, or a point for each where there is one column.
 
     Args:
@@ -159,7 +167,13 @@ def study(points: dict, columns: list[str], metric: str, title: str, path):
         for number, (name, values) in enumerate(points.items()):
             places = [i for i, value in enumerate(values) if value is not None]
             means, halves = zip(*(values[i] for i in places), strict=True)
-            style = {"marker": "o", "markersize": 4, "linewidth": 1.2, "linestyle": _dashes(number), "capsize": 3}
+            style: dict[str, Any] = {
+                "marker": "o",
+                "markersize": 4,
+                "linewidth": 1.2,
+                "linestyle": _dashes(number),
+                "capsize": 3,
+            }
             axes.errorbar(places, means, yerr=halves, label=name, **style)
         setting, names = _settings(columns)
         axes.set_xticks(range(len(columns)), names)
@@ -169,7 +183,7 @@ def study(points: dict, columns: list[str], metric: str, title: str, path):
     _save(figure, path)
 
 
-def _settings(columns):
+def _settings(columns: Sequence[str]) -> Any:
     """A label of the axis, and of each column: its value alone where they all set one and the same key."""
     keys, values = zip(*(column.rpartition("=")[::2] for column in columns), strict=True)
     if len(set(keys)) == 1 and "=" not in keys[0]:
@@ -177,7 +191,7 @@ def _settings(columns):
     return "setting of the task", [column.replace(",", "\n") for column in columns]
 
 
-def _around(means, halves):
+def _around(means: Any, halves: Any) -> Any:
     """An axis that shows the intervals, and not the empty way from 0 to them."""
     halves = [h if h == h else 0.0 for h in halves]
     low = min(m - h for m, h in zip(means, halves, strict=True))

@@ -2,14 +2,18 @@
 
 import abc
 import math
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
 
 from qlstm_jax.problems import plots
-from qlstm_jax.problems.base import Problem
+from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 
 POSITIONS = 2**16  # of the sequences that are evaluated at once
 
@@ -28,30 +32,33 @@ class SampledProblem(Problem):
     least = 0.25  # of the training length: what is reported goes from here on, doubling
     shortest = 1  # length
 
-    def __init__(self, config, task, *, length: int, chance: float, title: str):
+    def __init__(self, config: ConfigDict, task: Any, *, length: int, chance: float, title: str) -> None:
         self.config, self.task, self.length, self.chance, self.title = config, task, length, chance, title
         self._rows = jax.jit(self._evaluate, static_argnames=("graphdef", "batch_size", "length"))
 
-    def sample(self, key, batch_size, step):
+    def sample(self, key: Key[Array, ""], batch_size: int, step: Any) -> Batch:
         """Sequences of the training length."""
         return self.task.sample(key, batch_size, self.length)
 
     @abc.abstractmethod
-    def rows(self, model, batch, rngs) -> dict:
+    def rows(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
         """The sums of `loss` for each row by itself, (B,) each."""
 
-    def loss(self, model, batch, rngs):
+    def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
         """The sums of `rows`."""
-        return jax.tree.map(jnp.sum, self.rows(model, batch, rngs))
+        sums: Sums = jax.tree.map(jnp.sum, self.rows(model, batch, rngs))
+        return sums
 
     def positions(self, length: int) -> int:
         """Steps of a sequence of that length."""
         return length
 
-    def _evaluate(self, graphdef, params, key, batch_size, length):
+    def _evaluate(
+        self, graphdef: nnx.GraphDef[Any], params: Any, key: Key[Array, ""], batch_size: int, length: int
+    ) -> Any:
         return self.rows(nnx.merge(graphdef, params), self.task.sample(key, batch_size, length), None)
 
-    def figures(self, model, key, length: int, sequences: int) -> dict[str, float]:
+    def figures(self, model: Model, key: Key[Array, ""], length: int, sequences: int) -> dict[str, float]:
         """Accuracy and loss over `sequences` new sequences."""
         graphdef, params = nnx.split(model, nnx.Param)
         batch = max(1, min(sequences, POSITIONS // self.positions(length)))
@@ -61,11 +68,11 @@ class SampledProblem(Problem):
         sums = {name: float(np.sum(values, dtype=np.float64)) for name, values in rows.items()}
         return {"accuracy": sums["correct"] / sums["count"], "loss": sums["loss"] / sums["weight"]}
 
-    def accuracy(self, model, key, length: int, sequences: int) -> float:
+    def accuracy(self, model: Model, key: Key[Array, ""], length: int, sequences: int) -> float:
         """The accuracy over `sequences` new sequences."""
         return self.figures(model, key, length, sequences)["accuracy"]
 
-    def validate(self, model, key):
+    def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
         """Accuracy and loss on 256 sequences."""
         return self.figures(model, key, self.length, 256)
 
@@ -74,7 +81,7 @@ class SampledProblem(Problem):
         doublings = range(int(math.log2(longest / self.least)) + 1)
         return sorted({max(self.shortest, int(self.length * self.least * 2**n)) for n in doublings})
 
-    def report(self, model, key, folder, options):
+    def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
         """Accuracy and loss at `lengths`, with a picture."""
         trained, sequences, lengths = self.length, max(options.sequences, 256), self.lengths(options.longest)
         figures = {n: self.figures(model, jax.random.fold_in(key, n), n, sequences) for n in lengths}

@@ -86,7 +86,7 @@ class SelectiveCopyingProblem(SampledProblem):
 
     def positions(self, length: int) -> int:
         """The tokens, and go for each symbol."""
-        return length + self.task.num_symbols
+        return length + int(self.task.num_symbols)
 
     def rows(self, model: Any, batch: CopyingBatch, rngs: nnx.Rngs | None) -> dict[str, Array]:
         """Cross-entropy and accuracy of the answers."""

@@ -2,20 +2,22 @@
 
 import csv
 import json
+from collections.abc import Generator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax.data import series
 from qlstm_jax.data.batching import stream
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems import plots
-from qlstm_jax.problems.base import Problem
+from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, check_split, fraction, not_negative, one_of, positive
 from qlstm_jax.problems.models import predictor
 
@@ -84,7 +86,7 @@ class SeriesProblem(Problem):
             )
         check_split("series", config.series)
 
-    def __init__(self, config, workdir, *, table: series.Table | None = None):
+    def __init__(self, config: ConfigDict, workdir: str | Path, *, table: series.Table | None = None) -> None:
         self.config, self.options = config, config.series
         options, folder = config.series, Path(workdir) / "series"
         self.gaussian = options.loss == "gaussian"
@@ -104,7 +106,7 @@ class SeriesProblem(Problem):
         self._check_file(folder)
         self._forecast = jax.jit(lambda graphdef, p, xs: self.forecast(nnx.merge(graphdef, p), xs), static_argnums=0)
 
-    def _check_file(self, folder):
+    def _check_file(self, folder: Path) -> None:
         path = folder / "file.json"
         now = {"source": self.table.source, "rows": len(self.table.values), "sha256": self.table.sha256}
         if path.exists():
@@ -131,11 +133,11 @@ class SeriesProblem(Problem):
             name=part,
         )
 
-    def stream(self, start):
+    def stream(self, start: int) -> Generator[Batch, None, None]:
         """Training windows from batch `start` on, without end."""
         return stream(self.windows["train"], start)
 
-    def notes(self):
+    def notes(self) -> list[str]:
         """Rows, columns, parts and windows."""
         table, train = self.table, self.parts["train"]
         lines = [f"{table.source}: {len(table.values)} rows of {', '.join(table.names)}"]
@@ -148,12 +150,12 @@ class SeriesProblem(Problem):
         sizes = [f"{name} {len(rows)} ({len(self.windows[name].origins)} windows)" for name, rows in self.parts.items()]
         return [*lines, f"rows: {', '.join(sizes)}; forecast: {', '.join(self.names)}"]
 
-    def model(self, rngs):
+    def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A `Predictor` of horizon x targets x (mean, and log-variance)."""
         size = self.options.horizon * len(self.targets) * (2 if self.gaussian else 1)
         return predictor(self.config.model, len(self.table.names), size, rngs)
 
-    def forecast(self, model, inputs, rngs=None):
+    def forecast(self, model: Model, inputs: Any, rngs: nnx.Rngs | None = None) -> Any:
         """Mean and log-variance (B, H, K), None for point forecasts, of what follows inputs (B, L, D); standardised."""
         outputs = model(inputs, rngs=rngs)
         outputs = outputs.reshape(outputs.shape[0], self.options.horizon, len(self.targets), -1)
@@ -162,28 +164,28 @@ class SeriesProblem(Problem):
             mean = mean + inputs[:, -1:, jnp.asarray(self.targets)]
         return mean, jnp.clip(outputs[..., 1], *LOG_VARIANCES) if self.gaussian else None
 
-    def losses(self, mean, log_variance, targets, xp=jnp):
+    def losses(self, mean: Any, log_variance: Any, targets: Any, xp: Any = jnp) -> Any:
         """The loss of each value, in numpy or in jax."""
         squares = (targets - mean) ** 2
         if log_variance is None:
             return squares
         return (np.log(2 * np.pi) + log_variance + squares * xp.exp(-log_variance)) / 2
 
-    def loss(self, model, batch, rngs):
+    def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
         """The mean loss of all values; there is nothing right or wrong."""
         mean, log_variance = self.forecast(model, batch.inputs, rngs)
         loss = jnp.sum(self.losses(mean, log_variance, batch.targets))
         tokens = jnp.float32(batch.inputs.shape[0] * batch.inputs.shape[1])
         return {"loss": loss, "weight": jnp.float32(batch.targets.size), "tokens": tokens}
 
-    def forecast_all(self, model, inputs):
+    def forecast_all(self, model: Model, inputs: Any) -> Any:
         """`forecast` of inputs (B, L, D) as float64 numpy arrays, by one program for any B up to WINDOWS."""
         graphdef, params = nnx.split(model, nnx.Param)
         filled = np.resize(np.asarray(inputs, np.float32), (WINDOWS, *inputs.shape[1:]))
         mean, log_variance = jax.device_get(self._forecast(graphdef, params, filled))
         return [None if a is None else a[: len(inputs)].astype(np.float64) for a in (mean, log_variance)]
 
-    def errors(self, model, part: str) -> dict[str, np.ndarray]:
+    def errors(self, model: Model, part: str) -> dict[str, np.ndarray]:
         """Means over the windows of a part, (H, K) each, of standardised values.
 
         Returns:
@@ -191,7 +193,8 @@ class SeriesProblem(Problem):
             with a period of "seasonal" forecasts; for "gaussian" "covered", the share within the 90 % interval.
         """
         windows, horizon, period = self.windows[part], self.options.horizon, self.options.period
-        values, sums = self.standardised[:, self.targets], {}
+        values = self.standardised[:, self.targets]
+        sums: dict[str, Any] = {}
         for start in range(0, len(windows.origins), WINDOWS):
             origins = np.asarray(windows.origins[start : start + WINDOWS])
             truth = values[origins[:, None] + np.arange(horizon)[None]]
@@ -207,12 +210,12 @@ class SeriesProblem(Problem):
             sums = {name: sums.get(name, 0) + np.sum(value, axis=0) for name, value in found.items()}
         return {name: value / len(windows.origins) for name, value in sums.items()}
 
-    def validate(self, model, key):
+    def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
         """Loss, and mean absolute error of standardised values, on the validation part."""
         errors = self.errors(model, "validation")
         return {"loss": float(errors["loss"].mean()), "mae": float(errors["absolute"].mean())}
 
-    def report(self, model, key, folder, options):
+    def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
         """Errors on the test part in the user's units, beside those of the naive forecasts, and a picture.
 
         `nll` is of standardised values, in nats a value; `coverage_90` is the share of values in the 90 % interval.
@@ -233,14 +236,14 @@ class SeriesProblem(Problem):
             "columns": columns,
         }
 
-    def _figures(self, errors, place, unit) -> dict:
+    def _figures(self, errors: Any, place: Any, unit: Any) -> dict[str, Any]:
         """The figures of one target, or of all, of which one deviation is `unit`."""
 
-        def of(name):
+        def of(name: str) -> dict[str, float]:
             mae, squared = errors[f"{name}absolute"][:, place].mean(), errors[f"{name}squared"][:, place].mean()
             return {"mae": float(unit * mae), "rmse": float(unit * np.sqrt(squared))}
 
-        figures = of("") | {"last_value": of("last_value_")}
+        figures: dict[str, Any] = of("") | {"last_value": of("last_value_")}
         if self.options.period:
             figures["seasonal"] = of("seasonal_")
         if self.gaussian:
@@ -248,7 +251,7 @@ class SeriesProblem(Problem):
             figures["coverage_90"] = float(errors["covered"][:, place].mean())
         return figures
 
-    def _in_units(self, model, inputs):
+    def _in_units(self, model: Model, inputs: Any) -> Any:
         """Forecast and half the 90 % interval (H, K), None for point forecasts, after inputs (L, D); in user units."""
         places = list(self.targets)
         mean, log_variance = self.forecast_all(model, inputs[None])
@@ -256,7 +259,7 @@ class SeriesProblem(Problem):
         half = self.deviation[None, places] * Z90 * np.exp(log_variance[0] / 2) if self.gaussian else None
         return centre, half
 
-    def _draw(self, model, path):
+    def _draw(self, model: Model, path: Path) -> None:
         """The forecast of the window in the middle of the test part."""
         origins, options = self.windows["test"].origins, self.options
         origin = origins[len(origins) // 2]
@@ -269,7 +272,7 @@ class SeriesProblem(Problem):
         title = f"{self.config.model.cell}, row {origin} of {Path(self.table.source).name}"
         plots.forecasts(panels, origin, title, path)
 
-    def _write_next(self, model, path):
+    def _write_next(self, model: Model, path: Path) -> None:
         """A row for each step after the file: its number, and each target's forecast with the ends of its interval."""
         centre, half = self._in_units(model, self.standardised[-self.options.context :])
         ends = {} if half is None else {" low": centre - half, " high": centre + half}

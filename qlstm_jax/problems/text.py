@@ -1,21 +1,23 @@
 """Text classification, from a file or folder of the user's own or from TFDS."""
 
 import json
+from collections.abc import Generator
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax.data import imdb, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.problems import metrics, plots
-from qlstm_jax.problems.base import Problem, classification_sums, shapes
+from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_sums, shapes
 from qlstm_jax.problems.config import ConfigError, fraction, one_of, positive, run_exists
 from qlstm_jax.problems.models import classifier
 
@@ -77,7 +79,9 @@ class TextProblem(Problem):
                 "own, --config.text.dataset=imdb_reviews, or both for a local copy of that dataset"
             )
 
-    def __init__(self, config, workdir, *, parts: dict[str, text.Examples] | None = None):
+    def __init__(
+        self, config: ConfigDict, workdir: str | Path, *, parts: dict[str, text.Examples] | None = None
+    ) -> None:
         self.config = config
         if parts is not None:
             self.parts, self.sources = parts, [examples.report for examples in parts.values()]
@@ -88,7 +92,7 @@ class TextProblem(Problem):
         self.label_names = tuple(json.loads((self.folder / "labels.json").read_text()))
         self._logits = jax.jit(lambda graphdef, p, ids, n: nnx.merge(graphdef, p)(ids, seq_lengths=n), static_argnums=0)
 
-    def _learn_vocabulary(self):
+    def _learn_vocabulary(self) -> None:
         train, options = self.parts["train"], self.config.text
         tokenizer = Tokenizer.train(
             train.texts,
@@ -145,17 +149,17 @@ class TextProblem(Problem):
             shuffle=shuffle,
         )
 
-    def stream(self, start):
+    def stream(self, start: int) -> Generator[Batch, None, None]:
         """Training batches from number `start` on, without end."""
         return stream(self.batches("train", shuffle=True), start)
 
-    def largest_batch(self):
+    def largest_batch(self) -> Any:
         """The shapes of the first batch of the longest bucket."""
         batches = self.batches("train", shuffle=False)
         lengths = [length for length, _ in batches.plan(0)]
         return shapes(batches.batch(lengths.index(max(lengths))))
 
-    def notes(self):
+    def notes(self) -> list[str]:
         """Rows skipped, parts, vocabulary, texts cut and padding."""
         train, train_groups = self.batches("train", shuffle=True), self.parts["train"].groups
         sizes = ", ".join(f"{part} {len(e.texts)}" for part, e in self.parts.items())
@@ -167,17 +171,17 @@ class TextProblem(Problem):
             f"{train.truncated} training texts cut",
         ]
 
-    def model(self, rngs):
+    def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A `Classifier` of the tokenizer's vocabulary."""
         return classifier(self.config.model, self.tokenizer.vocab_size, len(self.label_names), rngs)
 
-    def loss(self, model, batch, rngs):
+    def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
         """Cross-entropy and accuracy of the label; filler rows weigh nothing."""
         logits = model(batch.ids, seq_lengths=batch.lengths, rngs=rngs)
         smoothing = self.config.text.label_smoothing
         return classification_sums(logits, batch.labels, batch.weights, batch.lengths, smoothing=smoothing)
 
-    def _confusion(self, model, part: str) -> tuple[np.ndarray, float]:
+    def _confusion(self, model: Model, part: str) -> tuple[np.ndarray, float]:
         """Counts (true label, predicted label) over a part, and its mean cross-entropy."""
         graphdef, params = nnx.split(model, nnx.Param)
         batches = self.batches(part, shuffle=False)
@@ -189,14 +193,14 @@ class TextProblem(Problem):
             np.add.at(confusion, (batch.labels[real], np.argmax(logits, axis=-1)[real]), 1)
         return confusion, loss / confusion.sum()
 
-    def validate(self, model, key):
+    def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
         """Accuracy and cross-entropy on the validation part; none where that part is empty."""
         if not len(self.parts["validation"].texts):
             return {}
         confusion, loss = self._confusion(model, "validation")
         return {"accuracy": float(np.trace(confusion) / confusion.sum()), "loss": loss}
 
-    def report(self, model, key, folder, options):
+    def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
         """Accuracy, macro-F1 and figures by class on the test part, and a picture of the confusion matrix."""
         part = "test" if len(self.parts["test"].texts) else "validation"
         confusion, loss = self._confusion(model, part)
@@ -205,7 +209,7 @@ class TextProblem(Problem):
         plots.confusion_matrix(confusion, self.label_names, title, folder / "confusion_matrix.png")
         return {"part": part, "loss": loss, **figures}
 
-    def predict(self, model, lines):
+    def predict(self, model: Model, lines: list[str]) -> list[dict[str, Any]]:
         """The label and the probability of every label, for each line."""
         if not lines:
             return []

@@ -1,8 +1,9 @@
 """Several seeds of one config, trained together: many steps a dispatch, batches drawn on the device."""
 
 import time
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,17 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
 
+from qlstm_jax.problems.base import Problem
 from qlstm_jax.training.checkpoints import Checkpoints
-from qlstm_jax.training.loop import Interrupted, run_keys
-from qlstm_jax.training.metrics import Writer
+from qlstm_jax.training.loop import Interrupted, StopSignal, run_keys
+from qlstm_jax.training.metrics import Progress, Writer
 from qlstm_jax.training.step import TrainState, configured_step, initial_state, make_optimizer
 
 # All but the count of steps has a leading axis of seeds.
-SEEDS = TrainState(step=None, params=0, opt_state=0, key=0, average=0)
+AXES: Any = {"step": None, "params": 0, "opt_state": 0, "key": 0, "average": 0}
+SEEDS = TrainState(**AXES)
 
 
 class Trainer:
@@ -28,7 +32,7 @@ class Trainer:
         config: of the run; its seed is not read.
     """
 
-    def __init__(self, problem, config):
+    def __init__(self, problem: Problem, config: ConfigDict) -> None:
         self.problem, self.config = problem, config.train
         self.optimizer = make_optimizer(config.train)
         model = problem.model(nnx.Rngs(params=0))
@@ -41,7 +45,7 @@ class Trainer:
     def initial(self, seeds: list[int]) -> TrainState:
         """The state of new runs of these seeds, stacked."""
 
-        def one(init_key, train_key):
+        def one(init_key: Any, train_key: Any) -> Any:
             model, averaged = self.problem.model(nnx.Rngs(params=init_key)), self.config.average_decay > 0
             return initial_state(model, self.optimizer, train_key, averaged=averaged)
 
@@ -57,17 +61,21 @@ class Trainer:
         split, same = NamedSharding(mesh, P("seeds")), NamedSharding(mesh, P())
         return TrainState(jax.device_put(state.step, same), *(jax.device_put(part, split) for part in state[1:]))
 
-    def _chunk(self, state: TrainState, steps):
+    def _chunk(self, state: TrainState, steps: int) -> Any:
         """`steps` steps of all seeds, up to log_every: one program for any number. Metrics are (log_every, seeds)."""
-        step = configured_step(self.problem, self.graphdef, self.optimizer, self.config, axis=None)
-        step = partial(step, batch=None)
+        whole = configured_step(self.problem, self.graphdef, self.optimizer, self.config, axis=None)
+
+        def one_seed(state: TrainState) -> Any:
+            return whole(state, None)
+
+        step: Callable[[TrainState], Any] = one_seed
         single = state.key.shape[0] == 1  # a batched product with one batch is slower than a plain one
         if single:
             state = TrainState(state.step, *jax.tree.map(lambda a: a[0], state[1:]))
         else:
-            step = jax.vmap(step, (SEEDS,), (SEEDS, 0))
+            step = jax.vmap(one_seed, (SEEDS,), (SEEDS, 0))
 
-        def body(i, state_and_metrics):
+        def body(i: Any, state_and_metrics: Any) -> Any:
             state, metrics = state_and_metrics
             state, new = step(state)
             return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), metrics, new)
@@ -81,11 +89,14 @@ class Trainer:
             metrics = jax.tree.map(lambda a: a[:, None], metrics)
         return state, metrics
 
-    def model(self, state: TrainState, place: int):
+    def model(self, state: TrainState, place: int) -> nnx.Module:
         """The trained model of the seed at `place`, in evaluation mode."""
-        return nnx.merge(self.eval_graphdef, jax.tree.map(lambda a: a[place], state.final_params))
+        model: nnx.Module = nnx.merge(self.eval_graphdef, jax.tree.map(lambda a: a[place], state.final_params))
+        return model
 
-    def run(self, seeds: list[int], workdir: Path, progress, stop, *, checkpoint_seconds: float) -> TrainState:
+    def run(
+        self, seeds: list[int], workdir: Path, progress: Progress, stop: StopSignal, *, checkpoint_seconds: float
+    ) -> TrainState:
         """Trains these seeds to the config's last step, or goes on from the checkpoint in `workdir`.
 
         Args:
@@ -124,11 +135,11 @@ class Trainer:
         return state
 
 
-def _means(values: dict) -> dict[str, float]:
+def _means(values: dict[str, Any]) -> dict[str, float]:
     return {name: float(values[name].mean()) for name in ("loss", "accuracy")}
 
 
-def _by_seed(values: dict, seeds) -> dict[str, float]:
+def _by_seed(values: dict[str, Any], seeds: Sequence[int]) -> dict[str, float]:
     return {
         f"{name}_seed_{seed}": float(values[name][:, place].mean())
         for name in ("loss", "accuracy")

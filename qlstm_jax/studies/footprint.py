@@ -3,18 +3,21 @@
 import contextlib
 import statistics
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 from flax import nnx
+from ml_collections import ConfigDict
 
 from qlstm_jax import problems
+from qlstm_jax.problems.base import Problem
 from qlstm_jax.training.metrics import history
-from qlstm_jax.training.step import configured_step, initial_state, make_optimizer
+from qlstm_jax.training.step import TrainState, configured_step, initial_state, make_optimizer
 from qlstm_jax.training.summary import count
 
 
-def parameters(config) -> dict[str, int]:
+def parameters(config: ConfigDict) -> dict[str, int]:
     """ "parameters", and "recurrent_parameters": those of the sequence layer, of a config's model. Nothing is computed.
 
     Raises:
@@ -24,7 +27,7 @@ def parameters(config) -> dict[str, int]:
         return _sizes(problem)
 
 
-def matched_hidden_size(config, what: str, wanted: int) -> int:
+def matched_hidden_size(config: ConfigDict, what: str, wanted: int) -> int:
     """The hidden size that brings `what` nearest to `wanted`; one that twice the cell's heads, if any, divide.
 
     Args:
@@ -54,7 +57,7 @@ def matched_hidden_size(config, what: str, wanted: int) -> int:
         return unit * min((low, high), key=lambda units: abs(difference(units)))
 
 
-def step_bytes(problem, config) -> int | None:
+def step_bytes(problem: Problem, config: ConfigDict) -> int | None:
     """The memory in bytes that the compiled training step takes on one device that has the whole batch.
 
     arguments + outputs − those outputs that take the arguments' place + temporary, as the compiler tells them; the
@@ -70,7 +73,7 @@ def step_bytes(problem, config) -> int | None:
     """
     train, optimizer = config.train, make_optimizer(config.train)
 
-    def initial():
+    def initial() -> TrainState:
         model = problem.model(nnx.Rngs(params=0))
         carry = problem.initial_carry(model, train.batch_size)
         return initial_state(model, optimizer, jax.random.key(0), carry, averaged=train.average_decay > 0)
@@ -86,7 +89,7 @@ def step_bytes(problem, config) -> int | None:
     return int(held + memory.temp_size_in_bytes)
 
 
-def tokens_per_second(workdir) -> float | None:
+def tokens_per_second(workdir: str | Path) -> float | None:
     """Valid tokens a second of training: the median over the lines that a run logged, None if there are none.
 
     The first line, whose time is that of compiling for the most part, counts only where it is alone.
@@ -96,13 +99,13 @@ def tokens_per_second(workdir) -> float | None:
 
 
 @contextlib.contextmanager
-def _opened(config):
+def _opened(config: ConfigDict) -> Iterator[Problem]:
     """The config's problem, whose data is read once, with a passing folder for a tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
         yield problems.make(config, Path(folder))
 
 
-def _sizes(problem) -> dict[str, int]:
+def _sizes(problem: Problem) -> dict[str, int]:
     """`parameters` of the model that the problem's config describes now."""
     shapes = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(problem.model(nnx.Rngs(params=0)), nnx.Param)))
     return {"parameters": count(shapes), "recurrent_parameters": count(shapes["layer"])}

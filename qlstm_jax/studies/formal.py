@@ -11,11 +11,14 @@ each budget the accuracy-against-length pictures.
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
+from ml_collections import ConfigDict
 
 from qlstm_jax import problems
 from qlstm_jax.data.formal import TASKS
@@ -24,6 +27,7 @@ from qlstm_jax.studies import variants
 from qlstm_jax.studies.cohort import Trainer
 from qlstm_jax.studies.provenance import provenance
 from qlstm_jax.studies.results import Results, write_report
+from qlstm_jax.studies.variants import Variant
 from qlstm_jax.training import config as configs
 from qlstm_jax.training.loop import Interrupted, StopSignal, run_keys
 from qlstm_jax.training.metrics import Progress, clock
@@ -50,12 +54,12 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def common_settings(args) -> dict:
+def common_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Dotted keys and values of all runs."""
     return {"train.log_every": 100} | variants.parse_settings(args.set) | {"train.steps": args.steps}
 
 
-def jobs(args) -> list:
+def jobs(args: argparse.Namespace) -> list[Any]:
     """(task, variant, config) of the grid, task by task.
 
     Raises:
@@ -75,7 +79,7 @@ def jobs(args) -> list:
     return [(task, column, variants.build(task, column, common)) for task in tasks for column in columns]
 
 
-def budget(common: dict) -> str:
+def budget(common: dict[str, Any]) -> str:
     """What the runs of a table have in common, in words: the default config changed by `common`."""
     config = configs.default()
     config.update_from_flattened_dict(common)
@@ -88,14 +92,16 @@ def budget(common: dict) -> str:
     )
 
 
-def run_job(task, variant, config, args, results: Results, stop) -> int:
+def run_job(
+    task: str, variant: Variant, config: ConfigDict, args: argparse.Namespace, results: Results, stop: StopSignal
+) -> int:
     """Trains and evaluates the seeds of one cell on one task that have no result yet, and returns how many."""
     mine = variants.identity(config)
     missing = [seed for seed in range(args.seeds) if not results.has(mine, seed)]
     if not missing:
         return 0
     together = args.together or (1 if jax.default_backend() == "cpu" else args.seeds)
-    trainer = Trainer(problems.make(config, None), config)
+    trainer = Trainer(problems.make(config, args.out), config)
     for first in range(0, len(missing), together):
         seeds = missing[first : first + together]
         folder = args.workdir / variant.name / task / f"seeds_{'_'.join(map(str, seeds))}_{variants.fingerprint(mine)}"
@@ -111,10 +117,10 @@ def run_job(task, variant, config, args, results: Results, stop) -> int:
     return len(missing)
 
 
-def measure(trainer, state, place: int, config) -> dict:
+def measure(trainer: Any, state: Any, place: int, config: ConfigDict) -> dict[str, Any]:
     """The figures of the seed at `place`."""
     params, start = jax.tree.map(lambda a: a[place], state.params), time.perf_counter()
-    figures = trainer.problem.measure(trainer.model(state, place), run_keys(0)[2], config.eval)
+    figures: dict[str, Any] = trainer.problem.measure(trainer.model(state, place), run_keys(0)[2], config.eval)
     return figures | {
         "diverged": not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)),
         "parameters": count(params),
@@ -123,7 +129,7 @@ def measure(trainer, state, place: int, config) -> dict:
     }
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the grid; returns the exit status: 0, 1 for settings that cannot be, 130 when interrupted."""
     args = parser().parse_args(argv)
     logging.set_verbosity(logging.WARNING)  # orbax writes a page for each checkpoint
@@ -133,7 +139,7 @@ def main(argv=None) -> int:
         started, done = time.perf_counter(), 0
         with StopSignal() as stop:
             for number, (task, variant, config) in enumerate(grid):
-                left = (time.perf_counter() - started) / done * (len(grid) - number) if done else None
+                left = (time.perf_counter() - started) / max(done, 1) * (len(grid) - number)
                 eta = f", about {clock(left)} left" if done else ""
                 print(f"[{number + 1}/{len(grid)}] {task}, {variant.name}{eta}", flush=True)
                 done += run_job(task, variant, config, args, results, stop) > 0

@@ -1,6 +1,7 @@
 """Studies by name, for `python -m qlstm_jax.studies.study NAME`: what its other arguments are unless given."""
 
 from pathlib import Path
+from typing import Any
 
 from qlstm_jax.problems.config import nearest
 from qlstm_jax.training.config import ConfigError
@@ -22,7 +23,7 @@ TEXTS = {
     "seeds": 5,
 }
 # Trained at one length, tested from a quarter of it to 16,384.
-LONG_RANGE = {
+LONG_RANGE: dict[str, Any] = {
     "rows": [
         "lstm",
         "gru",
@@ -47,7 +48,7 @@ CHRONO_RECALL = [
 SHORT = ["model.hidden_size=64", "train.steps=1000", "train.batch_size=32", "train.learning_rate=0.003"]
 
 
-STUDIES = {
+STUDIES: dict[str, dict[str, Any]] = {
     # The paper's data (arXiv 2512.06582); needs the dataset, by TFDS or --set text.path=/path/to/aclImdb, a local copy
     # whose lists of films keep those of validation out of training.
     "imdb": TEXTS | {"config": "configs/imdb.py:lstm", "columns": [""], "seeds": 3},
@@ -115,7 +116,7 @@ STUDIES = {
 }
 
 
-def defaults(name: str) -> dict:
+def defaults(name: str) -> dict[str, Any]:
     """The arguments of a study, its folder of results among them.
 
     Raises:

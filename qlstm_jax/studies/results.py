@@ -5,6 +5,7 @@ import os
 import statistics
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from qlstm_jax.data.formal import TASKS
 from qlstm_jax.problems import plots
@@ -20,17 +21,17 @@ class Results:
         path: of the JSON lines; made when the first is added.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
-    def records(self) -> list[dict]:
+    def records(self) -> list[dict[str, Any]]:
         """All results. A last line that a killed process left half written is not one."""
         if not self.path.exists():
             return []
         lines = self.path.read_text().splitlines()
         return [json.loads(line) for line in lines if line.endswith("}")]
 
-    def add(self, record: dict):
+    def add(self, record: dict[str, Any]) -> None:
         """Appends one result."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         whole = not self.path.exists() or self.path.read_bytes()[-1:] in (b"\n", b"")
@@ -41,12 +42,12 @@ class Results:
         finally:
             os.close(file)
 
-    def has(self, identity: dict, seed: int) -> bool:
+    def has(self, identity: dict[str, Any], seed: int) -> bool:
         """Whether the result of this run is there."""
         return any(r["identity"] == identity and r["seed"] == seed for r in self.records())
 
 
-def budgets(records: list[dict]) -> dict[str, list[dict]]:
+def budgets(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The records by what their runs have in common: steps, batch, sizes, evaluation."""
     groups = defaultdict(list)
     for record in records:
@@ -54,7 +55,7 @@ def budgets(records: list[dict]) -> dict[str, list[dict]]:
     return dict(groups)
 
 
-def by_run(records: list[dict]) -> dict[tuple[str, str], list[dict]]:
+def by_run(records: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """(task, variant) to the records of its seeds."""
     groups = defaultdict(list)
     for record in records:
@@ -62,7 +63,7 @@ def by_run(records: list[dict]) -> dict[tuple[str, str], list[dict]]:
     return dict(groups)
 
 
-def columns(records: list[dict]) -> tuple[list[str], list[str]]:
+def columns(records: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """The variants that ran on half of the tasks or more, and those tried on fewer."""
     tasks = {r["task"] for r in records}
     reach = {v: {r["task"] for r in records if r["variant"] == v} for v in dict.fromkeys(r["variant"] for r in records)}
@@ -70,7 +71,7 @@ def columns(records: list[dict]) -> tuple[list[str], list[str]]:
     return everywhere, [v for v in reach if v not in everywhere]
 
 
-def comparison(records: list[dict]) -> str:
+def comparison(records: list[dict[str, Any]]) -> str:
     """Markdown: a row for each variant, a column for each task that `columns`' second part was tried on."""
     runs, tried = by_run(records), columns(records)[1]
     seeds = max(map(len, runs.values()))
@@ -78,11 +79,11 @@ def comparison(records: list[dict]) -> str:
     variants = [v for v in dict.fromkeys(r["variant"] for r in records) if any((t, v) in runs for t in tasks)]
     lines = ["| variant | " + " | ".join(tasks) + " |", "|---|" + "---|" * len(tasks)]
     for variant in variants:
-        lines.append(f"| {variant} | " + " | ".join(_cell(runs.get((t, variant)), seeds) for t in tasks) + " |")
+        lines.append(f"| {variant} | " + " | ".join(_cell(runs.get((t, variant), []), seeds) for t in tasks) + " |")
     return "\n".join(lines)
 
 
-def table(records: list[dict]) -> str:
+def table(records: list[dict[str, Any]]) -> str:
     """Markdown: a row for each task by level, a column for each variant, "mean (best)" of the score in percent.
 
     Bold where the mean over seeds is solved, a star where only the best seed is. The last rows count them.
@@ -92,7 +93,7 @@ def table(records: list[dict]) -> str:
     tasks = [name for name in TASKS if any((name, v) in runs for v in variants)]
     lines = ["| level | task | " + " | ".join(variants) + " |", "|---|---|" + "---|" * len(variants)]
     for name in tasks:
-        cells = [_cell(runs.get((name, variant)), seeds) for variant in variants]
+        cells = [_cell(runs.get((name, variant), []), seeds) for variant in variants]
         lines.append(f"| {TASKS[name].level} | {name} | " + " | ".join(cells) + " |")
     for title, value in (("mean", statistics.mean), ("best seed", max)):
         counts = []
@@ -103,7 +104,7 @@ def table(records: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _cell(records, seeds: int) -> str:
+def _cell(records: list[dict[str, Any]], seeds: int) -> str:
     if not records:
         return ""
     scores = [r["score"] for r in records]
@@ -119,7 +120,7 @@ def _cell(records, seeds: int) -> str:
     return text + (f", {diverged} diverged" if diverged else "")
 
 
-def write_report(records: list[dict], folder: Path) -> Path:
+def write_report(records: list[dict[str, Any]], folder: Path) -> Path:
     """Writes `table.md`, one table a budget, and for each budget a folder with a picture for each task.
 
     Returns:

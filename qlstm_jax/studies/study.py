@@ -21,10 +21,13 @@ import argparse
 import contextlib
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import logging
+from ml_collections import ConfigDict
 
 from qlstm_jax import problems
 from qlstm_jax.data.rows import DataError
@@ -61,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def arguments(argv=None) -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments of the command line, over those of the study that it names.
 
     Raises:
@@ -83,7 +86,7 @@ def arguments(argv=None) -> argparse.Namespace:
     return args
 
 
-def grid(args) -> list[dict]:
+def grid(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The runs: {"row", "column", "config", "identity"} for each row and column, the first row first.
 
     Raises:
@@ -105,7 +108,9 @@ def grid(args) -> list[dict]:
     return cells
 
 
-def models(base, rows: list[variants.Variant], settings: dict, ways: list[str]) -> list[tuple]:
+def models(
+    base: ConfigDict, rows: list[variants.Variant], settings: dict[str, Any], ways: list[str]
+) -> list[tuple[str, variants.Variant, int | None]]:
     """(name, variant, hidden size or None for the config's own) for each row and way of `--equal`, each model once.
 
     Args:
@@ -116,7 +121,8 @@ def models(base, rows: list[variants.Variant], settings: dict, ways: list[str]) 
     """
     first = variants.apply(base, rows[0], settings)
     wanted = footprint.parameters(first) if set(ways) != {"hidden_size"} else {}
-    lines, seen = [(rows[0].name, rows[0], None)], {(rows[0].name, first.model.hidden_size)}
+    lines: list[tuple[str, variants.Variant, int | None]] = [(rows[0].name, rows[0], None)]
+    seen = {(rows[0].name, first.model.hidden_size)}
     for way in ways:
         for variant in rows[1:]:
             config = variants.apply(base, variant, settings)
@@ -130,7 +136,7 @@ def models(base, rows: list[variants.Variant], settings: dict, ways: list[str]) 
     return lines
 
 
-def run(cell: dict, seed: int, workdir: Path) -> dict:
+def run(cell: dict[str, Any], seed: int, workdir: Path) -> dict[str, Any]:
     """Trains and evaluates one run, or finishes it; its record."""
     config = cell["config"].copy_and_resolve_references()
     config.seed = seed
@@ -168,7 +174,7 @@ def run(cell: dict, seed: int, workdir: Path) -> dict:
     }
 
 
-def run_all(cells: list[dict], args, results: Results):
+def run_all(cells: list[dict[str, Any]], args: argparse.Namespace, results: Results) -> None:
     """The runs that have no result yet, seed by seed."""
     todo = [(seed, cell) for seed in range(args.seeds) for cell in cells if not results.has(cell["identity"], seed)]
     started = time.perf_counter()
@@ -179,9 +185,9 @@ def run_all(cells: list[dict], args, results: Results):
 
 
 @contextlib.contextmanager
-def compiled_once(folder: Path):
+def compiled_once(folder: Path) -> Iterator[None]:
     """Keeps compiled programs in a folder: the seeds of a row, and what is done anew later, share theirs."""
-    before = jax.config.jax_compilation_cache_dir
+    before = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009 - its type has no options
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
     try:
         yield
@@ -189,7 +195,7 @@ def compiled_once(folder: Path):
         jax.config.update("jax_compilation_cache_dir", before)
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the study; returns the exit status: 0, 1 for settings or data that cannot be, 130 when interrupted."""
     logging.set_verbosity(logging.WARNING)  # orbax writes a page for each checkpoint
     try:

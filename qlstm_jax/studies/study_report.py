@@ -4,6 +4,7 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from scipy import stats
 
@@ -21,7 +22,10 @@ def interval(values: list[float]) -> float:
     return float(quantile * statistics.stdev(values) / math.sqrt(len(values)))
 
 
-def write(records: list[dict], metrics: list[str], folder: Path) -> Path:
+Groups: TypeAlias = dict[tuple[str, str], list[float]]  # (row, column) to the figures of its seeds
+
+
+def write(records: list[dict[str, Any]], metrics: list[str], folder: Path) -> Path:
     """Writes table.md, with a table for each metric, and a picture for each; returns the table's path.
 
     Raises:
@@ -48,12 +52,13 @@ def write(records: list[dict], metrics: list[str], folder: Path) -> Path:
     return path
 
 
-def collect(records: list[dict], metric: str) -> dict[tuple[str, str], list[float]]:
+def collect(records: list[dict[str, Any]], metric: str) -> Groups:
     """(row, column) to the metric of its seeds; a run that was lost has none.
 
     A metric that has a value at each of several places, accuracy_by_length, has a column for each place.
     """
-    groups, names = defaultdict(list), set()
+    groups: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    names: set[str] = set()
     for record in records:
         row, column, report = record["row"], record["column"], record["report"]
         names |= {k for k, v in report.items() if isinstance(v, int | float | dict)}
@@ -68,7 +73,7 @@ def collect(records: list[dict], metric: str) -> dict[tuple[str, str], list[floa
     return dict(groups)
 
 
-def about(records: list[dict]) -> str:
+def about(records: list[dict[str, Any]]) -> str:
     """What the runs have in common, in words."""
     seeds, devices = sorted({r["seed"] for r in records}), sorted({r["device"] for r in records})
     budgets = sorted({f"{r['steps']} steps of {r['batch_size']}" for r in records})
@@ -78,7 +83,7 @@ def about(records: list[dict]) -> str:
     )
 
 
-def table(groups: dict, records: list[dict], metric: str) -> str:
+def table(groups: Groups, records: list[dict[str, Any]], metric: str) -> str:
     """Markdown: a line a row, with its numbers of parameters and what its training takes.
 
     Of time and tokens a second the medians over the runs; of memory the range over the columns. Records of older
@@ -99,7 +104,7 @@ def table(groups: dict, records: list[dict], metric: str) -> str:
     for row in dict.fromkeys(row for row, _ in groups):
         mine = [r for r in records if r["row"] == row and r["report"]]
         lost = Counter(r["lost"] for r in records if r["row"] == row and r["lost"])
-        cells = [_cell(groups.get((row, column)), metric, seeds) for column in columns]
+        cells = [_cell(groups.get((row, column), []), metric, seeds) for column in columns]
         sizes = [_range([r["report"][k] for r in mine]) for k in ("parameters", "recurrent_parameters")]
         known = ("train_seconds", "tokens_per_second", "step_bytes")
         seconds, speeds, memory = ([r[k] for r in mine if r.get(k)] for k in known)
@@ -111,12 +116,12 @@ def table(groups: dict, records: list[dict], metric: str) -> str:
     return "\n".join(lines)
 
 
-def _range(values: list, digits: int = 0) -> str:
+def _range(values: list[Any], digits: int = 0) -> str:
     low, high = (f"{value:,.{digits}f}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
-def _cell(values, metric: str, seeds: int) -> str:
+def _cell(values: list[float], metric: str, seeds: int) -> str:
     if not values:
         return ""
     scale, digits = (100, 1) if metric in SHARES else (1, 3)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -28,7 +29,7 @@ class Variant:
 
     name: str
     cell: str
-    settings: dict
+    settings: dict[str, Any]
 
 
 def parse(text: str) -> Variant:
@@ -45,9 +46,10 @@ def parse(text: str) -> Variant:
     return Variant(text, cell, parse_settings(pairs, cell))
 
 
-def parse_settings(pairs: list[str], cell: str | None = None) -> dict:
+def parse_settings(pairs: list[str], cell: str | None = None) -> dict[str, Any]:
     """["refinements=2", "train.batch_size=32"] as dotted keys and typed values; errors as for `parse`."""
-    plain, settings = configs.default(), {}
+    plain = configs.default()
+    settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -57,7 +59,7 @@ def parse_settings(pairs: list[str], cell: str | None = None) -> dict:
     return settings
 
 
-def build(task: str, variant: Variant, common: dict) -> ConfigDict:
+def build(task: str, variant: Variant, common: dict[str, Any]) -> ConfigDict:
     """The checked config of a run: the default, changed by `common` (dotted keys), then by the variant.
 
     Raises:
@@ -68,7 +70,7 @@ def build(task: str, variant: Variant, common: dict) -> ConfigDict:
     return apply(config, variant, common)
 
 
-def apply(base: ConfigDict, variant: Variant, common: dict) -> ConfigDict:
+def apply(base: ConfigDict, variant: Variant, common: dict[str, Any]) -> ConfigDict:
     """`build` on another config than the default, which stays as it is."""
     config = base.copy_and_resolve_references()
     config.model.cell = variant.cell
@@ -77,7 +79,7 @@ def apply(base: ConfigDict, variant: Variant, common: dict) -> ConfigDict:
     return config
 
 
-def identity(config) -> dict:
+def identity(config: ConfigDict) -> dict[str, Any]:
     """The keys in which a run differs from the default, but for its seed and how often it reports.
 
     Files are told by their names alone: the folder that they lie in is that of one machine.
@@ -91,20 +93,20 @@ def identity(config) -> dict:
     return {k: v for k, v in changed.items() if v != configs.get(plain, k)} | {"task": run_name(config)}
 
 
-def fingerprint(settings: dict) -> str:
+def fingerprint(settings: dict[str, Any]) -> str:
     """Eight letters that differ where the settings do, for the name of a folder."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def flat_keys(config, prefix: str = "") -> list[str]:
+def flat_keys(config: ConfigDict, prefix: str = "") -> list[str]:
     """The dotted keys of a config."""
-    keys = []
+    keys: list[str] = []
     for name, value in config.items():
         keys += flat_keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
     return keys
 
 
-def _whole(plain, key: str, cell) -> str:
+def _whole(plain: ConfigDict, key: str, cell: str | None) -> str:
     """The dotted key that a user's key means."""
     keys = flat_keys(plain)
     places = [""] if "." in key else [f"model.{cell}.", *(f"{section}." for section in SECTIONS)]
@@ -115,7 +117,7 @@ def _whole(plain, key: str, cell) -> str:
     raise configs.ConfigError(f"there is no key {key!r}; {nearest(key, keys if '.' in key else short)}")
 
 
-def _typed(old, key: str, value: str):
+def _typed(old: Any, key: str, value: str) -> Any:
     """`value` as the type of the default `old`."""
     if isinstance(old, bool):
         if value.lower() not in ("true", "false"):

@@ -1,6 +1,7 @@
 """Checkpoints by orbax: the latest ones to go on from, and the best one on validation."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -22,7 +23,7 @@ class Checkpoints:
         mode: "max" if the higher is the better, or "min".
     """
 
-    def __init__(self, workdir: Path, *, keep: int = 2, select: str = "accuracy", mode: str = "max"):
+    def __init__(self, workdir: Path, *, keep: int = 2, select: str = "accuracy", mode: str = "max") -> None:
         root = Path(workdir).absolute()
         self.select, self.sign = select, {"max": 1, "min": -1}[mode]
         options = ocp.CheckpointManagerOptions
@@ -30,20 +31,20 @@ class Checkpoints:
         best = options(max_to_keep=1, best_fn=lambda values: values[select], best_mode=mode)
         self.best = ocp.CheckpointManager(root / "best", options=best)
 
-    def save(self, state: TrainState):
+    def save(self, state: TrainState) -> None:
         """Saves the state as the latest, unless its step is saved already."""
         step = int(state.step)
         if step != self.latest.latest_step():
             self.latest.save(step, args=ocp.args.StandardSave(_storable(state)))
 
-    def save_if_best(self, state: TrainState, values: dict[str, float]):
+    def save_if_best(self, state: TrainState, values: dict[str, float]) -> None:
         """Saves the state as the best one if its validation figures are better than any before."""
         self.best.wait_until_finished()  # the figures of a checkpoint can be read once it is written
         step, held = int(state.step), self.best.best_step()
         if held is None or (step > held and self._better(values, self.best.metrics(held))):
             self.best.save(step, args=ocp.args.StandardSave(_storable(state)), metrics=values)
 
-    def _better(self, values, held) -> bool:
+    def _better(self, values: dict[str, float], held: dict[str, float]) -> bool:
         return self.sign * values[self.select] > self.sign * held[self.select]
 
     def restore(self, like: TrainState, *, best: bool = False) -> TrainState | None:
@@ -63,15 +64,16 @@ class Checkpoints:
 
     def last_step(self) -> int | None:
         """The step of the latest checkpoint."""
-        return self.latest.latest_step()
+        step: int | None = self.latest.latest_step()
+        return step
 
-    def close(self):
+    def close(self) -> None:
         """Waits until all is written."""
         for manager in (self.latest, self.best):
             manager.wait_until_finished()
             manager.close()
 
 
-def _storable(state: TrainState) -> dict:
+def _storable(state: TrainState) -> dict[str, Any]:
     stored = state._replace(key=jax.random.key_data(state.key))._asdict()
     return {name: value for name, value in stored.items() if value is not None}

@@ -40,8 +40,17 @@ def load(path: Path) -> ConfigDict:
     return config
 
 
-MAY_CHANGE = ("train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep_checkpoints")
-MAY_CHANGE += ("train.patience", "train.mapping", "train.num_devices", "eval")
+MAY_CHANGE = (
+    "train.steps",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.patience",
+    "train.mapping",
+    "train.num_devices",
+    "eval",
+)
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

@@ -2,17 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from flax import nnx
 from ml_collections import ConfigDict
 
 from qlstm_jax.problems import plots
+from qlstm_jax.problems.base import Problem
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.loop import OwnModel, OwnProblem, make_problem, run_keys
 from qlstm_jax.training.metrics import history
-from qlstm_jax.training.step import initial_state, make_optimizer
+from qlstm_jax.training.step import TrainState, initial_state, make_optimizer
 from qlstm_jax.training.summary import count
 
 
@@ -22,7 +24,7 @@ def restore(
     checkpoint: str | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
-):
+) -> tuple[ConfigDict, Problem, Any, int]:
     """A trained run.
 
     Args:
@@ -36,8 +38,7 @@ def restore(
     Raises:
         ConfigError: if there is no run or no such checkpoint.
     """
-    own = {"problem": problem, "model": model}
-    config, made, trained, state = restore_state(workdir, checkpoint=checkpoint, **own)
+    config, made, trained, state = restore_state(workdir, checkpoint=checkpoint, problem=problem, model=model)
     return config, made, trained, int(state.step)
 
 
@@ -47,7 +48,7 @@ def restore_state(
     checkpoint: str | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
-):
+) -> tuple[ConfigDict, Problem, Any, TrainState]:
     """`restore` with the whole `TrainState`, a language model's carry among it, in place of the step."""
     workdir = Path(workdir)
     config = configs.load(workdir / "config.json")
@@ -74,7 +75,7 @@ def evaluate(
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
     **overrides: object,
-) -> dict:
+) -> dict[str, Any]:
     """Evaluates a run into `workdir/eval`: `report.json` and pictures.
 
     Args:

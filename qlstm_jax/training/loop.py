@@ -5,9 +5,12 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import jax
+import optax
 from flax import nnx
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from qlstm_jax import problems
@@ -16,7 +19,7 @@ from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.metrics import Patience, Progress, Writer
-from qlstm_jax.training.step import choose_devices, initial_state, make_optimizer, make_step
+from qlstm_jax.training.step import TrainState, choose_devices, initial_state, make_optimizer, make_step
 from qlstm_jax.training.summary import parameter_table
 
 
@@ -31,29 +34,29 @@ class Interrupted(RuntimeError):
 class StopSignal:
     """Turns the first SIGINT or SIGTERM into a flag, so that a run can save before it ends. A second one kills."""
 
-    def __init__(self):
-        self.received = None
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
             self.previous = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
         else:
             self.previous = {}
         return self
 
-    def _receive(self, number, _):
+    def _receive(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number)
         self._restore()
 
-    def _restore(self):
+    def _restore(self) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
 
-def run_keys(seed: int):
+def run_keys(seed: int) -> Key[Array, " 3"]:
     """The keys of a run: initial parameters, training steps, evaluation."""
     return jax.random.split(jax.random.key(seed), 3)
 
@@ -72,7 +75,7 @@ def make_problem(
     else:
         made = problem if isinstance(problem, Problem) else problem(config, workdir)
     if model is not None:
-        made.model = model  # type: ignore[method-assign]  # of this problem alone
+        made.model = model  # type: ignore[method-assign, assignment]  # of this problem alone
     return made
 
 
@@ -152,7 +155,7 @@ def train(
         run.close()
 
 
-def _build(problem, key):
+def _build(problem: Problem, key: Key[Array, ""]) -> nnx.Module:
     """A new model, drawn by one compiled program."""
     return nnx.jit(lambda key: problem.model(nnx.Rngs(params=key)))(key)
 
@@ -160,7 +163,18 @@ def _build(problem, key):
 class _Run:
     """The loop and what it writes to."""
 
-    def __init__(self, config, problem, model, optimizer, checkpoints, writer, patience, progress, eval_key):
+    def __init__(
+        self,
+        config: ConfigDict,
+        problem: Problem,
+        model: nnx.Module,
+        optimizer: optax.GradientTransformation,
+        checkpoints: Checkpoints,
+        writer: Writer,
+        patience: Patience,
+        progress: Progress,
+        eval_key: Key[Array, ""],
+    ) -> None:
         self.patience = patience
         self.config, self.problem, self.checkpoints = config.train, problem, checkpoints
         self.writer, self.progress, self.eval_key = writer, progress, eval_key
@@ -168,9 +182,10 @@ class _Run:
         self.step = make_step(problem, nnx.graphdef(model), optimizer, config.train)
         model.eval()
         self.eval_graphdef = nnx.graphdef(model)
-        self.pending, self.latest = [], {}
+        self.pending: list[tuple[int, dict[str, Array]]] = []
+        self.latest: dict[str, float] = {}
 
-    def to_the_end(self, state, stop):
+    def to_the_end(self, state: TrainState, stop: StopSignal) -> dict[str, float]:
         """Runs from `state` to the last step."""
         start = int(state.step)
         last = start if self.patience.is_over() else self.config.steps
@@ -199,7 +214,7 @@ class _Run:
             self.latest = self.problem.validate(nnx.merge(self.eval_graphdef, state.final_params), self.eval_key)
         return self.latest
 
-    def log(self):
+    def log(self) -> None:
         """Reads the figures of the steps since the last log, which waits for the device, and writes their means."""
         if not self.pending:
             return
@@ -224,7 +239,7 @@ class _Run:
         self.writer.write(steps[-1], "train", means | speeds)
         self.latest |= {f"train_{name}": value for name, value in shown.items()}
 
-    def validate(self, state, step: int):
+    def validate(self, state: TrainState, step: int) -> None:
         """Writes the validation figures, and keeps the state if they are the best so far."""
         self.log()
         with self.progress.paused():
@@ -238,7 +253,7 @@ class _Run:
         if self.config.select == "best":
             self.checkpoints.save_if_best(state, values)
 
-    def close(self):
+    def close(self) -> None:
         """Ends the bar, and waits until all is written."""
         self.progress.close()
         self.writer.close()

@@ -6,7 +6,9 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -21,7 +23,7 @@ class Writer:
             will now write again, are dropped.
     """
 
-    def __init__(self, workdir: Path, start: int):
+    def __init__(self, workdir: Path, start: int) -> None:
         self.path = Path(workdir) / "metrics.jsonl"
         if self.path.exists():
             lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start]
@@ -29,20 +31,20 @@ class Writer:
         self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start + 1 if start else None)
 
-    def write(self, step: int, split: str, values: dict[str, float]):
+    def write(self, step: int, split: str, values: dict[str, float]) -> None:
         """One line of figures: `split` is "train" or "validation"."""
         self.file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
         self.file.flush()
         for name, value in values.items():
             self.board.add_scalar(f"{split}/{name}", value, step)
 
-    def close(self):
+    def close(self) -> None:
         """Flushes and closes both."""
         self.file.close()
         self.board.close()
 
 
-def history(workdir) -> list[dict]:
+def history(workdir: str | Path) -> list[dict[str, Any]]:
     """The records that a `Writer` left in a workdir; none where there was none."""
     path = Path(workdir) / "metrics.jsonl"
     if not path.exists():
@@ -61,14 +63,14 @@ class Patience:
         mode: "max" if the higher is the better, or "min".
     """
 
-    def __init__(self, workdir: Path, limit: int, *, select: str, mode: str):
+    def __init__(self, workdir: Path, limit: int, *, select: str, mode: str) -> None:
         self.limit, self.sign, self.best, self.since = limit, {"max": 1, "min": -1}[mode], -math.inf, 0
         for line in (Path(workdir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             if record["split"] == "validation":
                 self.add(record[select])
 
-    def add(self, value: float):
+    def add(self, value: float) -> None:
         """Takes the figure of one more validation."""
         better = self.sign * value > self.best
         self.best, self.since = (self.sign * value, 0) if better else (self.best, self.since + 1)
@@ -80,7 +82,8 @@ class Patience:
 
 def _step_of(line: str) -> int:
     try:
-        return json.loads(line)["step"]
+        step: int = json.loads(line)["step"]
+        return step
     except json.JSONDecodeError:  # the last line of a run that was killed while it wrote
         return sys.maxsize
 
@@ -88,7 +91,7 @@ def _step_of(line: str) -> int:
 class Progress:
     """A bar on a terminal, plain lines elsewhere; both with steps/s, tokens/s and the time left."""
 
-    def __init__(self, start: int, total: int, stream=None):
+    def __init__(self, start: int, total: int, stream: TextIO | None = None) -> None:
         self.stream = sys.stdout if stream is None else stream
         self.total, self.last_step, self.since = total, start, time.perf_counter()
         live = self.stream.isatty()
@@ -113,20 +116,20 @@ class Progress:
         return speeds
 
     @contextlib.contextmanager
-    def paused(self):
+    def paused(self) -> Iterator[None]:
         """Leaves the time that goes on something else, such as a validation, out of the speeds."""
         before = time.perf_counter()
         yield
         self.since += time.perf_counter() - before
 
-    def say(self, line: str):
+    def say(self, line: str) -> None:
         """A line that does not break the bar."""
         if self.bar:
             self.bar.write(line, file=self.stream)
         else:
             print(line, file=self.stream, flush=True)
 
-    def close(self):
+    def close(self) -> None:
         """Ends the bar."""
         if self.bar:
             self.bar.close()

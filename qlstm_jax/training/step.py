@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,10 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
 
+from qlstm_jax.problems.base import Batch, Problem
 from qlstm_jax.training.config import ConfigError
 
 AXIS = "data"
@@ -21,19 +24,22 @@ class TrainState(NamedTuple):
     """All that a run needs to go on; but for the carry, the same on every device."""
 
     step: jax.Array  # () int32, steps done
-    params: dict
+    params: dict[str, Any]
     opt_state: optax.OptState
     key: jax.Array  # of the run; step t uses fold_in(key, t)
     carry: object = None  # from batch to batch, (B, ...) in every leaf, rows split over the devices; None without one
-    average: dict | None = None  # of the parameters over the steps; None without one
+    average: dict[str, Any] | None = None  # of the parameters over the steps; None without one
 
     @property
-    def final_params(self) -> dict:
+    def final_params(self) -> dict[str, Any]:
         """The parameters that are evaluated: their average, where there is one."""
         return self.params if self.average is None else self.average
 
 
-def make_optimizer(train) -> optax.GradientTransformation:
+Step: TypeAlias = Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]  # of a state and a batch
+
+
+def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
     """Clipping by global norm, then Adam or AdamW with the schedule of a config's `train` section."""
     peak, warmup = train.learning_rate, train.warmup_steps
     decay = max(train.steps - warmup, 1)
@@ -47,7 +53,14 @@ def make_optimizer(train) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(train.clip_norm), adam)
 
 
-def initial_state(model, optimizer, key, carry=None, *, averaged: bool = False) -> TrainState:
+def initial_state(
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    key: Key[Array, ""],
+    carry: Any = None,
+    *,
+    averaged: bool = False,
+) -> TrainState:
     """The state before the first step, of a new model; `carry` is the problem's `initial_carry`.
 
     `averaged` is whether the parameters are averaged over the steps, a config's train.average_decay > 0.
@@ -62,7 +75,7 @@ def initial_state(model, optimizer, key, carry=None, *, averaged: bool = False) 
 RECURRENT = ("recurrent_kernel", "merge_kernel")  # the parameters that weight dropout acts on
 
 
-def drop_weights(params, key, rate: float):
+def drop_weights(params: Any, key: Key[Array, ""], rate: float) -> Any:
     """The parameters with each recurrent weight 0 with probability `rate`, the others divided by 1 − rate.
 
     One mask serves all positions of a batch (DropConnect on the hidden-to-hidden maps, arXiv 1708.02182, section 2).
@@ -81,7 +94,7 @@ def drop_weights(params, key, rate: float):
     return jax.tree.unflatten(structure, values)
 
 
-def averaged(average, params, step, decay: float):
+def averaged(average: Any, params: Any, step: Any, decay: float) -> Any:
     """average + (1 − d) (params − average) with d = min(decay, (1 + step) / (10 + step)); None stays None.
 
     The minimum lets the average forget the first steps, which decay alone would not for 1 / (1 − decay) steps.
@@ -93,17 +106,17 @@ def averaged(average, params, step, decay: float):
 
 
 def device_step(
-    problem,
-    graphdef,
-    optimizer,
+    problem: Problem,
+    graphdef: nnx.GraphDef[Any],
+    optimizer: optax.GradientTransformation,
     batch_size: int,
     state: TrainState,
-    batch,
+    batch: Batch,
     axis: str | None = AXIS,
     *,
     weight_dropout: float = 0.0,
     average_decay: float = 0.0,
-):
+) -> tuple[TrainState, dict[str, Array]]:
     """One step on one device, inside a mapped axis `axis`; None for a step that is all of it.
 
     The gradient is that of the mean over the whole batch: sums of loss and weight are averaged over the devices before
@@ -133,7 +146,7 @@ def device_step(
         if devices > 1:
             batch = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, device * rows, rows), batch)
 
-    def loss(params):
+    def loss(params: Any) -> tuple[Array, Any]:
         if weight_dropout:  # the same weights on every device
             params = drop_weights(params, jax.random.fold_in(model_key, devices), weight_dropout)
         model, rngs = nnx.merge(graphdef, params), nnx.Rngs(dropout=jax.random.fold_in(model_key, device))
@@ -160,7 +173,13 @@ def device_step(
     return TrainState(state.step + 1, params, opt_state, state.key, carry, average), metrics
 
 
-def configured_step(problem, graphdef, optimizer, train, axis: str | None = AXIS) -> Callable:
+def configured_step(
+    problem: Problem,
+    graphdef: nnx.GraphDef[Any],
+    optimizer: optax.GradientTransformation,
+    train: ConfigDict,
+    axis: str | None = AXIS,
+) -> Step:
     """`device_step` as a config's `train` section says: a function of a state and a batch."""
     return partial(
         device_step,
@@ -174,13 +193,13 @@ def configured_step(problem, graphdef, optimizer, train, axis: str | None = AXIS
     )
 
 
-def choose_devices(num_devices: int, batch_size: int) -> list:
+def choose_devices(num_devices: int, batch_size: int) -> list[jax.Device]:
     """The first `num_devices` local devices, or all for 0.
 
     Raises:
         ConfigError: if there are fewer, a negative number, or if they do not divide the batch.
     """
-    local = jax.local_devices()
+    local: list[jax.Device] = jax.local_devices()
     if not 0 <= num_devices <= len(local):
         raise ConfigError(f"train.num_devices is {num_devices}; expected 0 (all) to {len(local)} local devices")
     devices = local[: num_devices or len(local)]
@@ -192,7 +211,7 @@ def choose_devices(num_devices: int, batch_size: int) -> list:
     return devices
 
 
-def map_step(step: Callable, mapping: str, devices: list) -> Callable:
+def map_step(step: Step, mapping: str, devices: list[jax.Device]) -> Step:
     """The mapped and compiled form of `step(state, batch) -> (state, metrics)`, a per-device program.
 
     Args:
@@ -215,12 +234,12 @@ def map_step(step: Callable, mapping: str, devices: list) -> Callable:
     return lambda state, batch: compiled(jax.device_put(state, places), jax.device_put(batch, split))
 
 
-def _by_part(same, split) -> TrainState:
+def _by_part(same: Any, split: Any) -> TrainState:
     """`same` for what is the same on every device, `split` for what each has its rows of."""
     return TrainState(step=same, params=same, opt_state=same, key=same, carry=split, average=same)
 
 
-def _pmap_step(step, devices):
+def _pmap_step(step: Step, devices: list[jax.Device]) -> Step:
     # pmap wants an array to map over even where the batch is None: the third argument, which has no elements.
     mapped = jax.pmap(
         lambda state, rows, _: step(state, rows),
@@ -230,10 +249,10 @@ def _pmap_step(step, devices):
         devices=devices,
     )
 
-    def parts(rows):
+    def parts(rows: Any) -> Any:
         return jax.tree.map(lambda a: a.reshape(len(devices), -1, *a.shape[1:]), rows)
 
-    def run(state, batch):
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         state = state._replace(carry=parts(state.carry))
         state, metrics = mapped(state, parts(batch), np.empty((len(devices), 0)))
         return state._replace(carry=jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), state.carry)), metrics
@@ -241,7 +260,9 @@ def _pmap_step(step, devices):
     return run
 
 
-def make_step(problem, graphdef, optimizer, train) -> Callable:
+def make_step(
+    problem: Problem, graphdef: nnx.GraphDef[Any], optimizer: optax.GradientTransformation, train: ConfigDict
+) -> Step:
     """The step of a run on its devices: `map_step` of `configured_step`."""
     devices = choose_devices(train.num_devices, train.batch_size)
     return map_step(configured_step(problem, graphdef, optimizer, train), train.mapping, devices)

@@ -1,9 +1,11 @@
 """A table of parameters by module."""
 
+from typing import Any
+
 import jax
 
 
-def parameter_table(params: dict) -> str:
+def parameter_table(params: dict[str, Any]) -> str:
     """One line for each array: its path, shape, dtype and size, with the sum at the end."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     rows = [(".".join(str(k.key) for k in path), str(a.shape), str(a.dtype), a.size) for path, a in leaves]
@@ -12,6 +14,6 @@ def parameter_table(params: dict) -> str:
     return "\n".join(["parameters", *lines, f"  {'total':<{width + shapes}}  {sum(r[3] for r in rows):>20,}"])
 
 
-def count(params) -> int:
+def count(params: Any) -> int:
     """The number of parameters in a pytree."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

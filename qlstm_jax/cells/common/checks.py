@@ -71,11 +71,12 @@ def step_carry(carry: Any, initial: Carry, reset: ArrayLike | None) -> Carry:
     Raises:
         ValueError: for a carry of another cell, batch or dtype, or a reset of another shape or dtype.
     """
-    carry = check_carry(carry, initial)
+    given: Carry = check_carry(carry, initial)
     if reset is None:
-        return carry
+        return given
     batch = jax.tree.leaves(initial)[0].shape[:1]
-    return where(_check_mask("reset", reset, batch), initial, carry)
+    chosen: Carry = where(_check_mask("reset", reset, batch), initial, given)
+    return chosen
 
 
 def unroll_carry(carry: Any, initial: Carry) -> Carry:

@@ -20,19 +20,20 @@ JAX differentiates in any mode, and the fast one, for reverse mode (`jax.grad`, 
 K units; G is the width of a row of pre-activations, such as 4H. "Wide" is float32, or wider if h is.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
 from qlstm_jax.cells.common.masks import time_major
 from qlstm_jax.cells.common.products import accumulator, kernel_gradient, matmul
 
 State = TypeVar("State")  # a pytree of wide arrays (B, H); () where a cell has none but h
-Weights = PyTree[Array]
+Weights: TypeAlias = Any  # a pytree of arrays
 # The pre-activations that `gates` gets: a row, or with `separate` (joined, input, recurrent), see `recurrence`.
 Row = Float[Array, "*batch width"]
 Preactivations = Row | tuple[Row, Row, Row]
@@ -96,10 +97,10 @@ def recurrence(
     Raises:
         TypeError: from JAX, where the fast way is differentiated in forward mode: pass plain=True.
     """
-    xs, valid, resets = (None if a is None else time_major(a) for a in (xs, valid, resets))
+    valid, resets = time_major((valid, resets))
     carry, ys = recurrence_time_major(
         gates,
-        xs,
+        time_major(xs),
         carry,
         recurrent_kernel=recurrent_kernel,
         input_kernel=input_kernel,
@@ -170,7 +171,8 @@ class _Layout:
             z = tuple(matmul(xs, kernel, self.dtype) for kernel in self.input_kernels)
         if not self.heads:
             return z  # b is added later, at no cost, to the sum with h U
-        return self.split_heads((z[0] if self.bias is None else z[0] + self.bias[0][None],))
+        joined: tuple[Array, ...] = self.split_heads((z[0] if self.bias is None else z[0] + self.bias[0][None],))
+        return joined
 
     def preactivations(self, z: tuple[Array, ...], h: Array) -> Any:
         """What `gates` gets of one token."""
@@ -260,7 +262,8 @@ class _Kept(NamedTuple):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _fast(gates: Gates[State], separate: int, operands: Operands) -> tuple[Any, Array]:
-    return _forward(gates, separate, operands, keep=False)[0]
+    results: tuple[Any, Array] = _forward(gates, separate, operands, keep=False)[0]
+    return results
 
 
 def _fast_forward(gates: Gates[State], separate: int, operands: Operands) -> tuple[Any, Any]:
@@ -332,7 +335,8 @@ def _fast_backward(gates: Gates[State], separate: int, residuals: Any, cotangent
         if layout.input_kernels is None:
             dxs = jnp.concatenate(dz, axis=-1)
         else:
-            dxs = sum(matmul(d, kernel.T, wide) for d, kernel in zip(dz, layout.input_kernels, strict=True))
+            parts = (matmul(d, kernel.T, wide) for d, kernel in zip(dz, layout.input_kernels, strict=True))
+            dxs = functools.reduce(jnp.add, parts)
         return (carry, jax.tree.map(jnp.add, sums, new)), dxs.astype(operands.xs.dtype)
 
     kernels = tuple(None if a is None else jnp.zeros(a.shape, wide) for a in operands[:2])
@@ -348,7 +352,9 @@ def _fast_backward(gates: Gates[State], separate: int, residuals: Any, cotangent
     start = (dh.astype(wide), dstate), sums
     (carry, sums), dxs = _in_chunks(chunk, start, inputs, length, each=before, reverse=True)
     dh, dstate = layout.merge_heads(carry)
-    gradients = Operands(*sums[0], sums[1], sums[2] if weighted else weights, dh, dstate, dxs, None, None)
+    (d_recurrent, d_input), d_bias, d_weights = sums
+    d_weights = d_weights if weighted else weights
+    gradients = Operands(d_recurrent, d_input, d_bias, d_weights, dh, dstate, dxs, None, None)
     return (jax.tree.map(lambda d, a: d.astype(a.dtype), gradients, operands._replace(valid=None, resets=None)),)
 
 

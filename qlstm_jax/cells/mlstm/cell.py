@@ -171,8 +171,8 @@ def unroll(
     """
     xs, lengths, _, resets = common.check_sequence(xs, seq_lengths, params.input_size, resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    options = {"seq_lengths": lengths, "resets": resets, "chunk_size": params.chunk_size}
-    carry, h = chunkwise(*_project(params, xs), carry, **options)
+    inputs, chunk_size = _project(params, xs), params.chunk_size
+    carry, h = chunkwise(*inputs, carry, seq_lengths=lengths, resets=resets, chunk_size=chunk_size)
     return carry, _gate(params, xs, h)
 
 

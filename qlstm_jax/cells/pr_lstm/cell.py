@@ -55,7 +55,7 @@ def initial_carry(params: Params, batch_size: int, *, max_length: int = 2**MAX_S
 
 def _empty_like(params: Params, carry: Any, batch_size: int) -> Carry:
     """The initial carry with as many slots as `carry` has, where it is one."""
-    slots = jax.tree.leaves(carry.slots)[0].shape[1] if isinstance(carry, Carry) else MAX_SLOTS
+    slots = jax.tree.leaves(carry.slots)[0].shape[1] if isinstance(carry, counter.Counter) else MAX_SLOTS
     return initial_carry(params, batch_size, max_length=2**slots - 1)
 
 
@@ -108,12 +108,12 @@ def unroll(
     xs, lengths, valid, resets = common.check_sequence(xs, seq_lengths, params.input_size, resets)
     start = None if carry is None else common.check_carry(carry, _empty_like(params, carry, xs.shape[0]))
     leaves, merge_fn = leaf(params, xs), merge(params)
-    if start is None and (resets is not None or xs.shape[1] == 0):
-        start = initial_carry(params, xs.shape[0])
     if resets is not None and xs.shape[1]:
-        end, states = pieces.extend(merge_fn, start, leaves, lengths, resets, continues=carry is not None)
-    elif start is not None:
-        end, states = extension.extend(merge_fn, start, leaves, lengths)
+        begin = initial_carry(params, xs.shape[0]) if start is None else start
+        end, states = pieces.extend(merge_fn, begin, leaves, lengths, resets, continues=start is not None)
+    elif start is not None or xs.shape[1] == 0:
+        begin = initial_carry(params, xs.shape[0]) if start is None else start
+        end, states = extension.extend(merge_fn, begin, leaves, lengths)
     else:
         levels = tree.blocks(merge_fn, leaves)
         prefixes = tree.prefixes(merge_fn, levels)

@@ -82,4 +82,5 @@ def layout(seq_lengths: Lengths, resets: Resets) -> tuple[Int[Array, "batch time
 
 def _power_of_two_from(n: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     """The least power of two that is n or more, for n of 1 or more."""
-    return jnp.int32(1) << (32 - jax.lax.clz(jnp.maximum(n, 1) - 1))
+    power: Array = jnp.int32(1) << (32 - jax.lax.clz(jnp.maximum(n, 1) - 1))
+    return power

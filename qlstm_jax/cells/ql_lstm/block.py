@@ -5,7 +5,7 @@ whole block of a sequence. `params` is a `ql_lstm.Params` everywhere.
 """
 
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +21,15 @@ Weights: TypeAlias = tuple[tuple[Array, ...], tuple[Array, ...]]  # rows of α a
 def _read(params: Params, memory: Hidden) -> Hidden:
     """s from m, both (B, H)."""
     scale = jax.lax.rsqrt(params.epsilon + jnp.mean(memory**2, axis=-1, keepdims=True))
-    return common.row(params.read_scale, 2) * memory * scale
+    return common.row(params.memory_weights.read_scale, 2) * memory * scale
 
 
 def _write(params: Params, memory: Hidden, summary: Hidden) -> Hidden:
     """m after a block whose h sum to `summary`."""
-    s = _read(params, memory)
-    v = common.matmul(summary / params.block_size, params.summary_kernel, params.dtype)
-    v = v + common.matmul(s, params.memory_kernel, params.dtype)
-    z_i, z_g = (common.row(params.write_scale[j], 2) * v + common.row(params.write_bias[j], 2) for j in range(2))
+    weights, s = params.memory_weights, _read(params, memory)
+    v = common.matmul(summary / params.block_size, weights.summary_kernel, params.dtype)
+    v = v + common.matmul(s, weights.memory_kernel, params.dtype)
+    z_i, z_g = (common.row(weights.write_scale[j], 2) * v + common.row(weights.write_bias[j], 2) for j in range(2))
     return memory + jax.nn.sigmoid(z_i) * jnp.tanh(z_g)
 
 
@@ -40,10 +40,11 @@ def _write_if(wanted: Bool[Array, ""], params: Params, memory: Hidden, summary: 
     """
 
     @jax.checkpoint
-    def run(params: Params, memory: Hidden, summary: Hidden) -> Hidden:
+    def run(params: Params, memory: Hidden, summary: Hidden) -> Any:
         return jax.lax.cond(wanted, lambda: _write(params, memory, summary), lambda: memory)
 
-    return run(params, memory, summary)
+    written: Hidden = run(params, memory, summary)
+    return written
 
 
 def _gates(sharing: str, weights: Weights, u: Array, c: Array) -> tuple[Array, Array]:
@@ -100,22 +101,22 @@ def block(
     """
     if reset is not None:
         carry = common.where(reset, jax.tree.map(jnp.zeros_like, carry), carry)
-    s = None if carry.memory is None else _read(params, carry.memory)
+    slow = carry.slow
+    s = None if slow is None else _read(params, slow.memory)
     (h, c), hs = _tokens(params, plain, carry, s, xs, valid)
-    if s is None:
+    if slow is None or s is None:
         return Carry(c=c, h=h), hs
-    ys, steps = (hs + s[None]).astype(params.dtype), len(xs)
+    ys, position = (hs + s[None]).astype(params.dtype), slow.position + len(xs)
     if valid is not None:
         ys = jnp.where(valid[:, :, None], ys, jnp.zeros((), ys.dtype))
-        steps = jnp.sum(valid, axis=0, dtype=jnp.int32)
-    summary = carry.summary + jnp.sum(hs, axis=0, dtype=carry.summary.dtype)
-    position = carry.position + steps
-    done = position == params.block_size
+        position = slow.position + jnp.sum(valid, axis=0, dtype=jnp.int32)
+    summary = slow.summary + jnp.sum(hs, axis=0, dtype=slow.summary.dtype)
+    done = jnp.equal(position, params.block_size)
     end = _write if len(xs) == params.block_size else partial(_write_if, jnp.any(done))
     carry = Carry(
         c=c,
         h=h,
-        memory=common.where(done, end(params, carry.memory, summary), carry.memory),
+        memory=common.where(done, end(params, slow.memory, summary), slow.memory),
         summary=common.where(done, jnp.zeros_like(summary), summary),
         position=jnp.where(done, 0, position),
     )

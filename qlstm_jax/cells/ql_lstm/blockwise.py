@@ -14,6 +14,7 @@ from qlstm_jax.cells.common.checks import Sequence
 Carry = TypeVar("Carry")
 # (carry, tokens (≤ L, B, ...), valid (≤ L, B) or None, reset (B,) or None) -> (carry, outputs (≤ L, B, ...))
 Block = Callable[[Carry, Array, Array | None, Array | None], tuple[Carry, Array]]
+BEYOND = 2**31 - 1  # more than any place
 Position = Int[Array, " batch"] | None
 
 
@@ -64,7 +65,8 @@ def _unroll_with_resets(
         carry, ys = _scan(block, carry, *laid, block_size=block_size)
         return carry, common.zero_padding(common.gather(ys, target), valid)
 
-    return jax.lax.cond(jnp.all(needed <= width), by_block, by_token, carry, xs, valid, resets)
+    result: tuple[Carry, Array] = jax.lax.cond(jnp.all(needed <= width), by_block, by_token, carry, xs, valid, resets)
+    return result
 
 
 def _layout(
@@ -84,7 +86,7 @@ def _layout(
     first = block_size * (jnp.cumsum(blocks, axis=1) - blocks)
     target = jnp.take_along_axis(first, pieces.start, axis=1) + before + t - pieces.start
     if seq_lengths is not None:
-        target = jnp.where(t < seq_lengths[:, None], target, jnp.iinfo(jnp.int32).max)
+        target = jnp.where(t < seq_lengths[:, None], target, BEYOND)
     return target, block_size * jnp.sum(blocks, axis=1)
 
 

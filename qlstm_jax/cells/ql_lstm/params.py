@@ -13,6 +13,16 @@ SHARING = {
 }  # the map of each gate i, f, g, o
 
 
+class MemoryWeights(NamedTuple):
+    """The weights of the block memory."""
+
+    summary_kernel: Array
+    memory_kernel: Array
+    write_scale: Array
+    write_bias: Array
+    read_scale: Array
+
+
 @common.params_dataclass
 class Params:
     """Weights; G maps side by side (1, 2 or 4), gates in the order i, f, g, o."""
@@ -37,6 +47,20 @@ class Params:
         """Whether the cell has the block memory."""
         return self.read_scale is not None
 
+    @property
+    def memory_weights(self) -> MemoryWeights:
+        """The weights of the block memory, of a cell that has one."""
+        weights = [getattr(self, name) for name in MemoryWeights._fields]
+        return MemoryWeights(*weights)
+
+
+class Slow(NamedTuple):
+    """The part of a carry that belongs to the block memory."""
+
+    memory: Array
+    summary: Array
+    position: Array
+
 
 class Carry(NamedTuple):
     """What passes from step to step; the last three are None without skip."""
@@ -46,3 +70,10 @@ class Carry(NamedTuple):
     memory: Array | None = None  # m_k (B, H), float32 or wider
     summary: Array | None = None  # (B, H), the sum of h over the block so far
     position: Array | None = None  # (B,) int32, tokens of the block so far, 0..L-1
+
+    @property
+    def slow(self) -> Slow | None:
+        """The part that belongs to the block memory."""
+        if self.memory is None or self.summary is None or self.position is None:
+            return None
+        return Slow(self.memory, self.summary, self.position)

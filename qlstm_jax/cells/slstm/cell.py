@@ -176,9 +176,9 @@ def unroll(
         TypeError: if xs is not an array of real numbers.
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
-    xs, _, *masks = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
+    sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    return _run(params, xs, carry, *masks, plain)
+    return _run(params, sequence.xs, carry, sequence.valid, sequence.resets, plain)
 
 
 last = common.last_by_unroll(unroll)

@@ -129,5 +129,5 @@ def unroll_preactivations(
         )
     z, _, valid, resets = common.check_sequence(z, seq_lengths, width, resets)
     carry = common.unroll_carry(carry, zero_carry(z.shape[0], width // 4, dtype))
-    options = {"forget_gate": forget_gate, "dtype": dtype, "plain": plain}
-    return run(recurrent_kernel, z, carry, valid=valid, resets=resets, **options)
+    masks = {"valid": valid, "resets": resets}
+    return run(recurrent_kernel, z, carry, forget_gate=forget_gate, dtype=dtype, plain=plain, **masks)
