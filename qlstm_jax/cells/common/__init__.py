@@ -1,5 +1,6 @@
 """Shared by several cells: params, products, masks, checks of arguments, initial values, recurrences."""
 
+from qlstm_jax.cells.common.axes import varying_as
 from qlstm_jax.cells.common.checks import (
     Sequence,
     check_carry,
@@ -78,6 +79,7 @@ __all__ = [
     "time_major",
     "unroll_carry",
     "valid_mask",
+    "varying_as",
     "where",
     "zero_padding",
 ]

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from qlstm_jax.cells.common.axes import varying_as
 from qlstm_jax.cells.common.masks import time_major
 from qlstm_jax.cells.common.products import accumulator, kernel_gradient, matmul
 
@@ -141,7 +142,7 @@ def recurrence_time_major(
         resets = resets & valid
     operands = Operands(recurrent_kernel, input_kernel, bias, weights, h, state, xs, valid, resets)
     run = _plain if plain else _fast
-    return run(gates, separate, operands)
+    return run(gates, separate, varying_as(operands, operands))
 
 
 class _Layout:
@@ -342,6 +343,7 @@ def _fast_backward(gates: Gates[State], separate: int, residuals: Any, cotangent
     kernels = tuple(None if a is None else jnp.zeros(a.shape, wide) for a in operands[:2])
     bias = None if operands.bias is None else jnp.zeros(operands.bias.shape, wide)
     sums = kernels, bias, jax.tree.map(jnp.zeros_like, weights) if weighted else None
+    sums = varying_as(sums, operands)
     dh, dstate = layout.split_heads(cotangents[0])
     dys = layout.split_heads(_mask(operands.valid, cotangents[1]))
     length = _chunk_length(operands.xs)

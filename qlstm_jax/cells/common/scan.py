@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
+from qlstm_jax.cells.common.axes import varying_as
 from qlstm_jax.cells.common.masks import time_major, where
 
 Carry = TypeVar("Carry")
@@ -44,4 +45,5 @@ def scan_time_major(
             y = where(ok, y, jax.tree.map(jnp.zeros_like, y))
         return new, y
 
+    carry = varying_as(carry, (carry, inputs, valid))
     return jax.lax.scan(body, carry, (inputs, valid))

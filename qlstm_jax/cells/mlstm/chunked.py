@@ -78,8 +78,9 @@ def chunkwise(
         i=_padded(x.i, more, LOG_ZERO),
         log_f=_padded(x.log_f, more),
     )
-    state = hide_constants(state, x)
-    state, h = _run(sizes, x, None if starts is None else _padded(starts, more), state)
+    starts = None if starts is None else _padded(starts, more)
+    x, starts, state = common.varying_as((x, starts, hide_constants(state, x)), (x, starts, state))
+    state, h = _run(sizes, x, starts, state)
     return state, common.zero_padding(h[:, :steps].astype(v.dtype), valid)
 
 
@@ -153,7 +154,7 @@ def _forward(sizes: Sizes, x: Inputs, resets: Starts, state: State) -> tuple[tup
         return (state, outputs), before
 
     scale = passes.OutputScale(*(jnp.zeros_like(x.i) for _ in passes.OutputScale._fields))
-    outputs = jnp.zeros_like(x.v), scale
+    outputs = common.varying_as((jnp.zeros_like(x.v), scale), x)
     (last, (h, scale)), before = jax.lax.scan(run_group, (state, outputs), jnp.arange(sizes.groups))
     return (last, h), _Saved(x, resets, before, last, scale)
 
@@ -178,7 +179,8 @@ def _backward(sizes: Sizes, saved: _Saved, cotangents: tuple[State, Array]) -> t
         d_x = d_x._replace(k=d_x.k * x.k.shape[-1] ** -0.5)
         return (d_state, before.m[0], _write_group(sizes, gradients, (d_x, d_m), number)), None
 
-    carry = (d_last.C, d_last.n), saved.last.m, jax.tree.map(jnp.zeros_like, (x, saved.scale.m))
+    zeros = jax.tree.map(jnp.zeros_like, (x, saved.scale.m))
+    carry = common.varying_as(((d_last.C, d_last.n), saved.last.m, zeros), x)
     inputs = jnp.arange(sizes.groups), saved.before
     ((d_C, d_n), _, (d_x, d_m)), _ = jax.lax.scan(run_group, carry, inputs, reverse=True)
     first = State(*(a[0, 0] for a in saved.before))

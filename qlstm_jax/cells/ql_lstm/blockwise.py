@@ -95,6 +95,7 @@ def _scan(
 ) -> tuple[Carry, Float[Array, "batch time hidden"]]:
     """Folds `block` over the blocks of sequences (B, T, ...); resets count at the first token of a block alone."""
     whole = common.time_major((xs, valid, resets))
+    carry = common.varying_as(carry, (xs, carry))
     steps = xs.shape[1]
     full = steps - steps % block_size
 

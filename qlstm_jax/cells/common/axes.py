@@ -1,0 +1,35 @@
+"""The mesh axes over which arrays differ, inside `jax.shard_map` with its default checks.
+
+There a scan's carry must differ over the same axes before and after a step, and a gradient over those of what it
+belongs to. Zeros made inside of the mapped program differ over none, until they are told to.
+"""
+
+from typing import Any, TypeVar
+
+import jax
+
+Tree = TypeVar("Tree")
+
+
+def _axes(a: Any) -> frozenset[str]:
+    """The manual mesh axes over which an array differs."""
+    kind = jax.typeof(a)
+    axes: frozenset[str] = kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying  # before jax 0.10: vma
+    return axes
+
+
+def varying_as(tree: Tree, like: Any) -> Tree:
+    """`tree` with every array marked as one that differs over the axes of `like` too. Elsewhere, `tree` itself."""
+    axes = frozenset().union(*map(_axes, jax.tree.leaves(like)))
+    if not axes:
+        return tree
+
+    def mark(a: Any) -> Any:
+        more = tuple(sorted(axes - _axes(a)))
+        if not more:
+            return a
+        # pvary is what jax 0.8 calls it
+        return jax.lax.pcast(a, more, to="varying") if hasattr(jax.lax, "pcast") else getattr(jax.lax, "pvary")(a, more)
+
+    marked: Tree = jax.tree.map(mark, tree)
+    return marked
