@@ -8,7 +8,7 @@ h_t = (1 − z) ⊙ n + z ⊙ h_{t-1}
 y_t = h_t
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,10 +79,10 @@ def initial_carry(params: Params, batch_size: int) -> Carry:
     return Carry(h=jnp.zeros(shape, common.accumulator(params.dtype)))
 
 
-def _gates(recurrent_bias: Array, a: tuple[Array, Array, Array], h: Array) -> tuple[Array, Array]:
+def _gates(_: Any, a: tuple[Array, Array, Array], h: Array) -> tuple[Array, Array]:
     r_and_z, a_n, u_n = a
     r, z = jnp.split(jax.nn.sigmoid(r_and_z), 2, axis=-1)
-    n = jnp.tanh(a_n + r * (u_n + common.row(recurrent_bias, u_n.ndim)))
+    n = jnp.tanh(a_n + r * u_n)
     h = (1 - z) * n + z * h
     return h, h
 
@@ -98,7 +98,7 @@ def _run(
         recurrent_kernel=params.recurrent_kernel,
         input_kernel=params.input_kernel,
         bias=params.bias,
-        weights=params.recurrent_bias.astype(carry.h.dtype),
+        recurrent_bias=params.recurrent_bias,
         separate=params.recurrent_bias.shape[0],
         valid=valid,
         resets=resets,

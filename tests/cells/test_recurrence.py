@@ -55,6 +55,8 @@ def operands(form, dtype, steps, *, project=True, row_bias=False, seed=0):
         arrays["input_kernel"] = draw(D, gates * H)
     if weighted:
         arrays["weights"] = draw(H)
+    if separate:
+        arrays["recurrent_bias"] = draw(H)
     return arrays, separate * H
 
 
@@ -83,7 +85,9 @@ def fold(form, arrays, separate, valid, resets):
             z = jnp.dot(xs[:, t], arrays["input_kernel"].astype(dtype), preferred_element_type=wide)
         z, u = z + bias, jnp.dot(h, kernel, preferred_element_type=wide)
         cut = z.shape[1] - separate
-        a = (z[:, :cut] + u[:, :cut], z[:, cut:], u[:, cut:]) if separate else z + u
+        a = z + u
+        if separate:
+            a = (a[:, :cut], z[:, cut:], u[:, cut:] + arrays["recurrent_bias"][None])
         new = gates(arrays.get("weights"), a, state)
         new = new[0].astype(dtype), new[1]
         if valid is not None:

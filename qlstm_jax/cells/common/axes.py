@@ -28,8 +28,9 @@ def varying_as(tree: Tree, like: Any) -> Tree:
         more = tuple(sorted(axes - _axes(a)))
         if not more:
             return a
-        # pvary is what jax 0.8 calls it
-        return jax.lax.pcast(a, more, to="varying") if hasattr(jax.lax, "pcast") else getattr(jax.lax, "pvary")(a, more)
+        if hasattr(jax.lax, "pcast"):
+            return jax.lax.pcast(a, more, to="varying")
+        return getattr(jax.lax, "pvary")(a, more)  # noqa: B009 - of jax 0.8, which newer types do not have
 
     marked: Tree = jax.tree.map(mark, tree)
     return marked

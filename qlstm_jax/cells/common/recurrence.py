@@ -50,6 +50,7 @@ class Operands(NamedTuple):
     recurrent_kernel: Array  # U (H, G) or (N, K, G / N)
     input_kernel: Array | None  # W (D, G); None if xs are the pre-activations
     bias: Array | None  # (G,) or (B, G)
+    recurrent_bias: Array | None  # (separate,)
     weights: Any
     h: Array  # (B, H) in the dtype of activations
     state: Any
@@ -66,6 +67,7 @@ def recurrence(
     recurrent_kernel: Float[Array, "... rows width"],
     input_kernel: Float[Array, "features gates"] | None = None,
     bias: Float[Array, "... gates"] | None = None,
+    recurrent_bias: Float[Array, " separate"] | None = None,
     weights: Weights = (),
     separate: int = 0,
     valid: Bool[Array, "batch time"] | None = None,
@@ -83,6 +85,7 @@ def recurrence(
             side by side and within a gate the heads, and is given to `gates` head by head.
         input_kernel: W (D, G), or None.
         bias: b (G,), or (B, G) for a bias of each sequence's own, or None.
+        recurrent_bias: added to the last columns of h U where these are separate, or None.
         weights: a pytree of what `gates` needs besides, such as scales of each unit, small against a.
         separate: the last so many columns of a row are not added: `gates` gets three arrays instead of a row, the sum
             of the other columns of both products, the last columns of x W + b, and those of h U. The GRU's new gate
@@ -106,6 +109,7 @@ def recurrence(
         recurrent_kernel=recurrent_kernel,
         input_kernel=input_kernel,
         bias=bias,
+        recurrent_bias=recurrent_bias,
         weights=weights,
         separate=separate,
         valid=valid,
@@ -123,6 +127,7 @@ def recurrence_time_major(
     recurrent_kernel: Float[Array, "... rows width"],
     input_kernel: Float[Array, "features gates"] | None = None,
     bias: Float[Array, "... gates"] | None = None,
+    recurrent_bias: Float[Array, " separate"] | None = None,
     weights: Weights = (),
     separate: int = 0,
     valid: Bool[Array, "time batch"] | None = None,
@@ -134,13 +139,15 @@ def recurrence_time_major(
         raise ValueError(
             f"separate is {separate} and the recurrent kernel has heads; expected no separate columns then"
         )
+    if recurrent_bias is not None and not separate:
+        raise ValueError("recurrent_bias is given and separate is 0; expected bias alone, as all columns are added")
     h, state = carry
     if xs.shape[0] == 0:
         return carry, jnp.zeros((0, *h.shape), h.dtype)
     xs = xs.astype(accumulator(h.dtype) if input_kernel is None else h.dtype)
     if resets is not None and valid is not None:
         resets = resets & valid
-    operands = Operands(recurrent_kernel, input_kernel, bias, weights, h, state, xs, valid, resets)
+    operands = Operands(recurrent_kernel, input_kernel, bias, recurrent_bias, weights, h, state, xs, valid, resets)
     run = _plain if plain else _fast
     return run(gates, separate, varying_as(operands, operands))
 
@@ -158,6 +165,9 @@ class _Layout:
         self.bias: tuple[Array, ...] | None = None
         if operands.bias is not None:
             self.bias = self.split(jnp.atleast_2d(operands.bias).astype(self.wide))
+        self.recurrent_bias: Array | None = None
+        if operands.recurrent_bias is not None:
+            self.recurrent_bias = operands.recurrent_bias.astype(self.wide)[None]
         self.valid, self.resets = self.by_token(operands.valid), self.by_token(operands.resets)
 
     def split(self, row: Array) -> tuple[Array, ...]:
@@ -180,7 +190,9 @@ class _Layout:
         u = self.split(jnp.matmul(h, self.kernel, preferred_element_type=self.wide))
         if self.bias is not None and not self.heads:
             z = tuple(a + b for a, b in zip(z, self.bias, strict=True))
-        return (z[0] + u[0], z[1], u[1]) if self.separate else z[0] + u[0]
+        if not self.separate:
+            return z[0] + u[0]
+        return z[0] + u[0], z[1], u[1] if self.recurrent_bias is None else u[1] + self.recurrent_bias
 
     def by_token(self, mask: Array | None) -> Array | None:
         """(T, B) to (T, B, 1), or with heads (T, 1, B, 1)."""
@@ -331,6 +343,7 @@ def _fast_backward(gates: Gates[State], separate: int, residuals: Any, cotangent
         new = (
             _kernel_gradients(xs if layout.input_kernels else None, h, dz, du),
             None if operands.bias is None else _bias_gradient(operands.bias, dz),
+            None if operands.recurrent_bias is None else jnp.sum(du[1], axis=(0, 1)),
             _weights_gradient(gates, weights, kept, given) if weighted else None,
         )
         if layout.input_kernels is None:
@@ -342,7 +355,8 @@ def _fast_backward(gates: Gates[State], separate: int, residuals: Any, cotangent
 
     kernels = tuple(None if a is None else jnp.zeros(a.shape, wide) for a in operands[:2])
     bias = None if operands.bias is None else jnp.zeros(operands.bias.shape, wide)
-    sums = kernels, bias, jax.tree.map(jnp.zeros_like, weights) if weighted else None
+    recurrent = None if operands.recurrent_bias is None else jnp.zeros(operands.recurrent_bias.shape, wide)
+    sums = kernels, bias, recurrent, jax.tree.map(jnp.zeros_like, weights) if weighted else None
     sums = varying_as(sums, operands)
     dh, dstate = layout.split_heads(cotangents[0])
     dys = layout.split_heads(_mask(operands.valid, cotangents[1]))
@@ -354,9 +368,9 @@ def _fast_backward(gates: Gates[State], separate: int, residuals: Any, cotangent
     start = (dh.astype(wide), dstate), sums
     (carry, sums), dxs = _in_chunks(chunk, start, inputs, length, each=before, reverse=True)
     dh, dstate = layout.merge_heads(carry)
-    (d_recurrent, d_input), d_bias, d_weights = sums
+    (d_recurrent, d_input), d_bias, d_recurrent_bias, d_weights = sums
     d_weights = d_weights if weighted else weights
-    gradients = Operands(d_recurrent, d_input, d_bias, d_weights, dh, dstate, dxs, None, None)
+    gradients = Operands(d_recurrent, d_input, d_bias, d_recurrent_bias, d_weights, dh, dstate, dxs, None, None)
     return (jax.tree.map(lambda d, a: d.astype(a.dtype), gradients, operands._replace(valid=None, resets=None)),)
 
 
