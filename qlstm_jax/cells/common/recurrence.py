@@ -338,7 +338,8 @@ def _fast_backward(gates: Gates[State], separate: int, residuals: Any, cotangent
         pulls = jax.vmap(lambda a, state: jax.vjp(partial(gates, weights), a, state)[1])(*kept[:2])
         carry, (da, given) = jax.lax.scan(token, carry, (pulls, dys, valid, resets), reverse=True)
         h = _restart(resets, jnp.concatenate([before[None], kept.h[:-1]]))
-        dz, du = ((da[0], da[1]), (da[0], da[2])) if separate else ((da,), (da,))
+        dz: tuple[Array, ...] = (da[0], da[1]) if separate else (da,)
+        du: tuple[Array, ...] = (da[0], da[2]) if separate else (da,)
         dz = layout.merge_heads(dz)
         new = (
             _kernel_gradients(xs if layout.input_kernels else None, h, dz, du),
