@@ -28,6 +28,7 @@ class LoadReport:
       kept: how many of them became examples.
       skipped: reason → how many rows were left out for it.
       first: reason → "file:line" of the first such row.
+      notes: what else is to be known of the source, a sentence each.
     """
 
     source: str
@@ -35,6 +36,7 @@ class LoadReport:
     kept: int = 0
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)
     first: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def summary(self) -> str:
         """One line for a log, such as `a.csv: 9 rows, 8 kept, 1 skipped (1 empty text, first at a.csv:4)`."""
@@ -121,15 +123,15 @@ class Collector:
             self._labels.append(label)
             self._groups.append(group)
 
-    def bad(self, reason: str, where: str, message: str) -> None:
-        """One row that cannot be used; `message` says what is wrong with it and how to fix it.
+    def bad(self, reason: str, where: str, message: str, count: int = 1) -> None:
+        """A row, or `count` lines, that cannot be used; `message` says what is wrong and how to fix it.
 
         Raises:
           DataError: under on_bad_row='error'.
         """
         if not self._skip:
             raise DataError(f"{where}: {reason}: {message} ({_SKIP_HINT})")
-        self.leave_out(reason, where, 1)
+        self.leave_out(reason, where, count)
 
     def leave_out(self, reason: str, where: str, count: int) -> None:
         """Counts `count` rows, the first at `where`, that are left out whatever `on_bad_row` says."""

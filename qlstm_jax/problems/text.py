@@ -164,7 +164,8 @@ class TextProblem(Problem):
         train, train_groups = self.batches("train", shuffle=True), self.parts["train"].groups
         sizes = ", ".join(f"{part} {len(e.texts)}" for part, e in self.parts.items())
         return [
-            *(source.summary() for source in self.sources),  # a part's own report knows of no skipped rows
+            # A part's own report knows of no skipped rows.
+            *(line for source in self.sources for line in (source.summary(), *source.notes)),
             *(["split by group: no film is on both sides"] if train_groups else []),
             f"{sizes} texts; labels {', '.join(self.label_names)}; vocabulary of {self.tokenizer.vocab_size} tokens",
             f"buckets of {self.buckets} tokens: {100 * train.padding_fraction(0):.1f} % padding, "

@@ -93,12 +93,6 @@ def test_csv_field_longer_than_the_csv_modules_default(tmp_path):
     assert load(write(tmp_path, "a.csv", f"text,label\n{long},1\nshort,2\n")).texts[0] == long
 
 
-def test_csv_quote_that_never_closes_is_an_error_even_when_skipping(tmp_path):
-    path = write(tmp_path, "a.csv", 'text,label\na,1\nb,2\n"c,1\nd,2\n')
-    with pytest.raises(DataError, match=r"a\.csv:4: a quote opened in this row is never closed"):
-        load(path, on_bad_row="skip")
-
-
 def test_tsv_quotes_and_carriage_returns_belong_to_the_text(tmp_path):
     path = write(tmp_path, "a.tsv", b'\xef\xbb\xbftext\tlabel\n"open\tpos\na "b"\rc\tneg\n"whole"\tpos\n')
     assert load(path).texts == ('"open', 'a "b"\rc', '"whole"')
