@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qlstm_jax.data.rows import NOT_TEXT, Collector, DataError, Examples, LoadReport
-from qlstm_jax.data.tables import FORMATS, Columns, find_column, open_text, read_csv, read_tsv
+from qlstm_jax.data.tables import FORMATS, Columns, find_column, open_text, read_table
 
 __all__ = ["DataError", "Examples", "LoadReport", "load", "split"]
 
@@ -30,7 +30,8 @@ def load(
 
     A .csv and a .tsv file have a header row. In .csv, quotes are put around a field that holds commas, quotes
     (doubled) or line ends; in .tsv nothing is special but the tab and the line end, so quotes are part of the
-    text. A .jsonl file has one JSON object a line. A folder has one folder a class, which holds .txt files of
+    text. A file separated by semicolons, say, is read if its header then has both columns, and the report notes it.
+    A .jsonl file has one JSON object a line. A folder has one folder a class, which holds .txt files of
     one text each; a folder `unsup` is left out and counted. All are UTF-8, with or without a byte-order mark;
     blank lines are passed over. Labels are strings, whether written as strings or as numbers.
 
@@ -105,7 +106,7 @@ def _read_jsonl(path: Path, columns: Columns, collector: Collector) -> None:
             collector.add(text or "", "" if label is None else str(label), where)
 
 
-_READERS = {".csv": read_csv, ".tsv": read_tsv, ".jsonl": _read_jsonl}
+_READERS = {".csv": read_table, ".tsv": read_table, ".jsonl": _read_jsonl}
 
 
 def _read_folder(path: Path, collector: Collector, group_of: Callable[[str, str], str | None] | None) -> None:

@@ -58,3 +58,44 @@ def test_rows_of_several_lines_are_told(tmp_path):
     assert report.notes[0].startswith("2 rows are of several lines") and "has 3 lines" in report.notes[0]
     assert report.notes[0].endswith("a.csv:2")
     assert not load(write(tmp_path, "text,label\na,1\nb,0\n")).report.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "words"),
+    [
+        ("a.csv", ";", "semicolons, not by commas as .csv"),
+        ("a.csv", "\t", "tabs, not by commas as .csv"),
+        ("a.csv", "|", "vertical bars, not by commas as .csv"),
+        ("a.tsv", ",", "commas, not by tabs as .tsv"),
+        ("a.tsv", ";", "semicolons, not by tabs as .tsv"),
+    ],
+)
+def test_another_separator_that_gives_the_columns_is_read_and_told(tmp_path, name, separator, words):
+    rows = ['"text"', "label"], [f'"one{separator} ""two"""', "up"], ["it is 6, at most", "down"]
+    if separator == ",":
+        rows[2][0] = "it is 6"
+    path = write(tmp_path, "\r\n".join(map(separator.join, rows)) + "\r\n", name)
+    examples = load(path)
+    assert examples.texts == (f'one{separator} "two"', rows[2][0])
+    assert examples.report.notes == [f"{path} is separated by {words} files are, and was read so"]
+    # A quote that is not closed is found there too.
+    path.write_text(path.read_text() + f'"open{separator}up\nmore{separator}down\n')
+    with pytest.raises(DataError, match=rf"{name}:4: {LOST}"):
+        load(path)
+
+
+def test_another_separator_that_does_not_give_the_columns_is_named(tmp_path):
+    path = write(tmp_path, "review;stars\nnice, really;up\nbad;down\n")
+    with pytest.raises(DataError) as error:
+        load(path)
+    assert "no column 'text'; the columns found are 'review', 'stars' (separated by semicolons)" in str(error.value)
+    assert len(load(path, text_column="review", label_column="stars")) == 2
+
+
+def test_the_separator_of_the_suffix_goes_first(tmp_path):
+    path = write(tmp_path, "text;more,label,text,a;b\nx,1,y;z,c\nx,0,w,c\n")
+    examples = load(path)
+    assert examples.texts == ("y;z", "w") and not examples.report.notes
+    path = write(tmp_path, "text,label\na;b;c,1\nd,e,0\n")
+    with pytest.raises(DataError, match="found 3 columns and the header has 2, separated by commas; put quotes"):
+        load(path)
