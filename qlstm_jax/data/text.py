@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qlstm_jax.data.folders import is_hidden, part_hidden
 from qlstm_jax.data.rows import NOT_TEXT, Collector, DataError, Examples, LoadReport
 from qlstm_jax.data.tables import FORMATS, Columns, find_column, open_text, read_table
 
@@ -32,7 +33,8 @@ def load(
     (doubled) or line ends; in .tsv nothing is special but the tab and the line end, so quotes are part of the
     text. A file separated by semicolons, say, is read if its header then has both columns, and the report notes it.
     A .jsonl file has one JSON object a line. A folder has one folder a class, which holds .txt files of
-    one text each; a folder `unsup` is left out and counted. All are UTF-8, with or without a byte-order mark;
+    one text each; a folder `unsup` is left out and counted, and hidden files and folders are left out and noted. All
+    are UTF-8, with or without a byte-order mark;
     blank lines are passed over. Labels are strings, whether written as strings or as numbers.
 
     Args:
@@ -110,17 +112,28 @@ _READERS = {".csv": read_table, ".tsv": read_table, ".jsonl": _read_jsonl}
 
 
 def _read_folder(path: Path, collector: Collector, group_of: Callable[[str, str], str | None] | None) -> None:
-    classes = {child.name: sorted(child.glob("*.txt")) for child in sorted(path.iterdir()) if child.is_dir()}
-    unlabelled = classes.pop(UNLABELLED, ())
+    files, notes = part_hidden(path, sorted(path.glob("*/*.txt")))
+    collector.report.notes += notes
+    classes: dict[str, list[Path]] = {child.name: [] for child in _class_folders(path)}
+    for file in files:
+        classes[file.parent.name].append(file)
+    unlabelled = classes.pop(UNLABELLED, [])
     if unlabelled:
         collector.leave_out(f"unlabelled ({UNLABELLED})", f"{unlabelled[0]}:1", len(unlabelled))
-    if not any(classes.values()):
+    empty = [name for name, texts in classes.items() if not texts]
+    if len(empty) == len(classes):
         hint = f"did you mean {path / 'train'}?" if "train" in classes else FORMATS
         raise DataError(f"{path} holds no class folder with .txt files (its folders: {sorted(classes)}); {hint}")
-    for name, files in classes.items():
-        for file in files:
+    if empty:
+        collector.report.notes.append(f"{path}: no .txt files, and so no class, in the folders {', '.join(empty)}")
+    for name, texts in classes.items():
+        for file in texts:
             group = None if group_of is None else group_of(name, file.name)
             add_document(collector, file.read_bytes(), name, str(file), group)
+
+
+def _class_folders(path: Path) -> list[Path]:
+    return [child for child in sorted(path.iterdir()) if child.is_dir() and not is_hidden(Path(child.name))]
 
 
 def add_document(collector: Collector, content: bytes, label: str, where: str, group: str | None = None) -> None:

@@ -134,6 +134,29 @@ def test_class_folder(tmp_path):
     assert str(error.value).startswith(f"{bad}:2: invalid UTF-8")
 
 
+def test_hidden_files_and_folders_are_neither_classes_nor_texts(tmp_path):
+    names = ["up/a", "up/._a", "down/b", "down/.b", ".ipynb_checkpoints/a-checkpoint", "__MACOSX/c", ".cache/d"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path, f"{name}.txt", name)
+    write(tmp_path, ".DS_Store", "x")
+    (tmp_path / "empty").mkdir()
+    examples = load(tmp_path)
+    assert (examples.texts, examples.label_names) == (("down/b", "up/a"), ("down", "up"))
+    assert examples.report.rows == 2
+    hidden, empty = examples.report.notes
+    assert hidden == f"{tmp_path}: hidden files left out: 5, the first {tmp_path}/.cache/d.txt"
+    assert empty == f"{tmp_path}: no .txt files, and so no class, in the folders empty"
+
+
+def test_a_hidden_folder_may_be_read_by_name(tmp_path):
+    for name in ("up/a", "down/b"):
+        (tmp_path / ".texts" / name).parent.mkdir(parents=True)
+        write(tmp_path / ".texts", f"{name}.txt", name)
+    examples = load(tmp_path / ".texts")
+    assert len(examples) == 2 and not examples.report.notes
+
+
 def test_missing_column_names_those_found_and_the_nearest(tmp_path):
     path = write(tmp_path, "a.csv", "Review Text,labels\na,1\n")
     with pytest.raises(DataError, match=r"no column 'text'.*'Review Text', 'labels'"):
