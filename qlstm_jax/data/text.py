@@ -1,16 +1,14 @@
-"""Labelled text from .csv, .tsv and .jsonl files and class folders, and its split into separate parts."""
+"""Labelled text from .csv, .tsv and .jsonl files and class folders."""
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qlstm_jax.data.folders import is_hidden, part_hidden
 from qlstm_jax.data.rows import NOT_TEXT, Collector, DataError, Examples, LoadReport
+from qlstm_jax.data.splits import split
 from qlstm_jax.data.tables import FORMATS, Columns, find_column, open_text, read_table
 
 __all__ = ["DataError", "Examples", "LoadReport", "load", "split"]
@@ -142,78 +140,3 @@ def add_document(collector: Collector, content: bytes, label: str, where: str, g
     bad = NOT_TEXT.search(text)
     line = 1 + text.count("\n", 0, bad.start() if bad else 0)
     collector.add(text.strip(), label, f"{where}:{line}", group)
-
-
-def split(
-    examples: Examples, *, validation: float = 0.1, test: float = 0.1, seed: int = 0
-) -> tuple[Examples, Examples, Examples]:
-    """Divides examples into training, validation and test parts, each with the classes in equal proportion.
-
-    Rows of one text (blanks around it aside) or of one group are always in the same part, so no text of training is in
-    another part. The result depends on the examples and the arguments alone.
-
-    Args:
-      examples: N examples.
-      validation: the share of each class for validation, at least 0; 0 gives an empty part.
-      test: the share for testing, likewise; the two leave more than nothing to training.
-      seed: an int ≥ 0; another seed gives another division.
-
-    Returns:
-      (train, validation, test), each in the order of `examples`.
-
-    Raises:
-      DataError: for shares out of range, or if a class has too few different texts for each part to have one.
-    """
-    if min(validation, test) < 0 or validation + test >= 1:
-        raise DataError(f"validation={validation}, test={test}; give shares ≥ 0 whose sum is below 1")
-    by_label = defaultdict(list)
-    for rows in _together(examples):
-        by_label[int(examples.labels[rows[0]])].append(rows)
-
-    parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
-    for label, members in sorted(by_label.items()):
-        total = sum(map(len, members))
-        room = {"validation": _share(validation, total), "test": _share(test, total)}
-        wanted = {"train", *(name for name, count in room.items() if count)}
-        rng = np.random.default_rng([seed, label])
-        for i in rng.permutation(len(members)):
-            rows = members[i]
-            name = next((name for name in ("test", "validation") if len(rows) <= room.get(name, 0)), "train")
-            parts[name].extend(rows)
-            room[name] = room.get(name, 0) - len(rows)
-            wanted.discard(name)
-        if wanted:
-            raise DataError(
-                f"{examples.report.source}: the class {examples.label_names[label]!r} has {len(members)} "
-                f"different texts in {total} rows, too few to give {' and '.join(sorted(wanted))} one; add "
-                "examples or set a share to 0"
-            )
-    train, held_out, tested = (examples.take(np.sort(np.asarray(rows, np.int64)), n) for n, rows in parts.items())
-    return train, held_out, tested
-
-
-def _together(examples: Examples) -> list[list[int]]:
-    """The rows that a split may not part, those of one text or one group, in the order of their first."""
-    names = [("text", text.strip()) for text in examples.texts]
-    parent = list(range(len(names)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    keys = [names] if examples.groups is None else [names, [("group", group) for group in examples.groups]]
-    for column in keys:
-        first: dict[tuple[str, str], int] = {}
-        for i, key in enumerate(column):
-            a, b = sorted((root(first.setdefault(key, i)), root(i)))
-            parent[b] = a
-    rows = defaultdict(list)
-    for i in range(len(names)):
-        rows[root(i)].append(i)
-    return list(rows.values())
-
-
-def _share(share: float, total: int) -> int:
-    return max(1, round(share * total)) if share else 0

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
-from qlstm_jax.data import imdb, text
+from qlstm_jax.data import imdb, splits, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.problems import metrics, plots
@@ -105,24 +105,30 @@ class TextProblem(Problem):
         (self.folder / "labels.json").write_text(json.dumps(train.label_names) + "\n")
         tokenizer.save(self.folder / "tokenizer.json")
 
+    @property
+    def _lowercase(self) -> bool:
+        """Whether texts that differ in case alone are one text to the model."""
+        return bool(self.config.text.lowercase) and self.config.text.tokenizer != "byte"
+
     @cached_property
     def parts(self) -> dict[str, text.Examples]:
         """The training, validation and test texts, read when first wanted."""
         options = self.config.text
         root = Path(options.path).expanduser()
+        dealing: dict[str, Any] = {"seed": options.split_seed, "lowercase": self._lowercase}
         if options.dataset and options.dataset != "imdb_reviews":
             raise text.DataError(f"text.dataset is {options.dataset!r}; expected imdb_reviews, or a file in text.path")
         if options.dataset or root.name.endswith((".tar.gz", ".tgz", ".tar.xz")) or (root / "train").is_dir():
             source = {"path": root if options.path else None}
             train, test = imdb.load_imdb("train", **source), imdb.load_imdb("test", **source)
             self.sources = [train.report, test.report]
-            train, validation, _ = text.split(train, validation=options.validation, test=0, seed=options.split_seed)
+            train, validation, _ = splits.split(train, validation=options.validation, test=0, **dealing)
         else:
             columns = {"text_column": options.text_column, "label_column": options.label_column}
             examples = text.load(root, on_bad_row=options.on_bad_row, **columns)
             self.sources = [examples.report]
-            train, validation, test = text.split(
-                examples, validation=options.validation, test=options.test, seed=options.split_seed
+            train, validation, test = splits.split(
+                examples, validation=options.validation, test=options.test, **dealing
             )
         return {"train": train, "validation": validation, "test": test}
 
@@ -167,6 +173,7 @@ class TextProblem(Problem):
             # A part's own report knows of no skipped rows.
             *(line for source in self.sources for line in (source.summary(), *source.notes)),
             *(["split by group: no film is on both sides"] if train_groups else []),
+            *splits.part_notes(self.parts, lowercase=self._lowercase),
             f"{sizes} texts; labels {', '.join(self.label_names)}; vocabulary of {self.tokenizer.vocab_size} tokens",
             f"buckets of {self.buckets} tokens: {100 * train.padding_fraction(0):.1f} % padding, "
             f"{train.truncated} training texts cut",

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from qlstm_jax.data.text import DataError, Examples, LoadReport, load, split
+from qlstm_jax.data.text import DataError, load
 
 
 def write(folder, name, content):
@@ -200,50 +200,3 @@ def test_unusable_paths_and_options(tmp_path):
         load(path, text_column="label")
     with pytest.raises(DataError, match="sequence of different strings"):
         load(path, label_names="12")
-
-
-def examples_of(texts, labels):
-    return Examples(tuple(texts), np.asarray(labels, np.int32), ("a", "b"), LoadReport("made", len(texts), len(texts)))
-
-
-def many():
-    """400 rows, a quarter of class b; each text of class a stands twice, with other blanks around it."""
-    texts = [f" a{i // 2}" if i % 2 else f"a{i // 2}" for i in range(300)] + [f"b{i}" for i in range(100)]
-    return examples_of(texts, [0] * 300 + [1] * 100)
-
-
-def test_split_covers_all_is_stratified_and_leaks_no_text():
-    examples = many()
-    parts = split(examples, validation=0.1, test=0.2, seed=3)
-    assert [np.bincount(part.labels).tolist() for part in parts] == [[210, 70], [30, 10], [60, 20]]
-    assert sorted(text for part in parts for text in part.texts) == sorted(examples.texts)
-    train, validation, test = ({text.strip() for text in part.texts} for part in parts)
-    assert not (train & validation or train & test or validation & test)
-    for part in parts:
-        assert [examples.label_names[i] for i in part.labels] == [text.strip()[0] for text in part.texts]
-    assert parts[1].report.summary() == "made [validation]: 40 rows, 40 kept"
-
-
-def test_split_depends_on_the_seed_alone():
-    first = split(many(), seed=5)
-    np.random.seed(0)  # noqa: NPY002 - the global state is what must not matter
-    again = split(many(), seed=5)
-    assert [part.texts for part in first] == [part.texts for part in again]
-    assert first[1].texts != split(many(), seed=6)[1].texts
-
-
-def test_split_keeps_a_text_with_two_labels_together():
-    texts = ["same"] * 10 + [f"t{i}" for i in range(90)]
-    for seed in range(5):
-        parts = split(examples_of(texts, [0, 1] * 50), validation=0.2, test=0.2, seed=seed)
-        assert sorted(part.texts.count("same") for part in parts) == [0, 0, 10]
-
-
-def test_split_errors_and_empty_shares():
-    with pytest.raises(DataError, match="below 1"):
-        split(many(), validation=0.5, test=0.5)
-    with pytest.raises(DataError, match="the class 'b' has 1 different texts"):
-        split(examples_of("uvwxyz", [0, 0, 0, 0, 0, 1]))
-    train, validation, test = split(many(), validation=0, test=0.2)
-    assert (len(train), len(validation), len(test)) == (320, 0, 80)
-    assert validation.labels.shape == (0,)
