@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,8 +11,18 @@ from jaxtyping import Int
 
 # Undecodable bytes become these under errors="surrogateescape", and so do unpaired escapes in JSON.
 NOT_TEXT = re.compile("[\ud800-\udfff]")
+LINE_BREAK = re.compile(r"(?i)<br\s*/?>")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _SKIP_HINT = "on_bad_row='skip' leaves such rows out and counts them in the report"
+
+
+def is_empty(text: str | None) -> bool:
+    """Whether a text or a label says nothing: it is missing, or has only blanks, line-break tags and characters that
+    are never seen (control and format characters, such as a byte-order mark or a zero-width space).
+    """
+    return text is None or all(
+        letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf") for letter in LINE_BREAK.sub("", text)
+    )
 
 
 class DataError(ValueError):
@@ -100,15 +111,15 @@ class Collector:
         self._groups: list[str | None] = []
         self.report = LoadReport(str(source))
 
-    def add(self, text: str, label: str, where: str, group: str | None = None) -> None:
-        """One row; `where` is its "file:line", `group` what it has in common with other rows."""
-        label = label.strip()
+    def add(self, text: str | None, label: str | None, where: str, group: str | None = None) -> None:
+        """One row; `where` is its "file:line", `group` what it has in common with other rows. None is missing."""
+        text, label = text or "", (label or "").strip()
         if NOT_TEXT.search(text) or NOT_TEXT.search(label):
             self.bad("invalid UTF-8", where, "the text or label holds bytes that are not UTF-8; save it as UTF-8")
-        elif not text.strip():
-            self.bad("empty text", where, "the text is empty or blank; give a text or remove the row")
-        elif not label:
-            self.bad("missing label", where, "the label is empty; give a label or remove the row")
+        elif is_empty(text):
+            self.bad("empty text", where, "the text is missing or blank; give a text or remove the row")
+        elif is_empty(label):
+            self.bad("missing label", where, "the label is missing or blank; give a label or remove the row")
         elif self._known is not None and label not in self._known:
             self.bad(
                 "label never seen in training",

@@ -1,15 +1,12 @@
 """The division of labelled texts into training, validation and test parts without a text in common."""
 
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 
 import numpy as np
 
-from qlstm_jax.data.rows import DataError, Examples
-
-_LINE_BREAK = re.compile(r"(?i)<br\s*/?>")
+from qlstm_jax.data.rows import LINE_BREAK, DataError, Examples
 
 
 def text_key(text: str, *, lowercase: bool = True) -> str:
@@ -17,7 +14,7 @@ def text_key(text: str, *, lowercase: bool = True) -> str:
 
     They differ in blanks, line-break tags, Unicode form (é as one character or as two) and, with `lowercase`, in case.
     """
-    text = _LINE_BREAK.sub(" ", unicodedata.normalize("NFC", text))
+    text = LINE_BREAK.sub(" ", unicodedata.normalize("NFC", text))
     if lowercase:
         text = text.lower().replace("ς", "σ")  # Python writes the one at the end of a word, tokenizers the other
     return "".join(text.split())

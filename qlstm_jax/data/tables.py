@@ -116,7 +116,7 @@ def _add_rows(
 def _tsv_rows(file: TextIO) -> Iterator[tuple[int, list[str] | None]]:
     """(line, fields) of each row of a .tsv file."""
     lines = ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1))
-    yield from ((number, line.split("\t")) for number, line in lines if line)
+    yield from ((number, line.split("\t")) for number, line in lines if line.strip(" "))
 
 
 def _csv_rows(path: Path, file: TextIO, separator: str, collector: Collector) -> Iterator[tuple[int, list[str] | None]]:
@@ -141,7 +141,7 @@ def _csv_rows(path: Path, file: TextIO, separator: str, collector: Collector) ->
             fields = None
         if fields is not None and len(lines) > 1:
             sizes[first] = len(lines)
-        if fields != []:
+        if fields is None or len(fields) > 1 or any(map(str.strip, fields)):
             yield first, fields
         first += len(lines)
         lines.clear()

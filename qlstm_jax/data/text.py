@@ -1,6 +1,7 @@
 """Labelled text from .csv, .tsv and .jsonl files and class folders."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,9 +40,10 @@ def load(
       path: the file or folder.
       text_column: the column or key of the text.
       label_column: the column or key of the label.
-      on_bad_row: what to do with a row that has invalid UTF-8, a blank text, no label, the wrong number of
-        columns, stray quotes or invalid JSON: 'error' raises, 'skip' leaves it out and counts it. A quote that is not
-        closed where it should be takes other lines with it, and each of them is counted.
+      on_bad_row: what to do with a row that has invalid UTF-8, an empty text or label (missing, or of blanks,
+        line-break tags and invisible characters alone), the wrong number of columns, stray quotes or invalid JSON:
+        'error' raises, 'skip' leaves it out and counts it. A quote that is not closed where it should be takes other
+        lines with it, and each of them is counted.
       label_names: the training data's, for data to evaluate on: any other label is then a bad row. None takes
         the labels found, in numeric order if all are integers and else alphabetical.
       group_of: of a folder, the name of the group of each text, from the class and the file's name; see `split`.
@@ -97,13 +99,17 @@ def _read_jsonl(path: Path, columns: Columns, collector: Collector) -> None:
         find_column(path, list(keys), columns.text, "text_column")
         find_column(path, list(keys), columns.label, "label_column")
     for where, record in records:
-        text, label = record.get(columns.text, ""), record.get(columns.label, "")
-        if not isinstance(text or "", str) or not isinstance(label or "", str | int | float):
+        text, label = (_present(record.get(key)) for key in columns)
+        if not isinstance(text, str | None) or not isinstance(label, str | int | float | None):
             found = f"the text is a {type(text).__name__} and the label a {type(label).__name__}"
-            message = f"{found}; write a string each"
-            collector.bad("wrong type", where, message)
+            collector.bad("wrong type", where, f"{found}; write a string each")
         else:
-            collector.add(text or "", "" if label is None else str(label), where)
+            collector.add(text, None if label is None else str(label), where)
+
+
+def _present(value: Any) -> Any:
+    """A value of JSON, None where it is missing: null, or the NaN by which tables say so."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 _READERS = {".csv": read_table, ".tsv": read_table, ".jsonl": _read_jsonl}

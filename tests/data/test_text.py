@@ -69,6 +69,61 @@ def test_bad_row_is_told_with_its_line_or_skipped_and_counted(tmp_path, name, co
     assert f"1 skipped (1 {reason}, first at {path}:{line})" in examples.report.summary()
 
 
+EMPTY = ["", "  ", "\u00a0\u3000", "<br />", " <BR><br/> ", "\u200b", "\ufeff", "\x0b\x00"]
+
+
+def in_folder(folder, rows):
+    for number, (text, label) in enumerate(rows):
+        (folder / label).mkdir(exist_ok=True)
+        write(folder, f"{label}/{number}.txt", text)
+    return folder
+
+
+READERS = {
+    "csv": lambda folder, rows: write(folder, "a.csv", "\n".join(map(",".join, [("text", "label"), *rows]))),
+    "tsv": lambda folder, rows: write(folder, "a.tsv", "\n".join(map("\t".join, [("text", "label"), *rows]))),
+    "jsonl": lambda folder, rows: write(
+        folder, "a.jsonl", "\n".join(json.dumps({"text": text, "label": label}) for text, label in rows)
+    ),
+    "folder": in_folder,
+}
+
+
+@pytest.mark.parametrize("empty", EMPTY, ids=ascii)
+@pytest.mark.parametrize("reader", READERS)
+def test_what_an_empty_text_or_label_is_is_the_same_everywhere(tmp_path, reader, empty):
+    good = [("a", "pos"), ("null", "neg"), ("NaN", "none"), ("0", "0"), ("<br>.", "pos")]
+    bad = [(empty, "pos"), ("b", empty)] if reader != "folder" else [(empty, "pos")]
+    examples = load(READERS[reader](tmp_path, [*good, *bad]), on_bad_row="skip")
+    assert sorted(examples.texts) == sorted(text for text, _ in good)
+    assert examples.label_names == ("0", "neg", "none", "pos")
+    assert examples.report.skipped == {"empty text": 1, **({"missing label": 1} if reader != "folder" else {})}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_lines_of_blanks_alone_are_passed_over(tmp_path, name):
+    lines = {"a.csv": ["text,label", "a,1", "b,0"], "a.tsv": ["text\tlabel", "a\t1", "b\t0"]}.get(
+        name, ["", '{"text": "a", "label": 1}', '{"text": "b", "label": 0}']
+    )
+    report = load(write(tmp_path, name, "\n\n  \n".join(["", *lines, ""]))).report
+    assert (report.rows, report.kept) == (2, 2)
+
+
+@pytest.mark.parametrize("value", ["null", "NaN"])
+def test_what_is_missing_in_json(tmp_path, value):
+    rows = ['{"text": "a", "label": 1}', '{"text": "b", "label": 0.5}']
+    bad = [f'{{"text": {value}, "label": 1}}', f'{{"text": "c", "label": {value}}}', '{"text": "d"}', '{"label": 1}']
+    report = load(write(tmp_path, "a.jsonl", "\n".join(rows + bad)), on_bad_row="skip").report
+    assert report.skipped == {"empty text": 2, "missing label": 2}
+
+
+@pytest.mark.parametrize(("text", "label"), [("0", "1"), ("false", "1"), ("[]", "1"), ('"a"', "[]"), ('"a"', "{}")])
+def test_values_of_json_that_are_no_text_are_not_taken_as_missing(tmp_path, text, label):
+    path = write(tmp_path, "a.jsonl", f'{{"text": {text}, "label": {label}}}\n')
+    with pytest.raises(DataError, match="wrong type"):
+        load(path)
+
+
 def test_a_label_outside_the_training_datas_is_a_bad_row(tmp_path):
     path = write(tmp_path, "a.csv", "text,label\na,neg\nb,meh\nc,neg\n")
     with pytest.raises(DataError, match=r"a\.csv:3: label never seen in training: .*'meh'.*'pos', 'neg'"):
