@@ -1,10 +1,12 @@
 """Labelled texts: checked rows as `Examples`, and a report of those left out."""
 
 import dataclasses
+import hashlib
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Int
@@ -58,6 +60,14 @@ class LoadReport:
         return f"{line}, {sum(self.skipped.values())} skipped ({reasons})"
 
 
+class ExamplesRecord(TypedDict):
+    """Identifies examples."""
+
+    source: str
+    texts: int
+    sha256: str  # of texts and labels
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
     """N labelled texts.
@@ -79,6 +89,15 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def record(self) -> ExamplesRecord:
+        """Source, number, and a SHA-256 digest of texts and labels in their order, which identify these examples."""
+        digest = hashlib.sha256()
+        for text, label in zip(self.texts, self.labels, strict=True):
+            for field in (text, self.label_names[label]):
+                content = field.encode(errors="surrogatepass")
+                digest.update(len(content).to_bytes(8, "little") + content)
+        return {"source": self.report.source, "texts": len(self), "sha256": digest.hexdigest()}
 
     def take(self, indices: Sequence[int] | Int[np.ndarray, " m"], name: str) -> "Examples":
         """The examples at `indices` (M,), in that order; `name` tells the part in its report."""
