@@ -163,7 +163,7 @@ class TextProblem(Problem):
         if options.dataset and options.dataset != "imdb_reviews":
             raise text.DataError(f"text.dataset is {options.dataset!r}; expected imdb_reviews, or a file in text.path")
         if options.dataset or root.name.endswith((".tar.gz", ".tgz", ".tar.xz")) or (root / "train").is_dir():
-            source = {"path": root if options.path else None}
+            source: dict[str, Any] = {"path": root if options.path else None, "on_bad_row": options.on_bad_row}
             train, test = imdb.load_imdb("train", **source), imdb.load_imdb("test", **source)
             sources = [train.report, test.report]
             train, validation, _ = splits.split(train, validation=options.validation, test=0, **dealing)
