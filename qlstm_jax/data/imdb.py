@@ -58,8 +58,8 @@ def load_imdb(
 
     Raises:
       DataError: if the copy is missing, damaged or has no such split, if an archive has not one review for each line of
-        its lists of films, or if the dataset is to be downloaded
-        and its host cannot be reached, which is known within seconds.
+        its lists of films, or if the dataset is to be downloaded and its host cannot be reached, which is known within
+        seconds.
 
     Example:
       train, test = load_imdb("train"), load_imdb("test", path="~/data/aclImdb_v1.tar.gz")
@@ -98,7 +98,7 @@ def _load_archive(split: str, path: Path, on_bad_row: str) -> Examples:
         raise DataError(f"{path} holds no {split}/neg/*.txt or {split}/pos/*.txt; is it the right one? {_WAY_OUT}")
     counts = collections.Counter(label for label, _ in documents.values())
     for label, known in films.items():
-        if counts[label] != len(known):
+        if counts[label] not in (REVIEWS, len(known)):
             raise DataError(
                 f"{path} is damaged or incomplete: it holds {counts[label]} reviews {split}/{label}/*.txt, and its "
                 f"list {split}/urls_{label}.txt names the films of {len(known)}. Download it again, or leave the "
@@ -148,7 +148,7 @@ def _note_counts(counts: Mapping[str, int], split: str, report: LoadReport) -> N
 
 def _films(urls: bytes) -> list[str]:
     """The film of each review: line n, from 0, is the page of that of review n."""
-    return [title[0] if (title := _TITLE.search(line)) else line for line in urls.decode().splitlines()]
+    return [title[0] if (title := _TITLE.search(line)) else line for line in urls.decode(errors="replace").splitlines()]
 
 
 def _film(films: dict[str, list[str]], label: str, name: str) -> str | None:
