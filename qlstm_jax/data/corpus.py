@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int, Integer, UInt
 from numpy.typing import ArrayLike
 
 from qlstm_jax.data.checks import check_shares
+from qlstm_jax.data.folders import part_hidden
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
 
@@ -43,11 +44,13 @@ class Corpus:
       source: what was read, in words.
       contents: the bytes of each file.
       parts: of each file, "train", "validation" or "test", where the source says so; else nothing.
+      notes: what else is to be known of the source, a sentence each.
     """
 
     source: str
     contents: tuple[bytes, ...]
     parts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -75,8 +78,9 @@ def load(path: str | os.PathLike[str] = "", *, pattern: str = "*.txt", max_bytes
     """Reads a corpus.
 
     Args:
-      path: a file, or a folder whose files named like `pattern` are read at any depth. "" is the standard library of
-        the running Python: all its *.py but those in folders of installed packages and of tests, and idlelib.
+      path: a file, or a folder whose files named like `pattern` are read at any depth, but for hidden ones, which are
+        noted. "" is the standard library of the running Python: all its *.py but those in folders of installed packages
+        and of tests, and idlelib.
       pattern: a shell pattern.
       max_bytes: cut after so many bytes, the last letter being left whole; 0 for all.
 
@@ -86,19 +90,26 @@ def load(path: str | os.PathLike[str] = "", *, pattern: str = "*.txt", max_bytes
     root = Path(path).expanduser() if path else Path(sysconfig.get_paths()["stdlib"])
     if not root.exists():
         raise DataError(f"{root} does not exist; give a text file, a folder of such, or '' for the standard library")
-    if path:
-        source = str(root)
-        files = [root] if root.is_file() else sorted(p for p in root.rglob(pattern) if p.is_file())
-    else:
-        source = f"the standard library of Python {platform.python_version()}"
-        found = sorted(p for p in root.rglob("*.py") if p.is_file())
-        files = [p for p in found if not NOT_LIBRARY & set(p.relative_to(root).parts[:-1])]
+    source = str(root) if path else f"the standard library of Python {platform.python_version()}"
+    files, notes = _find_files(root, pattern if path else "*.py")
+    if not path:
+        files = [p for p in files if not NOT_LIBRARY & set(p.relative_to(root).parts[:-1])]
     if not files:
-        raise DataError(f"{root} has no file named like {pattern!r}; give the pattern of its texts (lm.pattern)")
+        reason = f" ({notes[0]})" if notes else ""
+        raise DataError(
+            f"{root} has no file named like {pattern!r}{reason}; give the pattern of its texts (lm.pattern)"
+        )
     contents = cut([p.read_bytes() for p in files], max_bytes)
     if not contents:
         raise DataError(f"{source}: its {len(files)} files hold no text; give others")
-    return Corpus(source, tuple(contents))
+    return Corpus(source, tuple(contents), notes=tuple(notes))
+
+
+def _find_files(root: Path, pattern: str) -> tuple[list[Path], list[str]]:
+    """The file, or a folder's files named like `pattern` that are not hidden, and notes of those left out."""
+    if root.is_file():
+        return [root], []
+    return part_hidden(root, sorted(p for p in root.rglob(pattern) if p.is_file()))
 
 
 def cut(contents: list[bytes], max_bytes: int) -> list[bytes]:

@@ -1,5 +1,6 @@
 """The IMDB reviews (Maas et al., ACL 2011), from a local copy or by name through TFDS, without TensorFlow."""
 
+import collections
 import functools
 import http.client
 import lzma
@@ -9,18 +10,23 @@ import tarfile
 import threading
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from qlstm_jax.data import text
-from qlstm_jax.data.rows import Collector, DataError, Examples
+from qlstm_jax.data.folders import is_hidden
+from qlstm_jax.data.rows import Collector, DataError, Examples, LoadReport
 
 URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 LABEL_NAMES = ("neg", "pos")
-_MEMBER = re.compile(r"(?:^|/)(train|test)/(neg|pos|unsup)/[^/]+\.txt$")
-_URLS = re.compile(r"(?:^|/)(train|test)/urls_(neg|pos)\.txt$")
+REVIEWS = 12_500  # of each label in each split of the whole set
+# The folder aclImdb may have another name, or be missing.
+_MEMBER = re.compile(r"(?:\./)?((?:[^/]+/)?)(train|test)/(neg|pos|unsup)/[^/]+\.txt")
+_URLS = re.compile(r"(?:\./)?(?:[^/]+/)?(train|test)/urls_(neg|pos)\.txt")
 _TITLE = re.compile(r"tt\d+")
 _NUMBER = re.compile(r"(?:^|/)(\d+)_\d+\.txt$")
 _WAY_OUT = (
@@ -30,7 +36,11 @@ _WAY_OUT = (
 
 
 def load_imdb(
-    split: str = "train", *, data_dir: str | os.PathLike[str] | None = None, path: str | os.PathLike[str] | None = None
+    split: str = "train",
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    path: str | os.PathLike[str] | None = None,
+    on_bad_row: str = "error",
 ) -> Examples:
     """The 25,000 labelled reviews of one split of IMDB, classes "neg" and "pos".
 
@@ -39,14 +49,17 @@ def load_imdb(
       data_dir: where TFDS keeps its datasets; None is TFDS's own default, ~/tensorflow_datasets.
       path: a local copy to read instead: the folder aclImdb, or aclImdb_v1.tar.gz as downloaded (or a .tar.xz). None
         takes `imdb_reviews` from TFDS, which is downloaded and prepared under `data_dir` the first time.
+      on_bad_row: as for `text.load`.
 
     Returns:
       Examples, whose order differs between a local copy (by name) and TFDS (shuffled once, always the same). Those of a
       local copy that has its lists of films, urls_pos.txt and urls_neg.txt, have the film of each review as its group.
+      The report notes it if a local copy is not of 12,500 reviews a label.
 
     Raises:
-      DataError: if the copy is missing, damaged or has no such split, or if the dataset is to be downloaded
-        and its host cannot be reached, which is known within seconds.
+      DataError: if the copy is missing, damaged or has no such split, if an archive has not one review for each line of
+        its lists of films, or if the dataset is to be downloaded and its host cannot be reached, which is known within
+        seconds.
 
     Example:
       train, test = load_imdb("train"), load_imdb("test", path="~/data/aclImdb_v1.tar.gz")
@@ -54,45 +67,44 @@ def load_imdb(
     if split not in ("train", "test"):
         raise DataError(f"split is {split!r}; give 'train' or 'test'")
     if path is None:
-        return _load_tfds(split, data_dir)
+        return _load_tfds(split, data_dir, on_bad_row)
     path = Path(path).expanduser()
     if path.is_dir():
-        return _load_folder(split, path)
+        return _load_folder(split, path, on_bad_row)
     if path.is_file():
-        return _load_archive(split, path)
+        return _load_archive(split, path, on_bad_row)
     raise DataError(f"{path} does not exist. {_WAY_OUT}")
 
 
-def _load_folder(split: str, path: Path) -> Examples:
+def _load_folder(split: str, path: Path, on_bad_row: str) -> Examples:
     for root in (path, path / "aclImdb"):
         if (root / split).is_dir():
             lists = {name: root / split / f"urls_{name}.txt" for name in LABEL_NAMES}
             whole = all(path.is_file() for path in lists.values())
             films = {name: _films(path.read_bytes()) for name, path in lists.items()} if whole else None
             group_of = None if films is None else partial(_film, films)
-            return text.load(root / split, label_names=LABEL_NAMES, group_of=group_of)
+            examples = text.load(root / split, on_bad_row=on_bad_row, label_names=LABEL_NAMES, group_of=group_of)
+            counts = np.bincount(examples.labels, minlength=len(LABEL_NAMES)).tolist()
+            _note_counts(dict(zip(LABEL_NAMES, counts, strict=True)), split, examples.report)
+            return examples
     found = sorted(child.name for child in path.iterdir())[:8]
     raise DataError(f"{path} holds {found} and no folder {split!r}; name the one that holds train and test: aclImdb")
 
 
-def _load_archive(split: str, path: Path) -> Examples:
-    collector = Collector(path, label_names=LABEL_NAMES)
-    documents: dict[str, tuple[str, bytes]] = {}
-    films: dict[str, list[str]] = {}
-    unlabelled: list[str] = []
-    try:
-        for name, file in _members(path):
-            match = _MEMBER.search(name)
-            if match and match[1] == split and match[2] == text.UNLABELLED:
-                unlabelled.append(name)
-            elif match and match[1] == split:
-                documents[name] = (match[2], file.read())
-            elif (found := _URLS.search(name)) and found[1] == split:
-                films[found[2]] = _films(file.read())
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{path} is no complete archive ({error}); download it again. {_WAY_OUT}") from error
+def _load_archive(split: str, path: Path, on_bad_row: str) -> Examples:
+    collector = Collector(path, on_bad_row, LABEL_NAMES)
+    documents, films, unlabelled = _read_archive(split, path)
     if not documents:
         raise DataError(f"{path} holds no {split}/neg/*.txt or {split}/pos/*.txt; is it the right one? {_WAY_OUT}")
+    counts = collections.Counter(label for label, _ in documents.values())
+    for label, known in films.items():
+        if counts[label] not in (REVIEWS, len(known)):
+            raise DataError(
+                f"{path} is damaged or incomplete: it holds {counts[label]} reviews {split}/{label}/*.txt, and its "
+                f"list {split}/urls_{label}.txt names the films of {len(known)}. Download it again, or leave the "
+                f"lists out if it is a selection of your own. {_WAY_OUT}"
+            )
+    _note_counts(counts, split, collector.report)
     if unlabelled:
         collector.leave_out(f"unlabelled ({text.UNLABELLED})", f"{path}/{min(unlabelled)}:1", len(unlabelled))
     for name, (label, content) in sorted(documents.items()):
@@ -101,9 +113,42 @@ def _load_archive(split: str, path: Path) -> Examples:
     return collector.finish()
 
 
+def _read_archive(split: str, path: Path) -> tuple[dict[str, tuple[str, bytes]], dict[str, list[str]], list[str]]:
+    """Of a split: name → (label, content) of each review, label → film of each review, names of unlabelled reviews."""
+    documents: dict[str, tuple[str, bytes]] = {}
+    films: dict[str, list[str]] = {}
+    unlabelled: list[str] = []
+    roots: set[str] = set()
+    try:
+        for name, file in _members(path):
+            if is_hidden(Path(name)):
+                continue
+            if (match := _MEMBER.fullmatch(name)) and match[2] == split:
+                roots.add(match[1])
+                if match[3] == text.UNLABELLED:
+                    unlabelled.append(name)
+                else:
+                    documents[name] = (match[3], file.read())
+            elif (found := _URLS.fullmatch(name)) and found[1] == split:
+                films[found[2]] = _films(file.read())
+    # A damaged header may hold what is no number, or no UTF-8: ValueError.
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{path} is no complete archive ({error}); download it again. {_WAY_OUT}") from error
+    if len(roots) > 1:
+        found_roots = ", ".join(repr(root or "./") for root in sorted(roots))
+        raise DataError(f"{path} holds {split} reviews in several folders, {found_roots}; keep one of them. {_WAY_OUT}")
+    return documents, films, unlabelled
+
+
+def _note_counts(counts: Mapping[str, int], split: str, report: LoadReport) -> None:
+    other = [f"{counts[label]} {label}" for label in LABEL_NAMES if counts[label] != REVIEWS]
+    if other:
+        report.notes.append(f"{report.source}: {split} has {' and '.join(other)} reviews, not {REVIEWS} as all of IMDB")
+
+
 def _films(urls: bytes) -> list[str]:
     """The film of each review: line n, from 0, is the page of that of review n."""
-    return [title[0] if (title := _TITLE.search(line)) else line for line in urls.decode().splitlines()]
+    return [title[0] if (title := _TITLE.search(line)) else line for line in urls.decode(errors="replace").splitlines()]
 
 
 def _film(films: dict[str, list[str]], label: str, name: str) -> str | None:
@@ -113,14 +158,22 @@ def _film(films: dict[str, list[str]], label: str, name: str) -> str | None:
 
 
 def _members(path: str | os.PathLike[str]) -> Iterator[tuple[str, IO[bytes]]]:
-    """(name, open file) of every file in a tar archive, in one pass and without unpacking to disk."""
+    """(name, open file) of every file in a tar archive, in one pass and without unpacking to disk.
+
+    Raises:
+      tarfile.ReadError, and what the decompressors raise: if anything in it is damaged.
+    """
     with tarfile.open(path) as archive:
         for member in archive:
             if member.isfile() and (file := archive.extractfile(member)) is not None:
                 yield member.name, file
+        # A damaged header looks like the end of the archive, and the checksum of a compressed one stands at its end.
+        while archive.fileobj is not None and (block := archive.fileobj.read(1 << 20)):
+            if block.strip(b"\0"):
+                raise tarfile.ReadError("there is more after its last file, whose header is damaged")
 
 
-def _load_tfds(split: str, data_dir: str | os.PathLike[str] | None) -> Examples:
+def _load_tfds(split: str, data_dir: str | os.PathLike[str] | None, on_bad_row: str) -> Examples:
     builder = _builder_class()(data_dir=data_dir)
     if not builder.is_prepared():
         _prepare(builder)
@@ -131,7 +184,7 @@ def _load_tfds(split: str, data_dir: str | os.PathLike[str] | None) -> Examples:
             "give another data_dir, where it will be prepared as array_record"
         )
     name = f"{builder.info.full_name} [{split}]"
-    collector = Collector(f"TFDS {name} in {builder.data_dir}", label_names=LABEL_NAMES)
+    collector = Collector(f"TFDS {name} in {builder.data_dir}", on_bad_row, LABEL_NAMES)
     for i, example in enumerate(builder.as_data_source(split), 1):
         label = LABEL_NAMES[int(example["label"])]
         text.add_document(collector, example["text"], label, f"{name} example {i}")

@@ -1,17 +1,30 @@
 """Labelled texts: checked rows as `Examples`, and a report of those left out."""
 
 import dataclasses
+import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Int
 
 # Undecodable bytes become these under errors="surrogateescape", and so do unpaired escapes in JSON.
 NOT_TEXT = re.compile("[\ud800-\udfff]")
+LINE_BREAK = re.compile(r"(?i)<br\s*/?>")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _SKIP_HINT = "on_bad_row='skip' leaves such rows out and counts them in the report"
+
+
+def is_empty(text: str | None) -> bool:
+    """Whether a text or a label says nothing: it is missing, or has only blanks, line-break tags and characters that
+    are never seen (control and format characters, such as a byte-order mark or a zero-width space).
+    """
+    return text is None or all(
+        letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf") for letter in LINE_BREAK.sub("", text)
+    )
 
 
 class DataError(ValueError):
@@ -28,6 +41,7 @@ class LoadReport:
       kept: how many of them became examples.
       skipped: reason → how many rows were left out for it.
       first: reason → "file:line" of the first such row.
+      notes: what else is to be known of the source, a sentence each.
     """
 
     source: str
@@ -35,6 +49,7 @@ class LoadReport:
     kept: int = 0
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)
     first: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def summary(self) -> str:
         """One line for a log, such as `a.csv: 9 rows, 8 kept, 1 skipped (1 empty text, first at a.csv:4)`."""
@@ -43,6 +58,14 @@ class LoadReport:
             return line
         reasons = "; ".join(f"{n} {reason}, first at {self.first[reason]}" for reason, n in self.skipped.items())
         return f"{line}, {sum(self.skipped.values())} skipped ({reasons})"
+
+
+class ExamplesRecord(TypedDict):
+    """Identifies examples."""
+
+    source: str
+    texts: int
+    sha256: str  # of texts and labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,6 +89,15 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def record(self) -> ExamplesRecord:
+        """Source, number, and a SHA-256 digest of texts and labels in their order, which identify these examples."""
+        digest = hashlib.sha256()
+        for text, label in zip(self.texts, self.labels, strict=True):
+            for field in (text, self.label_names[label]):
+                content = field.encode(errors="surrogatepass")
+                digest.update(len(content).to_bytes(8, "little") + content)
+        return {"source": self.report.source, "texts": len(self), "sha256": digest.hexdigest()}
 
     def take(self, indices: Sequence[int] | Int[np.ndarray, " m"], name: str) -> "Examples":
         """The examples at `indices` (M,), in that order; `name` tells the part in its report."""
@@ -98,15 +130,15 @@ class Collector:
         self._groups: list[str | None] = []
         self.report = LoadReport(str(source))
 
-    def add(self, text: str, label: str, where: str, group: str | None = None) -> None:
-        """One row; `where` is its "file:line", `group` what it has in common with other rows."""
-        label = label.strip()
+    def add(self, text: str | None, label: str | None, where: str, group: str | None = None) -> None:
+        """One row; `where` is its "file:line", `group` what it has in common with other rows. None is missing."""
+        text, label = text or "", (label or "").strip()
         if NOT_TEXT.search(text) or NOT_TEXT.search(label):
             self.bad("invalid UTF-8", where, "the text or label holds bytes that are not UTF-8; save it as UTF-8")
-        elif not text.strip():
-            self.bad("empty text", where, "the text is empty or blank; give a text or remove the row")
-        elif not label:
-            self.bad("missing label", where, "the label is empty; give a label or remove the row")
+        elif is_empty(text):
+            self.bad("empty text", where, "the text is missing or blank; give a text or remove the row")
+        elif is_empty(label):
+            self.bad("missing label", where, "the label is missing or blank; give a label or remove the row")
         elif self._known is not None and label not in self._known:
             self.bad(
                 "label never seen in training",
@@ -121,15 +153,15 @@ class Collector:
             self._labels.append(label)
             self._groups.append(group)
 
-    def bad(self, reason: str, where: str, message: str) -> None:
-        """One row that cannot be used; `message` says what is wrong with it and how to fix it.
+    def bad(self, reason: str, where: str, message: str, count: int = 1) -> None:
+        """A row, or `count` lines, that cannot be used; `message` says what is wrong and how to fix it.
 
         Raises:
           DataError: under on_bad_row='error'.
         """
         if not self._skip:
             raise DataError(f"{where}: {reason}: {message} ({_SKIP_HINT})")
-        self.leave_out(reason, where, 1)
+        self.leave_out(reason, where, count)
 
     def leave_out(self, reason: str, where: str, count: int) -> None:
         """Counts `count` rows, the first at `where`, that are left out whatever `on_bad_row` says."""

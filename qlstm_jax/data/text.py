@@ -1,29 +1,20 @@
-"""Labelled text from .csv, .tsv and .jsonl files and class folders, and its split into separate parts."""
+"""Labelled text from .csv, .tsv and .jsonl files and class folders."""
 
-import csv
-import difflib
 import json
+import math
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
-import numpy as np
-
+from qlstm_jax.data.folders import is_hidden, part_hidden
 from qlstm_jax.data.rows import NOT_TEXT, Collector, DataError, Examples, LoadReport
+from qlstm_jax.data.splits import split
+from qlstm_jax.data.tables import FORMATS, Columns, find_column, open_text, read_table
 
 __all__ = ["DataError", "Examples", "LoadReport", "load", "split"]
 
-_FORMATS = "give a .csv, .tsv or .jsonl file, or a folder with one folder of .txt files for each class"
 UNLABELLED = "unsup"  # the unlabelled third of aclImdb/train
-
-
-class _Columns(NamedTuple):
-    """The names of the columns, or keys, to read."""
-
-    text: str
-    label: str
 
 
 def load(
@@ -39,16 +30,20 @@ def load(
 
     A .csv and a .tsv file have a header row. In .csv, quotes are put around a field that holds commas, quotes
     (doubled) or line ends; in .tsv nothing is special but the tab and the line end, so quotes are part of the
-    text. A .jsonl file has one JSON object a line. A folder has one folder a class, which holds .txt files of
-    one text each; a folder `unsup` is left out and counted. All are UTF-8, with or without a byte-order mark;
+    text. A file separated by semicolons, say, is read if its header then has both columns, and the report notes it.
+    A .jsonl file has one JSON object a line. A folder has one folder a class, which holds .txt files of
+    one text each; a folder `unsup` is left out and counted, and hidden files and folders are left out and noted. All
+    are UTF-8, with or without a byte-order mark;
     blank lines are passed over. Labels are strings, whether written as strings or as numbers.
 
     Args:
       path: the file or folder.
       text_column: the column or key of the text.
       label_column: the column or key of the label.
-      on_bad_row: what to do with a row that has invalid UTF-8, a blank text, no label, the wrong number of
-        columns, stray quotes or invalid JSON: 'error' raises, 'skip' leaves it out and counts it.
+      on_bad_row: what to do with a row that has invalid UTF-8, an empty text or label (missing, or of blanks,
+        line-break tags and invisible characters alone), the wrong number of columns, stray quotes or invalid JSON:
+        'error' raises, 'skip' leaves it out and counts it. A quote that is not closed where it should be takes other
+        lines with it, and each of them is counted.
       label_names: the training data's, for data to evaluate on: any other label is then a bad row. None takes
         the labels found, in numeric order if all are integers and else alphabetical.
       group_of: of a folder, the name of the group of each text, from the class and the file's name; see `split`.
@@ -58,7 +53,7 @@ def load(
 
     Raises:
       DataError: for a bad row under 'error', and always for a missing or empty file, an unknown suffix, a
-        missing column, a quote that is never closed, no usable row or one class only.
+        missing column, no usable row or one class only.
 
     Example:
       train = load("train.csv", text_column="review", label_column="stars", on_bad_row="skip")
@@ -67,105 +62,25 @@ def load(
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise DataError(f"{path} does not exist (the current folder is {Path.cwd()}); {_FORMATS}")
+        raise DataError(f"{path} does not exist (the current folder is {Path.cwd()}); {FORMATS}")
     collector = Collector(path, on_bad_row, label_names)
     if path.is_dir():
         _read_folder(path, collector, group_of)
         return collector.finish()
     if path.suffix.lower() not in _READERS:
-        raise DataError(f"{path} has the suffix {path.suffix!r}, from which its format cannot be told; {_FORMATS}")
+        raise DataError(f"{path} has the suffix {path.suffix!r}, from which its format cannot be told; {FORMATS}")
     if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty; {_FORMATS}")
+        raise DataError(f"{path} is empty; {FORMATS}")
     if text_column == label_column:
         raise DataError(f"text_column and label_column are both {text_column!r}; name two different columns")
-    _READERS[path.suffix.lower()](path, _Columns(text_column, label_column), collector)
+    _READERS[path.suffix.lower()](path, Columns(text_column, label_column), collector)
     return collector.finish()
 
 
-def _open(path: Path, newline: str) -> TextIO:
-    # Undecodable bytes become lone surrogates, which Collector finds: one bad row must not stop the file.
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
-
-
-def _column(path: Path, names: list[str], wanted: str, option: str) -> int:
-    """The index of column `wanted` among `names`."""
-    if names.count(wanted) == 1:
-        return names.index(wanted)
-    if wanted in names:
-        raise DataError(f"{path}:1: {names.count(wanted)} columns are named {wanted!r}; give each its own name")
-    lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(wanted.lower(), lower, n=1, cutoff=0.5)
-    hint = f"did you mean {option}={lower[near[0]]!r}?" if near else f"name the right one with {option}=..."
-    found = ", ".join(repr(name) for name in names)
-    raise DataError(f"{path}:1: no column {wanted!r}; the columns found are {found}; {hint}")
-
-
-def _read_table(
-    path: Path, rows: Iterable[tuple[int, list[str] | None]], columns: _Columns, collector: Collector, fix: str
-) -> None:
-    """Adds a table's rows; `rows` yields (line, fields), the header first, fields None if already refused."""
-    header: list[str] | None = None
-    for line, fields in rows:
-        where = f"{path}:{line}"
-        if header is None:
-            header = [name.strip() for name in fields or ()]
-            if any("\0" in name or NOT_TEXT.search(name) for name in header):
-                raise DataError(f"{where}: the header is not UTF-8 (is it UTF-16?); save the file as UTF-8")
-            text = _column(path, header, columns.text, "text_column")
-            label = _column(path, header, columns.label, "label_column")
-        elif fields is not None and len(fields) != len(header):
-            message = f"found {len(fields)} columns and the header has {len(header)}; {fix}"
-            collector.bad("wrong number of columns", where, message)
-        elif fields is not None:
-            collector.add(fields[text], fields[label], where)
-    if header is None:
-        raise DataError(f"{path} holds blank lines only; {_FORMATS}")
-
-
-def _csv_rows(path: Path, file: TextIO, collector: Collector) -> Iterator[tuple[int, list[str] | None]]:
-    # strict: a malformed quote is reported at its line; the default silently joins or alters fields.
-    reader = csv.reader(file, strict=True)
-    while True:
-        line = reader.line_num + 1  # the record's first line; line_num is the last one read
-        try:
-            fields: list[str] | None = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "end of data" in str(error):
-                raise DataError(
-                    f"{path}:{line}: a quote opened in this row is never closed, so the rest of the file "
-                    "cannot be read; close it, or double a quote that belongs to a quoted text"
-                ) from error
-            message = f"{error}; put quotes around the whole field and double those inside it"
-            collector.bad("malformed quotes", f"{path}:{line}", message)
-            fields = None
-        if fields != []:
-            yield line, fields
-
-
-def _read_csv(path: Path, columns: _Columns, collector: Collector) -> None:
-    limit = csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is less than a long document
-    try:
-        with _open(path, newline="") as file:
-            fix = "put quotes around a field that holds commas or line ends"
-            _read_table(path, _csv_rows(path, file, collector), columns, collector, fix)
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _read_tsv(path: Path, columns: _Columns, collector: Collector) -> None:
-    with _open(path, newline="\n") as file:
-        lines = ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1))
-        rows = ((number, line.split("\t")) for number, line in lines if line)
-        fix = "put a blank for each tab or line end inside a field (quotes do not protect them in .tsv)"
-        _read_table(path, rows, columns, collector, fix)
-
-
-def _read_jsonl(path: Path, columns: _Columns, collector: Collector) -> None:
+def _read_jsonl(path: Path, columns: Columns, collector: Collector) -> None:
     records: list[tuple[str, dict[str, Any]]] = []
     keys: dict[str, None] = {}
-    with _open(path, newline="\n") as file:
+    with open_text(path, newline="\n") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -181,33 +96,48 @@ def _read_jsonl(path: Path, columns: _Columns, collector: Collector) -> None:
             records.append((where, record))
             keys.update(dict.fromkeys(record))
     if records:  # a key that no row has is a wrong name, one that some rows lack is a bad row
-        _column(path, list(keys), columns.text, "text_column")
-        _column(path, list(keys), columns.label, "label_column")
+        find_column(path, list(keys), columns.text, "text_column")
+        find_column(path, list(keys), columns.label, "label_column")
     for where, record in records:
-        text, label = record.get(columns.text, ""), record.get(columns.label, "")
-        if not isinstance(text or "", str) or not isinstance(label or "", str | int | float):
+        text, label = (_present(record.get(key)) for key in columns)
+        if not isinstance(text, str | None) or not isinstance(label, str | int | float | None):
             found = f"the text is a {type(text).__name__} and the label a {type(label).__name__}"
-            message = f"{found}; write a string each"
-            collector.bad("wrong type", where, message)
+            collector.bad("wrong type", where, f"{found}; write a string each")
         else:
-            collector.add(text or "", "" if label is None else str(label), where)
+            collector.add(text, None if label is None else str(label), where)
 
 
-_READERS = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl}
+def _present(value: Any) -> Any:
+    """A value of JSON, None where it is missing: null, or the NaN by which tables say so."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+_READERS = {".csv": read_table, ".tsv": read_table, ".jsonl": _read_jsonl}
 
 
 def _read_folder(path: Path, collector: Collector, group_of: Callable[[str, str], str | None] | None) -> None:
-    classes = {child.name: sorted(child.glob("*.txt")) for child in sorted(path.iterdir()) if child.is_dir()}
-    unlabelled = classes.pop(UNLABELLED, ())
+    files, notes = part_hidden(path, sorted(path.glob("*/*.txt")))
+    collector.report.notes += notes
+    classes: dict[str, list[Path]] = {child.name: [] for child in _class_folders(path)}
+    for file in files:
+        classes[file.parent.name].append(file)
+    unlabelled = classes.pop(UNLABELLED, [])
     if unlabelled:
         collector.leave_out(f"unlabelled ({UNLABELLED})", f"{unlabelled[0]}:1", len(unlabelled))
-    if not any(classes.values()):
-        hint = f"did you mean {path / 'train'}?" if "train" in classes else _FORMATS
+    empty = [name for name, texts in classes.items() if not texts]
+    if len(empty) == len(classes):
+        hint = f"did you mean {path / 'train'}?" if "train" in classes else FORMATS
         raise DataError(f"{path} holds no class folder with .txt files (its folders: {sorted(classes)}); {hint}")
-    for name, files in classes.items():
-        for file in files:
+    if empty:
+        collector.report.notes.append(f"{path}: no .txt files, and so no class, in the folders {', '.join(empty)}")
+    for name, texts in classes.items():
+        for file in texts:
             group = None if group_of is None else group_of(name, file.name)
             add_document(collector, file.read_bytes(), name, str(file), group)
+
+
+def _class_folders(path: Path) -> list[Path]:
+    return [child for child in sorted(path.iterdir()) if child.is_dir() and not is_hidden(Path(child.name))]
 
 
 def add_document(collector: Collector, content: bytes, label: str, where: str, group: str | None = None) -> None:
@@ -216,78 +146,3 @@ def add_document(collector: Collector, content: bytes, label: str, where: str, g
     bad = NOT_TEXT.search(text)
     line = 1 + text.count("\n", 0, bad.start() if bad else 0)
     collector.add(text.strip(), label, f"{where}:{line}", group)
-
-
-def split(
-    examples: Examples, *, validation: float = 0.1, test: float = 0.1, seed: int = 0
-) -> tuple[Examples, Examples, Examples]:
-    """Divides examples into training, validation and test parts, each with the classes in equal proportion.
-
-    Rows of one text (blanks around it aside) or of one group are always in the same part, so no text of training is in
-    another part. The result depends on the examples and the arguments alone.
-
-    Args:
-      examples: N examples.
-      validation: the share of each class for validation, at least 0; 0 gives an empty part.
-      test: the share for testing, likewise; the two leave more than nothing to training.
-      seed: an int ≥ 0; another seed gives another division.
-
-    Returns:
-      (train, validation, test), each in the order of `examples`.
-
-    Raises:
-      DataError: for shares out of range, or if a class has too few different texts for each part to have one.
-    """
-    if min(validation, test) < 0 or validation + test >= 1:
-        raise DataError(f"validation={validation}, test={test}; give shares ≥ 0 whose sum is below 1")
-    by_label = defaultdict(list)
-    for rows in _together(examples):
-        by_label[int(examples.labels[rows[0]])].append(rows)
-
-    parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
-    for label, members in sorted(by_label.items()):
-        total = sum(map(len, members))
-        room = {"validation": _share(validation, total), "test": _share(test, total)}
-        wanted = {"train", *(name for name, count in room.items() if count)}
-        rng = np.random.default_rng([seed, label])
-        for i in rng.permutation(len(members)):
-            rows = members[i]
-            name = next((name for name in ("test", "validation") if len(rows) <= room.get(name, 0)), "train")
-            parts[name].extend(rows)
-            room[name] = room.get(name, 0) - len(rows)
-            wanted.discard(name)
-        if wanted:
-            raise DataError(
-                f"{examples.report.source}: the class {examples.label_names[label]!r} has {len(members)} "
-                f"different texts in {total} rows, too few to give {' and '.join(sorted(wanted))} one; add "
-                "examples or set a share to 0"
-            )
-    train, held_out, tested = (examples.take(np.sort(np.asarray(rows, np.int64)), n) for n, rows in parts.items())
-    return train, held_out, tested
-
-
-def _together(examples: Examples) -> list[list[int]]:
-    """The rows that a split may not part, those of one text or one group, in the order of their first."""
-    names = [("text", text.strip()) for text in examples.texts]
-    parent = list(range(len(names)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    keys = [names] if examples.groups is None else [names, [("group", group) for group in examples.groups]]
-    for column in keys:
-        first: dict[tuple[str, str], int] = {}
-        for i, key in enumerate(column):
-            a, b = sorted((root(first.setdefault(key, i)), root(i)))
-            parent[b] = a
-    rows = defaultdict(list)
-    for i in range(len(names)):
-        rows[root(i)].append(i)
-    return list(rows.values())
-
-
-def _share(share: float, total: int) -> int:
-    return max(1, round(share * total)) if share else 0

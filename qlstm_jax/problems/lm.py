@@ -198,6 +198,7 @@ class LMProblem(Problem):
         train = self.windows("train")
         return [
             self.corpus.summary(),
+            *self.corpus.notes,
             f"{sizes} tokens; vocabulary of {self.tokenizer.vocab_size} tokens",
             f"{train.batch_size} streams of {train.stream_size} tokens: {train.per_pass} windows of {train.length} "
             "in a pass",

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
-from qlstm_jax.data import imdb, text
+from qlstm_jax.data import imdb, splits, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.problems import metrics, plots
@@ -25,10 +25,13 @@ from qlstm_jax.problems.models import classifier
 class TextProblem(Problem):
     """Texts with labels. The tokenizer and the label names are made from the training part and kept in the workdir.
 
+    So is what tells the parts from others: a run is neither continued nor evaluated on other ones.
+
     Args:
         config: of the run.
         workdir: its folder.
-        parts: texts of your own, "train", "validation" and "test", in place of those that the config names.
+        parts: texts of your own, "train", "validation" and "test", in place of those that the config names. Of a run
+            that is evaluated, "test" may be another one than it was trained beside.
     """
 
     name = "text"
@@ -83,16 +86,16 @@ class TextProblem(Problem):
         self, config: ConfigDict, workdir: str | Path, *, parts: dict[str, text.Examples] | None = None
     ) -> None:
         self.config = config
-        if parts is not None:
-            self.parts, self.sources = parts, [examples.report for examples in parts.values()]
+        self._own = parts
         self.folder = Path(workdir) / "text"
-        if not run_exists(workdir):
-            self._learn_vocabulary()
+        self.resumed = run_exists(workdir)
+        if not self.resumed:
+            self._start_anew()
         self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
         self.label_names = tuple(json.loads((self.folder / "labels.json").read_text()))
         self._logits = jax.jit(lambda graphdef, p, ids, n: nnx.merge(graphdef, p)(ids, seq_lengths=n), static_argnums=0)
 
-    def _learn_vocabulary(self) -> None:
+    def _start_anew(self) -> None:
         train, options = self.parts["train"], self.config.text
         tokenizer = Tokenizer.train(
             train.texts,
@@ -101,30 +104,78 @@ class TextProblem(Problem):
             min_frequency=options.min_frequency,
             lowercase=options.lowercase,
         )
+        records = {part: examples.record() for part, examples in self.parts.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "labels.json").write_text(json.dumps(train.label_names) + "\n")
+        (self.folder / "texts.json").write_text(json.dumps(records, indent=2) + "\n")
         tokenizer.save(self.folder / "tokenizer.json")
+
+    def _check_same(self, parts: dict[str, text.Examples]) -> None:
+        """Raises DataError unless these are the parts that the run began with."""
+        path = self.folder / "texts.json"
+        if not path.exists():
+            raise text.DataError(
+                f"{path} is missing, so that it cannot be told whether the texts are those of training; bring it back, "
+                "or train anew in another --workdir (a run of an earlier version has none)"
+            )
+        began = json.loads(path.read_text())
+        for part, examples in parts.items():
+            if self._own is not None and part == "test":
+                continue
+            then, now = began[part], examples.record()
+            if then["sha256"] != now["sha256"]:
+                described = [f"{record['source']}, {record['texts']} texts" for record in (then, now)]
+                raise text.DataError(
+                    f"{self.folder.parent} was trained with another {part} part ({described[0]}) than there is now "
+                    f"({described[1]}): the texts changed; bring those back, or give another --workdir"
+                )
+
+    @property
+    def _lowercase(self) -> bool:
+        """Whether texts that differ in case alone are one text to the model."""
+        return bool(self.config.text.lowercase) and self.config.text.tokenizer != "byte"
 
     @cached_property
     def parts(self) -> dict[str, text.Examples]:
-        """The training, validation and test texts, read when first wanted."""
+        """The training, validation and test texts, read when first wanted.
+
+        Raises:
+            DataError: if they cannot be read, or are not those that the run began with.
+        """
+        if self._own is None:
+            parts, self.sources = self._read()
+        else:
+            parts, self.sources = self._own, [examples.report for examples in self._own.values()]
+        names = self.label_names if self.resumed else parts["train"].label_names
+        for part, examples in parts.items():
+            if examples.label_names != names:
+                found, wanted = (", ".join(map(repr, given)) for given in (examples.label_names, names))
+                raise text.DataError(f"the labels of the {part} part are {found}; expected those of training, {wanted}")
+        if self.resumed:
+            self._check_same(parts)
+        return parts
+
+    def _read(self) -> tuple[dict[str, text.Examples], list[text.LoadReport]]:
+        """The parts that the config names, and what was read for them."""
         options = self.config.text
         root = Path(options.path).expanduser()
+        dealing: dict[str, Any] = {"seed": options.split_seed, "lowercase": self._lowercase}
         if options.dataset and options.dataset != "imdb_reviews":
             raise text.DataError(f"text.dataset is {options.dataset!r}; expected imdb_reviews, or a file in text.path")
         if options.dataset or root.name.endswith((".tar.gz", ".tgz", ".tar.xz")) or (root / "train").is_dir():
-            source = {"path": root if options.path else None}
+            source: dict[str, Any] = {"path": root if options.path else None, "on_bad_row": options.on_bad_row}
             train, test = imdb.load_imdb("train", **source), imdb.load_imdb("test", **source)
-            self.sources = [train.report, test.report]
-            train, validation, _ = text.split(train, validation=options.validation, test=0, seed=options.split_seed)
+            sources = [train.report, test.report]
+            train, validation, _ = splits.split(train, validation=options.validation, test=0, **dealing)
         else:
             columns = {"text_column": options.text_column, "label_column": options.label_column}
-            examples = text.load(root, on_bad_row=options.on_bad_row, **columns)
-            self.sources = [examples.report]
-            train, validation, test = text.split(
-                examples, validation=options.validation, test=options.test, seed=options.split_seed
+            known = self.label_names if self.resumed else None
+            examples = text.load(root, on_bad_row=options.on_bad_row, label_names=known, **columns)
+            sources = [examples.report]
+            train, validation, test = splits.split(
+                examples, validation=options.validation, test=options.test, **dealing
             )
-        return {"train": train, "validation": validation, "test": test}
+        return {"train": train, "validation": validation, "test": test}, sources
 
     @cached_property
     def encoded(self) -> dict[str, list[np.ndarray]]:
@@ -164,8 +215,10 @@ class TextProblem(Problem):
         train, train_groups = self.batches("train", shuffle=True), self.parts["train"].groups
         sizes = ", ".join(f"{part} {len(e.texts)}" for part, e in self.parts.items())
         return [
-            *(source.summary() for source in self.sources),  # a part's own report knows of no skipped rows
+            # A part's own report knows of no skipped rows.
+            *(line for source in self.sources for line in (source.summary(), *source.notes)),
             *(["split by group: no film is on both sides"] if train_groups else []),
+            *splits.part_notes(self.parts, lowercase=self._lowercase),
             f"{sizes} texts; labels {', '.join(self.label_names)}; vocabulary of {self.tokenizer.vocab_size} tokens",
             f"buckets of {self.buckets} tokens: {100 * train.padding_fraction(0):.1f} % padding, "
             f"{train.truncated} training texts cut",

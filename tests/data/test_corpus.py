@@ -61,6 +61,19 @@ def test_files_of_a_folder_in_the_order_of_their_names(tmp_path):
     assert corpus.load(tmp_path).record()["sha256"] != found.record()["sha256"]
 
 
+def test_hidden_files_are_left_out_and_noted(tmp_path):
+    for name in ("a.txt", "b/c.txt", "._a.txt", ".git/d.txt", "b/__MACOSX/e.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = corpus.load(tmp_path)
+    assert found.contents == (b"a.txt", b"b/c.txt")
+    assert found.notes == (f"{tmp_path}: hidden files left out: 3, the first {tmp_path}/._a.txt",)
+    assert corpus.load(tmp_path / ".git").contents == (b".git/d.txt",)
+    assert corpus.load(tmp_path / "._a.txt").contents == (b"._a.txt",)
+    with pytest.raises(DataError, match=r"no file named like '\._\*' .*hidden files left out: 1"):
+        corpus.load(tmp_path, pattern="._*")
+
+
 def test_a_cut_leaves_letters_whole(tmp_path):
     (tmp_path / "a.txt").write_text("a☃b", encoding="utf-8")
     cut = [corpus.load(tmp_path / "a.txt", max_bytes=n).contents for n in (1, 2, 3, 4, 5, 9)]

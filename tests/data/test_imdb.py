@@ -1,6 +1,5 @@
 import functools
 import http.server
-import io
 import json
 import subprocess
 import sys
@@ -14,42 +13,7 @@ import pytest
 from qlstm_jax.data import imdb, text
 from qlstm_jax.data.imdb import load_imdb
 from qlstm_jax.data.text import DataError
-
-DOCUMENTS = {
-    f"aclImdb/{split}/{label}/{i}_{i}.txt": f" {split} {label} café {i}<br />\n"
-    for split in ("train", "test")
-    for label in ("pos", "neg", "unsup")
-    for i in range(3)
-    if (split, label) != ("test", "unsup")
-}
-
-
-def expected(split):
-    return [(f"{split} {label} café {i}<br />", label) for label in ("neg", "pos") for i in range(3)]
-
-
-def rows(examples):
-    return [(text, examples.label_names[i]) for text, i in zip(examples.texts, examples.labels, strict=True)]
-
-
-def make_folder(root):
-    for name, content in DOCUMENTS.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    (root / "aclImdb" / "README").write_text("about")
-    return root / "aclImdb"
-
-
-def make_archive(root, names=tuple(DOCUMENTS)[::-1]):
-    path = root / "aclImdb_v1.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        for name in names:
-            content = DOCUMENTS[name].encode()
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
+from tests.data.imdb_copies import DOCUMENTS, expected, make_archive, make_folder, rows
 
 
 @pytest.mark.parametrize("make", [make_folder, make_archive])

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from qlstm_jax.data.text import DataError, Examples, LoadReport, load, split
+from qlstm_jax.data.text import DataError, load
 
 
 def write(folder, name, content):
@@ -69,6 +69,61 @@ def test_bad_row_is_told_with_its_line_or_skipped_and_counted(tmp_path, name, co
     assert f"1 skipped (1 {reason}, first at {path}:{line})" in examples.report.summary()
 
 
+EMPTY = ["", "  ", "\u00a0\u3000", "<br />", " <BR><br/> ", "\u200b", "\ufeff", "\x0b\x00"]
+
+
+def in_folder(folder, rows):
+    for number, (text, label) in enumerate(rows):
+        (folder / label).mkdir(exist_ok=True)
+        write(folder, f"{label}/{number}.txt", text)
+    return folder
+
+
+READERS = {
+    "csv": lambda folder, rows: write(folder, "a.csv", "\n".join(map(",".join, [("text", "label"), *rows]))),
+    "tsv": lambda folder, rows: write(folder, "a.tsv", "\n".join(map("\t".join, [("text", "label"), *rows]))),
+    "jsonl": lambda folder, rows: write(
+        folder, "a.jsonl", "\n".join(json.dumps({"text": text, "label": label}) for text, label in rows)
+    ),
+    "folder": in_folder,
+}
+
+
+@pytest.mark.parametrize("empty", EMPTY, ids=ascii)
+@pytest.mark.parametrize("reader", READERS)
+def test_what_an_empty_text_or_label_is_is_the_same_everywhere(tmp_path, reader, empty):
+    good = [("a", "pos"), ("null", "neg"), ("NaN", "none"), ("0", "0"), ("<br>.", "pos")]
+    bad = [(empty, "pos"), ("b", empty)] if reader != "folder" else [(empty, "pos")]
+    examples = load(READERS[reader](tmp_path, [*good, *bad]), on_bad_row="skip")
+    assert sorted(examples.texts) == sorted(text for text, _ in good)
+    assert examples.label_names == ("0", "neg", "none", "pos")
+    assert examples.report.skipped == {"empty text": 1, **({"missing label": 1} if reader != "folder" else {})}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_lines_of_blanks_alone_are_passed_over(tmp_path, name):
+    lines = {"a.csv": ["text,label", "a,1", "b,0"], "a.tsv": ["text\tlabel", "a\t1", "b\t0"]}.get(
+        name, ["", '{"text": "a", "label": 1}', '{"text": "b", "label": 0}']
+    )
+    report = load(write(tmp_path, name, "\n\n  \n".join(["", *lines, ""]))).report
+    assert (report.rows, report.kept) == (2, 2)
+
+
+@pytest.mark.parametrize("value", ["null", "NaN"])
+def test_what_is_missing_in_json(tmp_path, value):
+    rows = ['{"text": "a", "label": 1}', '{"text": "b", "label": 0.5}']
+    bad = [f'{{"text": {value}, "label": 1}}', f'{{"text": "c", "label": {value}}}', '{"text": "d"}', '{"label": 1}']
+    report = load(write(tmp_path, "a.jsonl", "\n".join(rows + bad)), on_bad_row="skip").report
+    assert report.skipped == {"empty text": 2, "missing label": 2}
+
+
+@pytest.mark.parametrize(("text", "label"), [("0", "1"), ("false", "1"), ("[]", "1"), ('"a"', "[]"), ('"a"', "{}")])
+def test_values_of_json_that_are_no_text_are_not_taken_as_missing(tmp_path, text, label):
+    path = write(tmp_path, "a.jsonl", f'{{"text": {text}, "label": {label}}}\n')
+    with pytest.raises(DataError, match="wrong type"):
+        load(path)
+
+
 def test_a_label_outside_the_training_datas_is_a_bad_row(tmp_path):
     path = write(tmp_path, "a.csv", "text,label\na,neg\nb,meh\nc,neg\n")
     with pytest.raises(DataError, match=r"a\.csv:3: label never seen in training: .*'meh'.*'pos', 'neg'"):
@@ -91,12 +146,6 @@ def test_csv_quotes_commas_embedded_line_ends_and_byte_order_mark(tmp_path):
 def test_csv_field_longer_than_the_csv_modules_default(tmp_path):
     long = "word " * 40_000
     assert load(write(tmp_path, "a.csv", f"text,label\n{long},1\nshort,2\n")).texts[0] == long
-
-
-def test_csv_quote_that_never_closes_is_an_error_even_when_skipping(tmp_path):
-    path = write(tmp_path, "a.csv", 'text,label\na,1\nb,2\n"c,1\nd,2\n')
-    with pytest.raises(DataError, match=r"a\.csv:4: a quote opened in this row is never closed"):
-        load(path, on_bad_row="skip")
 
 
 def test_tsv_quotes_and_carriage_returns_belong_to_the_text(tmp_path):
@@ -138,6 +187,29 @@ def test_class_folder(tmp_path):
     with pytest.raises(DataError) as error:
         load(tmp_path)
     assert str(error.value).startswith(f"{bad}:2: invalid UTF-8")
+
+
+def test_hidden_files_and_folders_are_neither_classes_nor_texts(tmp_path):
+    names = ["up/a", "up/._a", "down/b", "down/.b", ".ipynb_checkpoints/a-checkpoint", "__MACOSX/c", ".cache/d"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path, f"{name}.txt", name)
+    write(tmp_path, ".DS_Store", "x")
+    (tmp_path / "empty").mkdir()
+    examples = load(tmp_path)
+    assert (examples.texts, examples.label_names) == (("down/b", "up/a"), ("down", "up"))
+    assert examples.report.rows == 2
+    hidden, empty = examples.report.notes
+    assert hidden == f"{tmp_path}: hidden files left out: 5, the first {tmp_path}/.cache/d.txt"
+    assert empty == f"{tmp_path}: no .txt files, and so no class, in the folders empty"
+
+
+def test_a_hidden_folder_may_be_read_by_name(tmp_path):
+    for name in ("up/a", "down/b"):
+        (tmp_path / ".texts" / name).parent.mkdir(parents=True)
+        write(tmp_path / ".texts", f"{name}.txt", name)
+    examples = load(tmp_path / ".texts")
+    assert len(examples) == 2 and not examples.report.notes
 
 
 def test_missing_column_names_those_found_and_the_nearest(tmp_path):
@@ -183,50 +255,3 @@ def test_unusable_paths_and_options(tmp_path):
         load(path, text_column="label")
     with pytest.raises(DataError, match="sequence of different strings"):
         load(path, label_names="12")
-
-
-def examples_of(texts, labels):
-    return Examples(tuple(texts), np.asarray(labels, np.int32), ("a", "b"), LoadReport("made", len(texts), len(texts)))
-
-
-def many():
-    """400 rows, a quarter of class b; each text of class a stands twice, with other blanks around it."""
-    texts = [f" a{i // 2}" if i % 2 else f"a{i // 2}" for i in range(300)] + [f"b{i}" for i in range(100)]
-    return examples_of(texts, [0] * 300 + [1] * 100)
-
-
-def test_split_covers_all_is_stratified_and_leaks_no_text():
-    examples = many()
-    parts = split(examples, validation=0.1, test=0.2, seed=3)
-    assert [np.bincount(part.labels).tolist() for part in parts] == [[210, 70], [30, 10], [60, 20]]
-    assert sorted(text for part in parts for text in part.texts) == sorted(examples.texts)
-    train, validation, test = ({text.strip() for text in part.texts} for part in parts)
-    assert not (train & validation or train & test or validation & test)
-    for part in parts:
-        assert [examples.label_names[i] for i in part.labels] == [text.strip()[0] for text in part.texts]
-    assert parts[1].report.summary() == "made [validation]: 40 rows, 40 kept"
-
-
-def test_split_depends_on_the_seed_alone():
-    first = split(many(), seed=5)
-    np.random.seed(0)  # noqa: NPY002 - the global state is what must not matter
-    again = split(many(), seed=5)
-    assert [part.texts for part in first] == [part.texts for part in again]
-    assert first[1].texts != split(many(), seed=6)[1].texts
-
-
-def test_split_keeps_a_text_with_two_labels_together():
-    texts = ["same"] * 10 + [f"t{i}" for i in range(90)]
-    for seed in range(5):
-        parts = split(examples_of(texts, [0, 1] * 50), validation=0.2, test=0.2, seed=seed)
-        assert sorted(part.texts.count("same") for part in parts) == [0, 0, 10]
-
-
-def test_split_errors_and_empty_shares():
-    with pytest.raises(DataError, match="below 1"):
-        split(many(), validation=0.5, test=0.5)
-    with pytest.raises(DataError, match="the class 'b' has 1 different texts"):
-        split(examples_of("uvwxyz", [0, 0, 0, 0, 0, 1]))
-    train, validation, test = split(many(), validation=0, test=0.2)
-    assert (len(train), len(validation), len(test)) == (320, 0, 80)
-    assert validation.labels.shape == (0,)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -7,6 +8,8 @@ import pytest
 
 from qlstm_jax import problems
 from qlstm_jax.data.rows import DataError
+from qlstm_jax.problems import TextProblem
+from qlstm_jax.training import config as configs
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.loop import train
 from tests.training.conftest import tiny, write_reviews
@@ -83,6 +86,68 @@ def test_what_a_start_that_was_cut_off_left_behind_is_not_read(run, tmp_path):
     path = write_reviews(tmp_path / "reviews.tsv")
     problem = problems.make(tiny("text", text__path=str(path), text__tokenizer="byte"), tmp_path / "run")
     assert problem.tokenizer.kind == "byte"
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """(config, workdir, file) of a run that has begun."""
+    path = write_reviews(tmp_path / "reviews.tsv")
+    config = tiny("text", text__path=str(path))
+    problems.make(config, tmp_path / "run")
+    configs.save(config, tmp_path / "run" / "config.json")
+    return config, tmp_path / "run", path
+
+
+CHANGES = {
+    "a row more": lambda lines: [*lines, "a film too many\tgood"],
+    "a row less": lambda lines: lines[:-1],
+    "another order": lambda lines: [lines[0], *lines[:0:-1]],
+    "another text": lambda lines: [*lines[:-1], "other words\tbad"],
+    "another label": lambda lines: [*lines[:-1], lines[-1].replace("bad", "good")],
+    "a class less": lambda lines: [line for line in lines if not line.endswith("bad")],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_run_whose_file_changed_is_refused(begun, change):
+    config, workdir, path = begun
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    again = problems.make(config, workdir)
+    with pytest.raises(DataError) as error:
+        again.stream(0)
+    assert "was trained with another" in str(error.value) or "too few to give" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert again.label_names == ("bad", "good")
+
+
+def test_a_run_whose_file_has_a_new_label_is_refused(begun):
+    config, workdir, path = begun
+    path.write_text(path.read_text() + "so so\tmeh\n")
+    with pytest.raises(DataError, match=r"tsv:62: label never seen in training: .*'meh'.*'bad', 'good'"):
+        problems.make(config, workdir).stream(0)
+
+
+def test_a_run_whose_file_was_moved_goes_on(begun):
+    config, workdir, path = begun
+    config.text.path = str(path.rename(path.with_name("moved.tsv")))
+    again = problems.make(config, workdir)
+    next(again.stream(0))
+    (workdir / "text" / "texts.json").unlink()
+    with pytest.raises(DataError, match=r"texts\.json is missing.*bring it back, or train anew"):
+        problems.make(config, workdir).stream(0)
+
+
+def test_own_parts_of_a_run(begun):
+    config, workdir, _ = begun
+    parts = problems.make(config, workdir).parts
+    other = parts["validation"].take(range(4), "other")
+    assert TextProblem(config, workdir, parts={**parts, "test": other}).parts["test"] is other
+    with pytest.raises(DataError, match="trained with another train part"):
+        _ = TextProblem(config, workdir, parts={**parts, "train": other}).parts
+    swapped = dataclasses.replace(other, label_names=("good", "bad"))
+    for folder in (workdir, workdir.parent / "new"):
+        with pytest.raises(DataError, match=r"labels of the test part are 'good', 'bad'; expected .* 'bad', 'good'"):
+            _ = TextProblem(config, folder, parts={**parts, "test": swapped}).parts
 
 
 def test_vocabulary_is_of_the_training_part(tmp_path):
