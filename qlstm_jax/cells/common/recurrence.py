@@ -280,7 +280,7 @@ def _linear_part_is_small(gates: Gates[State], weights: Any, a: Any, state: Any)
         return False
     pull = jax.eval_shape(lambda a, state: jax.vjp(partial(gates, weights), a, state)[1], a, state)
     sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (pull, (a, state))]
-    return sizes[0] <= sizes[1]
+    return bool(sizes[0] <= sizes[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
