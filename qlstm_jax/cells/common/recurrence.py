@@ -430,7 +430,9 @@ def _weights_gradient(gates: Gates[State], weights: Any, inputs: Any, given: Any
 def _chunk_length(xs: Array) -> int:
     """Tokens in a chunk: all, or about as many as make CHUNK_ROWS rows, a divisor of T if there is one near."""
     steps, batch = xs.shape[:2]
-    rows = max(batch, 1) if isinstance(batch, int) else 32  # a batch may be symbolic, under jax.export
+    if not isinstance(steps, int):  # symbolic, under jax.export
+        return steps
+    rows = max(batch, 1) if isinstance(batch, int) else 32
     length = max(CHUNK_ROWS // rows, SHORTEST_CHUNK)
     if steps <= 2 * length:
         return steps

@@ -104,16 +104,35 @@ def _scan(
     whole = common.time_major((xs, valid, resets))
     carry = common.varying_as(carry, (xs, carry))
     steps = xs.shape[1]
-    full = steps - steps % block_size
 
     def run(carry: Carry, part: Any) -> tuple[Carry, Array]:
         xs, valid, resets = part
         return block(carry, xs, valid, None if resets is None else resets[0])
 
-    blocks = jax.tree.map(lambda a: a[:full].reshape(-1, block_size, *a.shape[1:]), whole)
+    if not isinstance(steps, int):
+        return _scan_symbolic(run, carry, whole, steps, block_size)
+    full = steps - steps % block_size
+    blocks = jax.tree.map(lambda a: a[:full].reshape(full // block_size, block_size, *a.shape[1:]), whole)
     carry, ys = jax.lax.scan(run, carry, blocks)
     ys = ys.reshape(full, *ys.shape[2:])
     if full < steps:
         carry, rest = run(carry, jax.tree.map(lambda a: a[full:], whole))
         ys = jnp.concatenate([ys, rest])
     return carry, common.time_major(ys)
+
+
+def _scan_symbolic(
+    run: Callable[[Carry, Any], tuple[Carry, Array]], carry: Carry, whole: Any, steps: Any, block_size: int
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
+    """The fold over a number of tokens that is a symbol, under `jax.export`: the last block is filled up."""
+    xs, valid, resets = whole
+    valid = jnp.ones(xs.shape[:2], bool) if valid is None else valid
+    count = -(-steps // block_size)
+
+    def cut(a: Array) -> Array:
+        more = count * block_size - steps
+        return jnp.pad(a, [(0, more)] + [(0, 0)] * (a.ndim - 1)).reshape(count, block_size, *a.shape[1:])
+
+    carry, ys = jax.lax.scan(run, carry, jax.tree.map(cut, (xs, valid, resets)))
+    ys = ys.reshape(count * block_size, *ys.shape[2:])
+    return carry, common.time_major(jax.lax.slice_in_dim(ys, 0, steps))
