@@ -51,8 +51,8 @@ def test_forget_bias():
     [
         ({"norm": "layer"}, "norm is 'layer'; expected one of 'none', 'rms'"),
         ({"value_init": "zero"}, "value_init is 'zero'"),
-        ({"norm": "rms", "cell": "rnn"}, "expected 'none' and 0 with cell='rnn'"),
-        ({"forget_bias": 1.0, "cell": "rnn"}, "expected 'none' and 0 with cell='rnn'"),
+        ({"norm": "rms", "cell": "rnn"}, "norm is 'rms'; expected 'none', as cell='rnn' has no such option"),
+        ({"forget_bias": 1.0, "cell": "rnn"}, "forget_bias is 1.0; expected 0.0, as cell='rnn'"),
     ],
 )
 def test_options_out_of_range(options, message):
