@@ -6,6 +6,8 @@ formula in a file of its own (`qlstm_jax.cells.pr_lstm.merges`):
 
     "lstm"    PR-LSTM: the LSTM cell over two children, then R unary ones       merges/lstm.py
     "rnn"     PR-RNN: the same of relu cells, without c                         merges/rnn.py
+    "ldru"    MLP-LDRU (arXiv 2605.26035): gates from an MLP, then R feed-forwards  merges/ldru.py
+    "grc"     the gated recursive cell (arXiv 1910.13466)                       merges/grc.py
 
 A merge is not associative, so the tree's shape is part of the model: see `qlstm_jax.cells.pr_lstm.tree`. y_t is the h
 of the state of tokens 0..t. `step` streams in log2(t) states (`qlstm_jax.cells.pr_lstm.counter`); `unroll` computes all

@@ -30,18 +30,21 @@ def init(
 ) -> Params:
     """Draws parameters: kernels truncated normal of scale 1 / sqrt(fan_in), uncorrected as in the paper; biases 0.
 
-    norm, value_init and forget_bias are not in the paper; by default they change nothing.
+    norm, value_init and forget_bias are in no paper; by default they change nothing. An option that a merge does not
+    have must be at its default.
 
     Args:
         key: a PRNG key.
         input_size: D.
         hidden_size: H.
-        refinements: R, unary cells after each binary one (the paper's 0R, 1R, 2R).
-        cell: "lstm" for PR-LSTM or "rnn" for PR-RNN.
-        norm: "rms" divides each cell's new c by its root mean square, times γ, before h is taken from it.
-        value_init: "identity" starts with values g that are the mean of the children's h (a refinement's: h itself).
-        forget_bias: initial value of the forget gates' biases.
-        remat: whether the backward pass recomputes the merges' gates instead of storing them: less memory, more time.
+        refinements: R, unary cells after each binary one in "lstm" and "rnn" (the paper's 0R, 1R, 2R), feed-forwards
+            in "ldru".
+        cell: the merge: "lstm" for PR-LSTM, "rnn" for PR-RNN, "ldru" for MLP-LDRU, "grc" for the gated recursive cell.
+        norm: "rms" divides each new c of "lstm" by its root mean square, times γ, before h is taken from it.
+        value_init: "identity" starts "lstm" and "rnn" with values that are the mean of the children's h (a
+            refinement's: h itself).
+        forget_bias: initial value of the biases of the forget gates of "lstm" and "grc".
+        remat: whether the backward pass recomputes the merges instead of storing their parts: less memory, more time.
         dtype: of activations and products; gates, sums and c are float32 whatever it is.
         param_dtype: of the stored weights.
 

@@ -107,7 +107,8 @@ def associativity(
 
     At each level of the tree, a row draws three adjacent complete blocks a, b, c. The penalty is the mean over all
     triples drawn of the distance of the two results. Each merge has its own (`merges`): mean_H (h - h')² +
-    mean_H (tanh c - tanh c')² with cell "lstm", the first part alone with "rnn".
+    mean_H (tanh c - tanh c')² with cell "lstm", the first part alone with "rnn", and the cosine distance of h with
+    "ldru" and "grc".
 
     Args:
         params: from `pr_lstm.init`.

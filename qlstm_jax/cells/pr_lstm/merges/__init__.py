@@ -5,9 +5,9 @@ A merge of another kind is one more file with the functions of `interface.MergeR
 and the penalty then have it.
 """
 
-from qlstm_jax.cells.pr_lstm.merges import lstm, rnn
+from qlstm_jax.cells.pr_lstm.merges import grc, ldru, lstm, rnn
 from qlstm_jax.cells.pr_lstm.merges.interface import MergeRule, Params, State
 
-MERGES: dict[str, MergeRule] = {"lstm": lstm, "rnn": rnn}
+MERGES: dict[str, MergeRule] = {"lstm": lstm, "rnn": rnn, "ldru": ldru, "grc": grc}
 
 __all__ = ["MERGES", "MergeRule", "Params", "State"]
