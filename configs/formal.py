@@ -2,7 +2,10 @@
 
 python train.py --config=configs/formal.py:reverse_string,lstm --workdir=runs/reverse_lstm
 
-pr_lstm is also a tree of other merges: --config=configs/formal.py:cycle_navigation,pr_lstm:ldru, or :rnn, :grc.
+pr_lstm is also a tree of other merges: --config=configs/formal.py:cycle_navigation,pr_lstm:ldru, or :rnn, :grc. On
+cycle_navigation (H 64, 1,000 steps of 64 at 1e-3, cosine, about half a minute on one core) they reach, in range and at
+lengths 41..80, as means of three seeds in percent: ldru 100.0 and 100.0, grc 90.8 and 65.2, lstm 77.3 and 44.1, rnn
+57.3 and 23.7.
 """
 
 from qlstm_jax.training import config as configs
