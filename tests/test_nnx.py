@@ -288,6 +288,16 @@ def test_step_with_other_batch_axes(case):
     allclose(four, jax.tree.map(lambda a: a.reshape(2, 2, *a.shape[1:]), (carry, y)))
 
 
+@pytest.mark.parametrize("merge", ["ldru", "grc"])
+def test_a_merge_has_parameters_of_its_own(merge):
+    layer, xs = make_layer("pr_lstm", cell=merge), inputs()
+    params = layer.cells[0].params
+    names = {path[-1] for path, _ in nnx.to_flat_state(nnx.state(layer, nnx.Param))}
+    assert names == {name for name, a in vars(params).items() if isinstance(a, jax.Array)} > {"gate_kernel"}
+    allclose(layer(xs, seq_lengths=LENGTHS), pr_lstm.unroll(params, xs, seq_lengths=LENGTHS)[1])
+    allclose(layer.last(xs, seq_lengths=LENGTHS), pr_lstm.last(params, xs, seq_lengths=LENGTHS))
+
+
 def test_max_length_sets_the_size_of_a_stream():
     cell = layers.PRLSTMCell(D, H, max_length=12, rngs=nnx.Rngs(0))
     assert cell.initialize_carry((B, D)).slots.h.shape == (B, 4, H)

@@ -17,7 +17,7 @@ LONGEST = 2**pr_lstm.MAX_SLOTS - 1  # tokens of the longest stream
 
 
 class PRLSTMCell(Cell):
-    """The PR-LSTM or PR-RNN cell of `qlstm_jax.cells.pr_lstm`, as a stream; works inside `flax.nnx.RNN`."""
+    """The cell of `qlstm_jax.cells.pr_lstm`, with any of its merges, as a stream; works inside `flax.nnx.RNN`."""
 
     functions: ClassVar[common.Cell] = pr_lstm
 
@@ -47,7 +47,7 @@ class PRLSTMCell(Cell):
 
 
 class PRLSTM(Layer):
-    """Layers of `qlstm_jax.cells.pr_lstm`, PR-LSTM or PR-RNN.
+    """Layers of `qlstm_jax.cells.pr_lstm`, a balanced tree of the merge that `cell` names.
 
     `last` takes half the merges of a call. With max_offset, after `train()` the tree of each sequence begins at a
     random place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm.regularization`); `rngs` draws

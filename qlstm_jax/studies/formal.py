@@ -3,9 +3,9 @@
     python -m qlstm_jax.studies.formal --cells pr_lstm lstm "pr_lstm,max_offset=8" --tasks all --steps 2000 --seeds 3
 
 A cell may be followed by settings of its own, "CELL,key=value,...", and so is any key of the config for all cells,
---set train.batch_size=32. Results go to OUT/results.jsonl, a line a run; the same command again goes on where it
-stopped and skips what is there. OUT/table.md has the table (mean and best over the seeds), and a folder beside it for
-each budget the accuracy-against-length pictures.
+--set train.batch_size=32. "pr_lstm:ldru" is PR-LSTM's tree with the merge ldru. Results go to OUT/results.jsonl, a line
+a run; the same command again goes on where it stopped and skips what is there. OUT/table.md has the table (mean and
+best over the seeds), and a folder beside it for each budget the accuracy-against-length pictures.
 """
 
 import argparse
@@ -104,7 +104,8 @@ def run_job(
     trainer = Trainer(problems.make(config, args.out), config)
     for first in range(0, len(missing), together):
         seeds = missing[first : first + together]
-        folder = args.workdir / variant.name / task / f"seeds_{'_'.join(map(str, seeds))}_{variants.fingerprint(mine)}"
+        name = variant.name.replace(":", "-")  # which not every file system takes
+        folder = args.workdir / name / task / f"seeds_{'_'.join(map(str, seeds))}_{variants.fingerprint(mine)}"
         progress, start = Progress(0, config.train.steps), time.perf_counter()
         state = trainer.run(seeds, folder, progress, stop, checkpoint_seconds=args.checkpoint_seconds)
         progress.close()

@@ -8,7 +8,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from qlstm_jax.models.layers import LAYER_CLASSES
 from qlstm_jax.problems.config import nearest
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks
@@ -33,17 +32,17 @@ class Variant:
 
 
 def parse(text: str) -> Variant:
-    """The variant that "CELL,key=value,key=value" names.
+    """The variant that "CELL,key=value,key=value" names; CELL may be "pr_lstm:ldru", the tree with another merge.
 
     A key is one of the cell's own options, of the config's sections model, train and formal, or dotted and whole.
 
     Raises:
         ConfigError: for a cell or key that does not exist, or a value of another type.
     """
-    cell, *pairs = text.split(",")
-    if cell not in LAYER_CLASSES:
-        raise configs.ConfigError(f"cell {cell!r} in {text!r}; {nearest(cell, LAYER_CLASSES)}")
-    return Variant(text, cell, parse_settings(pairs, cell))
+    word, *pairs = text.split(",")
+    chosen = configs.cell_settings(word)
+    cell = chosen.pop("model.cell")
+    return Variant(text, cell, chosen | parse_settings(pairs, cell))
 
 
 def parse_settings(pairs: list[str], cell: str | None = None) -> dict[str, Any]:

@@ -11,10 +11,30 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from qlstm_jax.problems.config import ConfigError, get, run_exists
+from qlstm_jax.models.layers import LAYER_CLASSES, layer_options
+from qlstm_jax.problems.config import ConfigError, get, nearest, run_exists
 from qlstm_jax.training.defaults import default
 
-__all__ = ["ConfigError", "default", "differences", "get", "load", "run_exists", "save"]
+__all__ = ["ConfigError", "cell_settings", "default", "differences", "get", "load", "run_exists", "save"]
+
+
+def cell_settings(text: str) -> dict[str, Any]:
+    """The dotted keys and values of a cell in one word: "lstm", or "pr_lstm:ldru" for a kind of one that has several.
+
+    Raises:
+        ConfigError: for a cell that does not exist, or a kind of a cell that has one alone.
+    """
+    cell, colon, kind = text.partition(":")
+    if cell not in LAYER_CLASSES:
+        raise ConfigError(f"cell {cell!r} in {text!r}; {nearest(cell, LAYER_CLASSES)}")
+    if not colon:
+        return {"model.cell": cell}
+    several = [name for name, options in layer_options().items() if "cell" in options]
+    if cell not in several:
+        raise ConfigError(
+            f"cell {text!r} names a kind of {cell}; expected {cell!r}: only {', '.join(several)} has kinds"
+        )
+    return {"model.cell": cell, f"model.{cell}.cell": kind}
 
 
 def save(config: ConfigDict, path: Path) -> None:

@@ -1,6 +1,7 @@
 """QL-LSTM (arXiv 2512.06582): one affine map shared by all gates, and an additive memory written once a block.
 
-The paper fixes the two mechanisms and their effects, not every formula; what it leaves open is marked [ours].
+No page open to us gives the paper's formulas: its public text fixes the two mechanisms and their effects. What that
+leaves open is marked [ours].
 
 PSUG (parameter-shared unified gating), at each token, j in i, f, g, o:
 
