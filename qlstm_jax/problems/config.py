@@ -86,7 +86,7 @@ def get(config: Any, key: str) -> Any:
 
 
 def nearest(given: Any, names: Iterable[Any]) -> str:
-    """A hint for an error: the nearest of `names`, or all of them."""
+    """A hint for an error: the nearest of `names`, and all of them."""
     names = [str(n) for n in names]
     close = difflib.get_close_matches(str(given), names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -1,6 +1,7 @@
 """The evaluation of a trained run: figures as JSON, pictures as PNG."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def restore(
     workdir: str | Path,
     *,
     checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> tuple[ConfigDict, Problem, Any, int]:
@@ -30,15 +32,18 @@ def restore(
     Args:
         workdir: its folder.
         checkpoint: "last", "best", or None for what the run's config selects.
+        settings: dotted keys of the run's config to other values, of `config.CHANGEABLE`.
         problem, model: your own, as the run was trained with.
 
     Returns:
         (config, problem, model in evaluation mode, step of its checkpoint).
 
     Raises:
-        ConfigError: if there is no run or no such checkpoint.
+        ConfigError: if there is no run or no such checkpoint, or for settings that cannot be changed.
     """
-    config, made, trained, state = restore_state(workdir, checkpoint=checkpoint, problem=problem, model=model)
+    config, made, trained, state = restore_state(
+        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
+    )
     return config, made, trained, int(state.step)
 
 
@@ -46,12 +51,14 @@ def restore_state(
     workdir: str | Path,
     *,
     checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> tuple[ConfigDict, Problem, Any, TrainState]:
     """`restore` with the whole `TrainState`, a language model's carry among it, in place of the step."""
     workdir = Path(workdir)
     config = configs.load(workdir / "config.json")
+    configs.change(config, settings or {})
     problem = make_problem(config, workdir, problem, model)
     init_key, train_key, _ = run_keys(config.seed)
     model = problem.model(nnx.Rngs(params=init_key))
@@ -72,6 +79,7 @@ def evaluate(
     workdir: str | Path,
     *,
     checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
     **overrides: object,
@@ -80,7 +88,7 @@ def evaluate(
 
     Args:
         workdir: the run's folder.
-        checkpoint: as for `restore`.
+        checkpoint, settings: as for `restore`.
         problem, model: as for `restore`.
         overrides: keys of the config's `eval` section.
 
@@ -91,7 +99,9 @@ def evaluate(
         ConfigError: as for `restore`, or for overrides out of range.
     """
     own_problem = problem is not None
-    config, problem, model, step = restore(workdir, checkpoint=checkpoint, problem=problem, model=model)
+    config, problem, model, step = restore(
+        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
+    )
     config.eval.update(overrides)
     config_checks.check(config, own_problem=own_problem)
     folder = Path(workdir) / "eval"

@@ -1,14 +1,13 @@
 from pathlib import Path
 
 import pytest
-from ml_collections import config_flags
 
 from qlstm_jax.data.formal import TASKS
 from qlstm_jax.models.layers import LAYER_CLASSES
 from qlstm_jax.problems import PROBLEMS
 from qlstm_jax.problems.config import fraction, not_negative, positive
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_checks
+from qlstm_jax.training import config_checks, config_files
 from qlstm_jax.training.config import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -158,13 +157,8 @@ def test_differences():
 
 
 def load_file(name, argument=""):
-    """As the flag --config of train.py reads it, which hands what follows a colon to get_config."""
-    from absl import flags
-
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", str(CONFIGS / f"{name}.py"), flag_values=values)
-    values(["train.py", *([f"--config={CONFIGS / name}.py:{argument}"] if argument else [])])
-    return values.config
+    """As --config of train.py reads it, which hands what follows a colon to get_config."""
+    return config_files.load(f"{CONFIGS / name}.py" + (f":{argument}" if argument else ""))
 
 
 @pytest.mark.parametrize("name", FILES)
