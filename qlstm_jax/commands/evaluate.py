@@ -17,6 +17,7 @@ from qlstm_jax.data import files
 from qlstm_jax.training import config as configs
 from qlstm_jax.training.evaluate import evaluate, restore
 
+LINES = "expected a UTF-8 file of lines"
 OVERRIDES = ("min_length", "max_length", "sequences", "longest")
 
 
@@ -38,11 +39,13 @@ def main(argv: Sequence[str], program: str = "qlstm-eval", about: str | None = N
     """Evaluates or predicts; arguments as for `parser`."""
     args = parser(program, about).read(argv)
     check_text("--predict", args.predict)
+    if args.predict_file is not None:
+        files.check_path(args.predict_file, LINES)
     settings = settings_of(args, configs.load(Path(args.workdir) / "config.json"))
     if args.predict is not None or args.predict_file is not None:
         lines = [] if args.predict is None else [args.predict]
         if args.predict_file is not None:
-            lines += files.read_text(args.predict_file, "a UTF-8 file of lines").splitlines()
+            lines += files.read_text(args.predict_file, LINES).splitlines()
         _, problem, model, _ = restore(args.workdir, checkpoint=args.checkpoint, settings=settings)
         for record in problem.predict(model, lines):
             print(json.dumps(record, ensure_ascii=not _writes_all()))

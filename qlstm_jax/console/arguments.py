@@ -85,10 +85,11 @@ class Parser(argparse.ArgumentParser):
         name, equals, value = word.partition("=")
         flags = [f for f in self._option_string_actions if f.startswith("--")]
         key, plain = name.lstrip("-").removeprefix("config."), configs.default()
+        near = difflib.get_close_matches(f"--{name.lstrip('-')}", flags, n=1, cutoff=0.8)
         whole = [key] if key in config_settings.flat_keys(plain) else config_settings.named(plain, key)
-        if whole:
+        if whole and not near:
             return f"there is no flag {name}; did you mean --set {whole[0]}{equals or '='}{value}?"
-        near = difflib.get_close_matches(f"--{name.lstrip('-')}", flags, n=1)
+        near = near or difflib.get_close_matches(f"--{name.lstrip('-')}", flags, n=1)
         return f"there is no flag {name}; {f'did you mean {near[0]}?' if near else f'expected one of {_list(flags)}'}"
 
 

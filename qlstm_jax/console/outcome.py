@@ -61,10 +61,11 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     try:
         try:
             code = main(arguments) or 0
-        except SystemExit as end:  # --help
-            code = end.code if isinstance(end.code, int) else 0
-        if sys.stdout:
-            sys.stdout.flush()  # a full disk or a closed pipe may show here and not before
+        except SystemExit as end:  # after --help
+            if isinstance(end.code, str):
+                raise
+            code = end.code or 0
+        sys.stdout.flush()  # a full disk or a closed pipe may show here and not before
         return code
     except BrokenPipeError:
         _drop_output()
@@ -76,6 +77,7 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
                 traceback.print_exc()
             # A mistake in the command line names it as it was typed.
             print(line if isinstance(error, UsageError) else line.replace("--config.", settings), file=sys.stderr)
+        _drop_output()
         return code
 
 
@@ -84,7 +86,8 @@ def explain(error: BaseException) -> tuple[str, int]:
     known = next((kind for kind in CODES if isinstance(error, kind)), None)
     if known is not None:
         stopped = CODES[known] == INTERRUPTED
-        return f"{'stopped' if stopped else 'error'}: {_one_line(error) or 'interrupted'}", CODES[known]
+        line = f"{'stopped' if stopped else 'error'}: {_one_line(error) or 'interrupted'}"
+        return line, getattr(error, "code", CODES[known])  # an error may have one of its own
     if isinstance(error, MemoryError) or (
         isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
     ):
@@ -124,7 +127,7 @@ def _is_own_check(error: BaseException) -> bool:
 
 def _place(error: BaseException) -> str:
     """The innermost line of this package that the error went through, "problems/text.py:12"."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     own = [f for f in frames if PACKAGE in Path(f.filename).parents] or frames
     if not own:
         return "?"
@@ -133,14 +136,19 @@ def _place(error: BaseException) -> str:
 
 
 def _write_anything() -> None:
-    """Lets any text be written, whatever the encoding: what an output has no letters for is written as escapes."""
+    """Lets any text be written, whatever the encoding: what an output has no letters for is written as escapes.
+
+    An output that was closed before the program began is None.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _drop_output() -> None:
-    """Sends what is still to be written nowhere, or Python would tell of the closed pipe once more when it ends."""
+    """Sends what cannot be written nowhere, or Python would tell of the closed pipe or full disk again when it ends."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from qlstm_jax.data import files
-from qlstm_jax.problems.config import ConfigError, get, run_exists
+from qlstm_jax.problems.config import KEEP, ConfigError, get, run_exists
 from qlstm_jax.training.defaults import default
 
 __all__ = ["ConfigError", "default", "differences", "get", "load", "run_exists", "save"]
@@ -29,16 +29,14 @@ def load(path: Path) -> ConfigDict:
     """Reads what `save` wrote.
 
     Raises:
-        ConfigError: if there is none, if it is no JSON, or if it has keys or types of another version.
+        ConfigError: if there is none, or if it has keys or types of another version.
+        DataError: if it is no JSON.
     """
     if not path.exists() and not path.is_symlink():
         raise ConfigError(f"{path} does not exist; expected the folder of a run made by train.py --workdir")
-    try:
-        saved = json.loads(files.read_text(path, "the config.json of a run"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{path}:{error.lineno}: {error.msg}: the file is damaged; bring it back, or give another --workdir"
-        ) from error
+    saved = files.read_json(path, KEEP)
+    if not isinstance(saved, dict):
+        raise ConfigError(f"{path} holds a {type(saved).__name__} and no config; {KEEP}")
     config = default()
     try:
         config.update(saved)

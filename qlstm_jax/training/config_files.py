@@ -90,7 +90,7 @@ def load(text: str) -> ConfigDict:
     spec = importlib.util.spec_from_file_location("qlstm_jax_config", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is not a Python file; expected a config file that ends in .py")
-    source = files.read_text(path, "a config file, Python in UTF-8")
+    source = files.read_text(path, "expected a config file, Python in UTF-8")
     module = importlib.util.module_from_spec(spec)
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
