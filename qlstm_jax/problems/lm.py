@@ -58,6 +58,7 @@ class LMProblem(Problem):
         "max_bytes": not_negative,
         "validation": fraction,
         "test": fraction,
+        "split_seed": not_negative,
         "tokenizer": one_of("byte", "bpe"),
         "vocab_size": positive,
         "length": positive,

@@ -18,7 +18,7 @@ from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.problems import metrics, plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_sums, shapes
-from qlstm_jax.problems.config import KEEP, ConfigError, as_flags, fraction, one_of, positive, run_exists
+from qlstm_jax.problems.config import KEEP, ConfigError, as_flags, fraction, not_negative, one_of, positive, run_exists
 from qlstm_jax.problems.models import classifier
 
 
@@ -39,6 +39,7 @@ class TextProblem(Problem):
         "on_bad_row": one_of("error", "skip"),
         "validation": fraction,
         "test": fraction,
+        "split_seed": not_negative,
         "tokenizer": one_of("word", "bpe", "byte"),
         "vocab_size": positive,
         "min_frequency": positive,

@@ -1,5 +1,7 @@
 """What a config must hold before anything is read or written: names, ranges, and keys that fit each other."""
 
+import math
+
 import jax
 from flax import nnx
 from ml_collections import ConfigDict
@@ -40,6 +42,7 @@ RULES = {
     "train.select": one_of("last", "best"),
     "train.mapping": one_of("shard_map", "pmap"),
     "train.num_devices": not_negative,
+    "model.num_layers": lambda value: None if value <= 1000 else "at most 1000",
     "model.embedding_size": positive,
     "model.embedding_dropout": fraction,
     "model.dropout": fraction,
@@ -102,6 +105,8 @@ def _check_keys(config: ConfigDict, own_problem: bool) -> None:
             raise ConfigError(f"{key} is {value!r}; expected a value like {get(plain, key)!r}")
         if kind is int and key != "seed" and abs(value) >= 2**31:
             raise ConfigError(f"{key} is {value}; expected an integer of at most 32 bits")
+        if kind is float and not math.isfinite(value) and (key, value) != ("train.clip_norm", math.inf):
+            raise ConfigError(f"{key} is {value}; expected a finite number")
     for key in given:
         if key not in known and not own_problem:
             raise no_such_key(plain, key)

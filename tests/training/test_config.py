@@ -61,7 +61,12 @@ OUT_OF_RANGE = [
     ("model.num_layers", 0, "expected a positive integer"),
     ("model.pr_lstm.refinements", -1, "expected an integer, 0 or more"),
     ("model.pr_lstm.max_offset", -1, "expected an integer, 0 or more"),
-    ("train.learning_rate", float("nan"), "more than 0"),
+    ("train.learning_rate", float("nan"), "a finite number"),
+    ("train.learning_rate", float("inf"), "a finite number"),
+    ("model.ql_lstm.forget_bias", float("nan"), "a finite number"),
+    ("train.steps", 2**31, "at most 32 bits"),
+    ("model.num_layers", 2**31 - 1, "at most 1000"),
+    ("seed", 2**32, "up to 4294967295"),
 ]
 
 

@@ -1,7 +1,9 @@
 import pytest
 
+from qlstm_jax.models.layers import LAYER_CLASSES
+from qlstm_jax.problems import PROBLEMS
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_settings
+from qlstm_jax.training import config_checks, config_settings
 from qlstm_jax.training.config import ConfigError
 
 
@@ -43,6 +45,28 @@ def test_keys_are_whole_or_the_last_word():
 def test_mistakes_name_what_was_meant(pair, message):
     with pytest.raises(ConfigError, match=message):
         config_settings.parse([pair], configs.default(), taken={"seed": "--seeds"})
+
+
+def test_odd_values_of_every_key_are_refused_or_can_be():
+    """Whatever is typed, what is said of it is a ConfigError."""
+    refused = 0
+    for key in config_settings.flat_keys(configs.default()):
+        for value in ("", "nan", "-2147483648", "2147483647"):
+            config = configs.default()
+            section, *rest = key.split(".")
+            if section in PROBLEMS:
+                config.problem = section
+            if section == "model" and rest[0] in LAYER_CLASSES:
+                config.model.cell = rest[0]
+            try:
+                config.update_from_flattened_dict(config_settings.parse([f"{key}={value}"], config))
+                config_checks.check(config)
+            except ConfigError as error:
+                refused += 1
+                assert str(error)
+            else:
+                assert value != "nan" or not isinstance(configs.get(config, key), float), key
+    assert refused > 300
 
 
 def test_types_that_no_key_of_the_default_has():
