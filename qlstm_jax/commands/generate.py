@@ -39,8 +39,9 @@ def main(argv: Sequence[str], program: str = "qlstm-generate", about: str | None
     """Writes the texts and the speed; arguments as for `parser`."""
     args = parser(program, about).read(argv)
     check_text("--prompt", args.prompt)
-    if args.num < 1:
-        raise ConfigError(f"--num is {args.num}; expected 1 or more")
+    for name in ("num", "tokens"):
+        if not 1 <= getattr(args, name) < 2**31:
+            raise ConfigError(f"--{name} is {getattr(args, name)}; expected 1 or more, up to {2**31 - 1}")
     if not 0 <= args.seed < 2**32:
         raise ConfigError(f"--seed is {args.seed}; expected 0 to {2**32 - 1}")
     settings = settings_of(args, configs.load(Path(args.workdir) / "config.json"))

@@ -91,7 +91,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, MemoryError) or (
         isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
     ):
-        return f"error: out of memory ({_one_line(error)[:200]}); try a smaller --config.train.batch_size", 1
+        return f"error: out of memory ({_one_line(error)[:200]}); a smaller batch or model needs less", 1
     if isinstance(error, OSError):
         return f"error: {_of_system(error)}", 1
     if isinstance(error, ValueError | TypeError) and _is_own_check(error):

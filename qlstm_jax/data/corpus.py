@@ -194,7 +194,7 @@ def as_texts(contents: list[bytes], source: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{source} is not all UTF-8 ({error.reason}: {error.object[error.start : error.end]!r}); "
-            "convert it, or read bytes (lm.tokenizer=byte)"
+            "convert it, or read bytes (--config.lm.tokenizer=byte)"
         ) from error
 
 

@@ -143,6 +143,8 @@ def _run(argv: list[str]) -> None:
     args = parser().read(argv)
     results = Results(args.out / "results.jsonl")
     grid = [] if args.report_only else jobs(args)
+    if grid:
+        args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is told before hours of training
     started, done = time.perf_counter(), 0
     with StopSignal() as stop:
         for number, (task, variant, config) in enumerate(grid):

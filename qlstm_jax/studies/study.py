@@ -209,7 +209,9 @@ def _run(argv: list[str]) -> None:
     results = Results(args.out / "results.jsonl")
     if not args.report_only:
         with compiled_once(args.workdir / "compiled"):
-            run_all(grid(args), args, results)
+            cells = grid(args)
+            args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is told before hours of training
+            run_all(cells, args, results)
     print(f"tables and pictures: {study_report.write(results.records(), args.metric, args.out)}")
 
 

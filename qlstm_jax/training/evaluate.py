@@ -58,7 +58,9 @@ def restore_state(
     """`restore` with the whole `TrainState`, a language model's carry among it, in place of the step."""
     workdir = Path(workdir)
     config = configs.load(workdir / "config.json")
-    configs.change(config, settings or {})
+    if settings:
+        configs.change(config, settings)
+        config_checks.check(config, own_problem=problem is not None)
     problem = make_problem(config, workdir, problem, model)
     init_key, train_key, _ = run_keys(config.seed)
     model = problem.model(nnx.Rngs(params=init_key))

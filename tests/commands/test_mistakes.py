@@ -64,6 +64,7 @@ VALUES = [
     (train, ["--set", "train.weight_decay=0.1"], "--config.train.optimizer=adamw"),
     (evaluate, ["--workdir=nowhere"], "nowhere/config.json does not exist; expected the folder of a run"),
     (generate, ["--num=0"], "--num is 0; expected 1 or more"),
+    (generate, ["--tokens=99999999999"], "--tokens is 99999999999; expected 1 or more, up to"),
     (generate, ["--seed=-1"], "--seed is -1; expected 0 to 4294967295"),
     (study, ["imbd"], "study 'imbd'; did you mean 'imdb'?"),
     (study, [*STUDY[:1], "--out=out", "--rows", "lstm,hiden_size=3"], "did you mean 'model.hidden_size'"),
@@ -168,6 +169,19 @@ def test_workdirs(tmp_path):
             assert str(path) in line and code == 1
         line, code = mistake(evaluate, f"--workdir={path}")
         assert str(path) in line and code == 1
+
+
+def test_folders_of_results(tmp_path):
+    for name in ("pipe", "loop", "binary"):
+        (tmp_path / name).mkdir()
+        path = odd_files(tmp_path / name)[name][0]
+        for program, argv in ((study, STUDY[:2]), (formal, ["--tasks=parity_check"])):
+            line, code = mistake(program, *argv, f"--out={path}", f"--workdir={tmp_path / 'runs'}")
+            assert str(path) in line and code == 1
+        if name != "loop":
+            path = path.rename(path.with_name("results.jsonl"))
+            line, code = mistake(study, "--report_only", f"--out={path.parent}")
+            assert str(path) in line and code == 1
 
 
 def test_damaged_configs_of_runs(tmp_path):

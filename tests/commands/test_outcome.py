@@ -34,7 +34,7 @@ def raising(error):
         (FileNotFoundError(2, "No such file or directory", "a.csv"), 1, "error: a.csv: No such file or directory"),
         (OSError(18, "Invalid cross-device link", "a", None, "b"), 1, "error: a and b: Invalid cross-device link"),
         (OSError("no device"), 1, "error: no device"),
-        (MemoryError("3 GiB"), 1, "error: out of memory (3 GiB); try a smaller --set train.batch_size"),
+        (MemoryError("3 GiB"), 1, "error: out of memory (3 GiB); a smaller batch or model needs less"),
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), 1, "error: out of memory (RESOURCE_EXHAUSTED: 3"),
         (KeyError("a"), 70, "error: KeyError: 'a' (at test_outcome.py:"),
         (ValueError("a"), 70, "error: ValueError: a (at test_outcome.py:"),  # of this file, none of the package's

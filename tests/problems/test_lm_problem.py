@@ -293,6 +293,7 @@ def test_generate_command(lm_run):
     assert done.code == 0, done.err
     assert done.out.count("\ndef \\U0001f44d") == 2 and done.out.startswith("--- 1 of 2\n")
     assert "tokens/s, compilation excluded" in done.out.splitlines()[-1]
-    for option, part in {"--tokens=0": "--", "--top_k=-1": "top_k", "--prompt=": "--prompt is ''"}.items():
+    said = {"--tokens=0": "--tokens is 0", "--top_k=-1": "--top_k is -1", "--prompt=": "--prompt is ''"}
+    for option, part in (said | {"--set=lm.length=0": "lm.length is 0; expected more than 0"}).items():
         line, code = mistake(programs.generate, f"--workdir={lm_run}", option)
         assert part in line and code == 1
