@@ -54,6 +54,7 @@ class LMProblem(Problem):
     """
 
     name = "lm"
+    evaluates = ("tokens",)
     rules: ClassVar = {
         "max_bytes": not_negative,
         "validation": fraction,

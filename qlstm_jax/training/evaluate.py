@@ -13,6 +13,7 @@ from qlstm_jax.problems.base import Problem
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
+from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.loop import OwnModel, OwnProblem, make_problem, run_keys
 from qlstm_jax.training.metrics import history
 from qlstm_jax.training.step import TrainState, initial_state, make_optimizer
@@ -72,7 +73,7 @@ def restore_state(
     state = checkpoints.restore(like, best=wanted == "best")
     checkpoints.close()
     if state is None:
-        raise configs.ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")
+        raise ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")
     model.eval()
     return config, problem, nnx.merge(nnx.graphdef(model), state.final_params), state
 
@@ -104,6 +105,9 @@ def evaluate(
     config, problem, model, step = restore(
         workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
     )
+    _check_used(
+        problem, [*overrides, *(key.removeprefix("eval.") for key in settings or {} if key.startswith("eval."))]
+    )
     config.eval.update(overrides)
     config_checks.check(config, own_problem=own_problem)
     folder = Path(workdir) / "eval"
@@ -124,6 +128,15 @@ def evaluate(
         title = f"{run_name(config)}, {config.model.cell}"
         plots.learning_curves(records, title, folder / "learning_curves.png")
     return report
+
+
+def _check_used(problem: Problem, keys: list[str]) -> None:
+    """Raises ConfigError for keys of `eval` that are changed for an evaluation which does not read them."""
+    used = problem.evaluates
+    for key in keys:
+        if used is not None and key not in used:
+            others = f"; it reads {', '.join(f'eval.{name}' for name in used)}" if used else ", nor any other of eval"
+            raise ConfigError(f"the evaluation of {problem.name} does not read eval.{key}{others}")
 
 
 def run_name(config: ConfigDict) -> str:

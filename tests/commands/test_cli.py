@@ -115,6 +115,12 @@ def test_a_narrow_output_gets_json(texts, encoding):
     assert done.code == 0 and json.loads(done.out)["text"] == text
 
 
+def test_what_an_evaluation_does_not_read_is_refused(texts):
+    for options in (["--longest=3"], ["--set", "eval.longest=3"]):
+        line, code = mistake(evaluate, f"--workdir={texts}/run", *options)
+        assert code == 1 and line.startswith("the evaluation of text does not read eval.longest")
+
+
 def test_a_run_whose_data_moved(texts):
     moved = texts / "reviews.tsv"
     moved = moved.rename(texts / "moved.tsv")
