@@ -7,42 +7,61 @@ qlstm-eval --workdir=runs/reviews --predict_file=lines.txt  of each line of a fi
 """
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-
-from qlstm_jax.commands import cli
+from qlstm_jax.console import outcome
+from qlstm_jax.console.arguments import Parser, check_text, settings_of
+from qlstm_jax.data import files
+from qlstm_jax.training import config as configs
 from qlstm_jax.training.evaluate import evaluate, restore
 
+LINES = "expected a UTF-8 file of lines"
 OVERRIDES = ("min_length", "max_length", "sequences", "longest")
 
 
-def main(argv: list[str]) -> None:
-    """Evaluates or predicts."""
-    values = flags.FLAGS
-    if values.predict is not None or values.predict_file is not None:
-        lines = [] if values.predict is None else [values.predict]
-        if values.predict_file is not None:
-            lines += Path(values.predict_file).read_text(encoding="utf-8").splitlines()
-        _, problem, model, _ = restore(values.workdir, checkpoint=values.checkpoint)
+def parser(program: str, about: str | None = None) -> Parser:
+    """The command line; `about` is what the help says in place of this module's."""
+    p = Parser(program, about or __doc__)
+    p.add_argument("--workdir", default=str(Path("runs") / "quickstart"), help="folder of the run")
+    p.add_argument("--checkpoint", choices=["last", "best"], help="default: what the run's config selects")
+    p.add_argument("--longest", type=int, help="other sampled tasks: lengths up to so many times the training length")
+    p.add_argument("--min_length", type=int, help="formal languages: first length of the score")
+    p.add_argument("--max_length", type=int, help="formal languages: last length of the score")
+    p.add_argument("--sequences", type=int, help="sampled tasks: strings of each length")
+    p.add_argument("--predict", metavar="TEXT", help="a line of text to label")
+    p.add_argument("--predict_file", metavar="FILE", help="a UTF-8 file of lines to label")
+    return p
+
+
+def main(argv: Sequence[str], program: str = "qlstm-eval", about: str | None = None) -> None:
+    """Evaluates or predicts; arguments as for `parser`."""
+    args = parser(program, about).read(argv)
+    check_text("--predict", args.predict)
+    if args.predict_file is not None:
+        files.check_path(args.predict_file, LINES)
+    settings = settings_of(args, configs.load(Path(args.workdir) / "config.json"))
+    if args.predict is not None or args.predict_file is not None:
+        lines = [] if args.predict is None else [args.predict]
+        if args.predict_file is not None:
+            lines += files.read_text(args.predict_file, LINES).splitlines()
+        _, problem, model, _ = restore(args.workdir, checkpoint=args.checkpoint, settings=settings)
         for record in problem.predict(model, lines):
-            print(json.dumps(record, ensure_ascii=False))
+            print(json.dumps(record, ensure_ascii=not _writes_all()))
         return
-    given = {name: values[name].value for name in OVERRIDES if values[name].value is not None}
-    report = evaluate(values.workdir, checkpoint=values.checkpoint, **given)
+    given = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name) is not None}
+    report = evaluate(args.workdir, checkpoint=args.checkpoint, settings=settings, **given)
     print(json.dumps({k: v for k, v in report.items() if k != "accuracy_by_length"}, indent=2))
-    folder = Path(values.workdir) / "eval"
+    folder = Path(args.workdir) / "eval"
     print(f"figures in {folder / 'report.json'}, pictures in {', '.join(str(p) for p in sorted(folder.glob('*.png')))}")
 
 
-def run() -> None:
-    """The program."""
-    flags.DEFINE_string("workdir", str(Path("runs") / "quickstart"), "folder of the run")
-    flags.DEFINE_enum("checkpoint", None, ["last", "best"], "default: what the run's config selects")
-    flags.DEFINE_integer("longest", None, "other sampled tasks: lengths up to so many times the training length")
-    flags.DEFINE_integer("min_length", None, "formal languages: first length of the score")
-    flags.DEFINE_integer("max_length", None, "formal languages: last length of the score")
-    flags.DEFINE_integer("sequences", None, "sampled tasks: strings of each length")
-    flags.DEFINE_string("predict", None, "a line of text to label")
-    flags.DEFINE_string("predict_file", None, "a UTF-8 file of lines to label")
-    cli.run(main, module=__name__)
+def _writes_all() -> bool:
+    """Whether the output has all letters; what a narrow one gets is escaped as JSON has it."""
+    return (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+
+
+def run(program: str, about: str | None = None) -> int:
+    """The program; returns its exit code. Arguments as for `parser`."""
+    return outcome.run(lambda argv: main(argv, program, about))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from qlstm_jax.data.files import check_path, read_bytes
 from qlstm_jax.data.folders import is_hidden, part_hidden
 from qlstm_jax.data.rows import NOT_TEXT, Collector, DataError, Examples, LoadReport
 from qlstm_jax.data.splits import split
@@ -60,9 +61,7 @@ def load(
       print(train.report.summary())
       test = load("test.csv", text_column="review", label_column="stars", label_names=train.label_names)
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise DataError(f"{path} does not exist (the current folder is {Path.cwd()}); {FORMATS}")
+    path = check_path(path, FORMATS, folder=True)
     collector = Collector(path, on_bad_row, label_names)
     if path.is_dir():
         _read_folder(path, collector, group_of)
@@ -133,7 +132,7 @@ def _read_folder(path: Path, collector: Collector, group_of: Callable[[str, str]
     for name, texts in classes.items():
         for file in texts:
             group = None if group_of is None else group_of(name, file.name)
-            add_document(collector, file.read_bytes(), name, str(file), group)
+            add_document(collector, read_bytes(file, FORMATS), name, str(file), group)
 
 
 def _class_folders(path: Path) -> list[Path]:

@@ -38,6 +38,7 @@ class Problem(abc.ABC):
     on_device = True  # whether `sample` draws the batches, or `stream` brings them from the host
     select = "accuracy"  # the validation metric that names the best checkpoint
     select_mode = "max"  # whether a higher one is better, or "min": a lower one
+    evaluates: ClassVar[tuple[str, ...] | None] = None  # the keys of `eval` that `report` reads
 
     @classmethod
     def defaults(cls) -> ConfigDict:

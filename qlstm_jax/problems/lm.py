@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax.cells.common import where
 from qlstm_jax.data import corpus as corpora
-from qlstm_jax.data import tfds_corpus
+from qlstm_jax.data import files, tfds_corpus
 from qlstm_jax.data.batching import stream
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
@@ -24,7 +24,9 @@ from qlstm_jax.models.generate import check_options, generate
 from qlstm_jax.problems import plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import (
+    KEEP,
     ConfigError,
+    as_flags,
     check_split,
     fraction,
     not_negative,
@@ -52,10 +54,12 @@ class LMProblem(Problem):
     """
 
     name = "lm"
+    evaluates = ("tokens",)
     rules: ClassVar = {
         "max_bytes": not_negative,
         "validation": fraction,
         "test": fraction,
+        "split_seed": not_negative,
         "tokenizer": one_of("byte", "bpe"),
         "vocab_size": positive,
         "length": positive,
@@ -144,6 +148,7 @@ class LMProblem(Problem):
         (self.folder / "corpus.json").write_text(json.dumps(self.corpus.record(), indent=2) + "\n")
 
     @cached_property
+    @as_flags("lm", "pattern")
     def corpus(self) -> corpora.Corpus:
         """The files, read when first wanted.
 
@@ -159,7 +164,7 @@ class LMProblem(Problem):
         else:
             found = corpora.load(options.path, pattern=options.pattern, max_bytes=options.max_bytes)
         if self.resumed:
-            began, now = json.loads((self.folder / "corpus.json").read_text()), found.record()
+            began, now = files.read_json(self.folder / "corpus.json", KEEP), found.record()
             if began["sha256"] != now["sha256"]:
                 described = [f"{r['source']}, {r['files']} files, {r['bytes']} bytes" for r in (began, now)]
                 raise DataError(

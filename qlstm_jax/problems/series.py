@@ -44,6 +44,7 @@ class SeriesProblem(Problem):
     """
 
     name = "series"
+    evaluates = ()
     rules: ClassVar = {
         "header": one_of("auto", "yes", "no"),
         "loss": one_of("gaussian", "point"),

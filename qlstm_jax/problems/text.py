@@ -13,13 +13,13 @@ from flax import nnx
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
-from qlstm_jax.data import imdb, splits, text
+from qlstm_jax.data import files, imdb, splits, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.packing import PackedBatch, PackedBatches
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.problems import metrics, plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_sums, shapes
-from qlstm_jax.problems.config import ConfigError, fraction, one_of, positive, run_exists
+from qlstm_jax.problems.config import KEEP, ConfigError, as_flags, fraction, not_negative, one_of, positive, run_exists
 from qlstm_jax.problems.models import classifier
 
 
@@ -36,10 +36,12 @@ class TextProblem(Problem):
     """
 
     name = "text"
+    evaluates = ()
     rules: ClassVar = {
         "on_bad_row": one_of("error", "skip"),
         "validation": fraction,
         "test": fraction,
+        "split_seed": not_negative,
         "tokenizer": one_of("word", "bpe", "byte"),
         "vocab_size": positive,
         "min_frequency": positive,
@@ -101,7 +103,7 @@ class TextProblem(Problem):
         if not self.resumed:
             self._start_anew()
         self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
-        self.label_names = tuple(json.loads((self.folder / "labels.json").read_text()))
+        self.label_names = tuple(files.read_json(self.folder / "labels.json", KEEP))
         self._logits = jax.jit(lambda graphdef, p, ids, n: nnx.merge(graphdef, p)(ids, seq_lengths=n), static_argnums=0)
 
     def _start_anew(self) -> None:
@@ -127,7 +129,7 @@ class TextProblem(Problem):
                 f"{path} is missing, so that it cannot be told whether the texts are those of training; bring it back, "
                 "or train anew in another --workdir (a run of an earlier version has none)"
             )
-        began = json.loads(path.read_text())
+        began = files.read_json(path, KEEP)
         for part, examples in parts.items():
             if self._own is not None and part == "test":
                 continue
@@ -164,6 +166,7 @@ class TextProblem(Problem):
             self._check_same(parts)
         return parts
 
+    @as_flags("text", "text_column", "label_column", "on_bad_row")
     def _read(self) -> tuple[dict[str, text.Examples], list[text.LoadReport]]:
         """The parts that the config names, and what was read for them."""
         options = self.config.text

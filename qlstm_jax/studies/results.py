@@ -7,7 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from qlstm_jax.data.files import read_text
 from qlstm_jax.data.formal import TASKS
+from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems import plots
 from qlstm_jax.problems.formal import SOLVED
 
@@ -25,11 +27,21 @@ class Results:
         self.path = Path(path)
 
     def records(self) -> list[dict[str, Any]]:
-        """All results. A last line that a killed process left half written is not one."""
+        """All results. A last line that a killed process left half written is not one.
+
+        Raises:
+            DataError: for a file that cannot be read, or another line that is no JSON.
+        """
         if not self.path.exists():
             return []
-        lines = self.path.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        found = []
+        for number, line in enumerate(read_text(self.path, "expected a JSON line a run").splitlines(), 1):
+            if line.endswith("}"):
+                try:
+                    found.append(json.loads(line))
+                except json.JSONDecodeError as error:
+                    raise DataError(f"{self.path}:{number}: no JSON ({error.msg}); take the line out") from error
+        return found
 
     def add(self, record: dict[str, Any]) -> None:
         """Appends one result."""

@@ -26,36 +26,32 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import logging
 from ml_collections import ConfigDict
 
 from qlstm_jax import problems
-from qlstm_jax.data.rows import DataError
+from qlstm_jax.console import outcome
+from qlstm_jax.console.arguments import Parser, settings_of
 from qlstm_jax.studies import footprint, named, study_report, variants
 from qlstm_jax.studies.provenance import provenance
 from qlstm_jax.studies.results import Results
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_files
+from qlstm_jax.training import config_files, config_settings
 from qlstm_jax.training.evaluate import evaluate, run_name
-from qlstm_jax.training.loop import Diverged, Interrupted, train
+from qlstm_jax.training.loop import Diverged, train
 from qlstm_jax.training.metrics import clock
 
 EQUAL = ("hidden_size", "parameters", "recurrent_parameters")
+TAKEN = variants.TAKEN | {"model.cell": "--rows"}  # keys that the study sets itself, to the flag that says how
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(
-        prog="python -m qlstm_jax.studies.study",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = Parser("python -m qlstm_jax.studies.study", __doc__)
     p.add_argument("name", nargs="?", metavar="NAME", help=f"a study of named.py: {', '.join(named.STUDIES)}")
     p.add_argument("--config", metavar="FILE[:ARGUMENT]", help="config file, as for train.py; needed unless reporting")
     p.add_argument("--rows", nargs="+", default=[], metavar="CELL[,key=value...]")
     p.add_argument("--columns", nargs="+", default=[""], metavar="key=value[,key=value...]")
     p.add_argument("--seeds", type=int, default=3, help="seeds 0 .. SEEDS - 1")
-    p.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of all runs")
     p.add_argument("--equal", nargs="+", choices=EQUAL, default=["hidden_size"], help="what rows share with the first")
     p.add_argument("--metric", nargs="+", default=["accuracy"], help="figures of eval.py's report, a table each")
     p.add_argument("--out", type=Path, help="folder of the results; of a study by name, results/NAME")
@@ -64,21 +60,20 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments of the command line, over those of the study that it names.
 
     Raises:
         ConfigError: if there is no such study, or what neither gives is missing.
     """
-    # Python 3.11 does not find an optional word behind options but by the intermixed form.
     p = parser()
-    args = p.parse_intermixed_args(argv)
+    args = p.read(argv)
     if args.name:
         given = named.defaults(args.name)
-        settings = given.pop("set", []) + args.set  # of two values for a key the later counts
+        pairs = given.pop("set", []) + args.set  # of two values for a key the later counts
         p.set_defaults(**given)
-        args = p.parse_intermixed_args(argv)
-        args.set = settings
+        args = p.read(argv)
+        args.set = pairs
     if not args.out:
         raise configs.ConfigError("--out is missing; expected a folder for the results, or the name of a study")
     if not (args.config or args.report_only):
@@ -94,8 +89,9 @@ def grid(args: argparse.Namespace) -> list[dict[str, Any]]:
     """
     if args.seeds < 1 or not args.rows:
         raise configs.ConfigError(f"--seeds={args.seeds} --rows {args.rows}; expected 1 or more of each")
-    base, common = config_files.load(args.config), variants.parse_settings(args.set)
-    columns = {text: variants.parse_settings(text.split(",") if text else []) for text in args.columns}
+    base = config_files.load(args.config)
+    common = settings_of(args, base, taken=TAKEN)
+    columns = {text: _column(text, base) for text in args.columns}
     if set(args.equal) != {"hidden_size"} and any("model.hidden_size" in column for column in columns.values()):
         raise configs.ConfigError(f"--equal {' '.join(args.equal)} sets model.hidden_size; expected columns without it")
     lines = models(base, list(map(variants.parse, args.rows)), common | columns[args.columns[0]], args.equal)
@@ -106,6 +102,14 @@ def grid(args: argparse.Namespace) -> list[dict[str, Any]]:
             config.model.hidden_size = hidden_size or config.model.hidden_size
             cells.append({"row": name, "column": text, "config": config, "identity": variants.identity(config)})
     return cells
+
+
+def _column(text: str, base: ConfigDict) -> dict[str, Any]:
+    """The settings of a column, "key=value,key=value" or ""."""
+    try:
+        return config_settings.parse(text.split(",") if text else [], base, taken=TAKEN)
+    except configs.ConfigError as error:
+        raise configs.ConfigError(f"column {text!r}: {error}") from error
 
 
 def models(
@@ -196,23 +200,19 @@ def compiled_once(folder: Path) -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit status: 0, 1 for settings or data that cannot be, 130 when interrupted."""
-    logging.set_verbosity(logging.WARNING)  # orbax writes a page for each checkpoint
-    try:
-        args = arguments(argv)
-        results = Results(args.out / "results.jsonl")
-        if not args.report_only:
-            with compiled_once(args.workdir / "compiled"):
-                run_all(grid(args), args, results)
-        print(f"tables and pictures: {study_report.write(results.records(), args.metric, args.out)}")
-    except (configs.ConfigError, DataError) as error:
-        # A config's errors name the flags of train.py.
-        print(f"error: {str(error).replace('--config.', '--set ')}", file=sys.stderr)
-        return 1
-    except Interrupted as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return 130
-    return 0
+    """Runs the study; returns the exit code, as for `console.outcome`."""
+    return outcome.run(_run, argv)
+
+
+def _run(argv: list[str]) -> None:
+    args = arguments(argv)
+    results = Results(args.out / "results.jsonl")
+    if not args.report_only:
+        with compiled_once(args.workdir / "compiled"):
+            cells = grid(args)
+            args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is told before hours of training
+            run_all(cells, args, results)
+    print(f"tables and pictures: {study_report.write(results.records(), args.metric, args.out)}")
 
 
 if __name__ == "__main__":

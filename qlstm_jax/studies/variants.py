@@ -8,12 +8,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from qlstm_jax.problems.config import nearest
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_checks
+from qlstm_jax.training import config_checks, config_settings
 from qlstm_jax.training.evaluate import run_name
 
-SECTIONS = ("model", "train", "formal")  # where a key without a dot is looked for, after the cell's own options
+TAKEN = {"seed": "--seeds"}  # keys that a grid sets itself, to the flag that says how
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,20 +41,12 @@ def parse(text: str) -> Variant:
     word, *pairs = text.split(",")
     chosen = configs.cell_settings(word)
     cell = chosen.pop("model.cell")
-    return Variant(text, cell, chosen | parse_settings(pairs, cell))
-
-
-def parse_settings(pairs: list[str], cell: str | None = None) -> dict[str, Any]:
-    """["refinements=2", "train.batch_size=32"] as dotted keys and typed values; errors as for `parse`."""
-    plain = configs.default()
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise configs.ConfigError(f"{pair!r} has no '='; expected key=value")
-        key = _whole(plain, key, cell)
-        settings[key] = _typed(configs.get(plain, key), key, value)
-    return settings
+    taken = dict.fromkeys(("model.cell", *chosen), "the word before the first comma") | TAKEN
+    try:
+        settings = config_settings.parse(pairs, configs.default(), cell=cell, taken=taken)
+    except configs.ConfigError as error:
+        raise configs.ConfigError(f"{text!r}: {error}") from error
+    return Variant(text, cell, chosen | settings)
 
 
 def build(task: str, variant: Variant, common: dict[str, Any]) -> ConfigDict:
@@ -87,7 +78,7 @@ def identity(config: ConfigDict) -> dict[str, Any]:
     if config.train.select == "last":  # else it is among these that the best is looked for
         aside.append("train.eval_every")
     plain = configs.default()
-    changed = {k: configs.get(config, k) for k in sorted(flat_keys(config)) if k not in aside}
+    changed = {k: configs.get(config, k) for k in sorted(config_settings.flat_keys(config)) if k not in aside}
     changed |= {k: Path(v).name for k, v in changed.items() if k.endswith(".path")}
     return {k: v for k, v in changed.items() if v != configs.get(plain, k)} | {"task": run_name(config)}
 
@@ -95,34 +86,3 @@ def identity(config: ConfigDict) -> dict[str, Any]:
 def fingerprint(settings: dict[str, Any]) -> str:
     """Eight letters that differ where the settings do, for the name of a folder."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def flat_keys(config: ConfigDict, prefix: str = "") -> list[str]:
-    """The dotted keys of a config."""
-    keys: list[str] = []
-    for name, value in config.items():
-        keys += flat_keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
-    return keys
-
-
-def _whole(plain: ConfigDict, key: str, cell: str | None) -> str:
-    """The dotted key that a user's key means."""
-    keys = flat_keys(plain)
-    places = [""] if "." in key else [f"model.{cell}.", *(f"{section}." for section in SECTIONS)]
-    for place in places:
-        if place + key in keys:
-            return place + key
-    short = [k.removeprefix(p) for p in places for k in keys if k.startswith(p) and "." not in k.removeprefix(p)]
-    raise configs.ConfigError(f"there is no key {key!r}; {nearest(key, keys if '.' in key else short)}")
-
-
-def _typed(old: Any, key: str, value: str) -> Any:
-    """`value` as the type of the default `old`."""
-    if isinstance(old, bool):
-        if value.lower() not in ("true", "false"):
-            raise configs.ConfigError(f"{key} is {value!r}; expected true or false")
-        return value.lower() == "true"
-    try:
-        return type(old)(value)
-    except ValueError:
-        raise configs.ConfigError(f"{key} is {value!r}; expected a value like {old!r}") from None

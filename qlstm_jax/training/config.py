@@ -5,14 +5,15 @@ a file or on the command line, fails and names the nearest one.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from qlstm_jax.data import files
 from qlstm_jax.models.layers import LAYER_CLASSES, layer_options
-from qlstm_jax.problems.config import ConfigError, get, nearest, run_exists
+from qlstm_jax.problems.config import KEEP, ConfigError, get, nearest, run_exists
 from qlstm_jax.training.defaults import default
 
 __all__ = ["ConfigError", "cell_settings", "default", "differences", "get", "load", "run_exists", "save"]
@@ -40,7 +41,7 @@ def cell_settings(text: str) -> dict[str, Any]:
 def save(config: ConfigDict, path: Path) -> None:
     """Writes the resolved config as JSON, whole or not at all."""
     unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    unfinished.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
     unfinished.replace(path)
 
 
@@ -48,16 +49,56 @@ def load(path: Path) -> ConfigDict:
     """Reads what `save` wrote.
 
     Raises:
-        ConfigError: if there is none, or if it has keys of another version.
+        ConfigError: if there is none, or if it has keys or types of another version.
+        DataError: if it is no JSON.
     """
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         raise ConfigError(f"{path} does not exist; expected the folder of a run made by train.py --workdir")
+    saved = files.read_json(path, KEEP)
+    if not isinstance(saved, dict):
+        raise ConfigError(f"{path} holds a {type(saved).__name__} and no config; {KEEP}")
     config = default()
     try:
-        config.update(json.loads(path.read_text()))
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f"{path} does not fit this version of qlstm_jax: {error}") from error
+        config.update(saved)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} does not fit this version of qlstm_jax: {reason}") from error
     return config
+
+
+# What of a trained run's config may be changed where the run is read: how it is evaluated, computed and generates, and
+# where its data lie, as a problem tells other data from those of training.
+CHANGEABLE = (
+    "eval",
+    "model.dtype",
+    "text.path",
+    "text.text_column",
+    "text.label_column",
+    "text.on_bad_row",
+    "lm.path",
+    "lm.pattern",
+    "lm.length",
+    "series.path",
+    "series.header",
+)
+
+
+def change(config: ConfigDict, settings: Mapping[str, object]) -> None:
+    """Changes the config of a trained run.
+
+    Args:
+        config: of the run.
+        settings: dotted keys to values.
+
+    Raises:
+        ConfigError: for a key that training has used up.
+    """
+    for key in settings:
+        if key not in CHANGEABLE and key.partition(".")[0] not in CHANGEABLE:
+            raise ConfigError(
+                f"--config.{key}: a trained run keeps its {key}; expected one of eval.*, {', '.join(CHANGEABLE[1:])}"
+            )
+    config.update_from_flattened_dict(dict(settings))
 
 
 MAY_CHANGE = (

@@ -1,6 +1,7 @@
 """The evaluation of a trained run: figures as JSON, pictures as PNG."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from qlstm_jax.problems.base import Problem
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
+from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.loop import OwnModel, OwnProblem, make_problem, run_keys
 from qlstm_jax.training.metrics import history
 from qlstm_jax.training.step import TrainState, initial_state, make_optimizer
@@ -22,6 +24,7 @@ def restore(
     workdir: str | Path,
     *,
     checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> tuple[ConfigDict, Problem, Any, int]:
@@ -30,15 +33,18 @@ def restore(
     Args:
         workdir: its folder.
         checkpoint: "last", "best", or None for what the run's config selects.
+        settings: dotted keys of the run's config to other values, of `config.CHANGEABLE`.
         problem, model: your own, as the run was trained with.
 
     Returns:
         (config, problem, model in evaluation mode, step of its checkpoint).
 
     Raises:
-        ConfigError: if there is no run or no such checkpoint.
+        ConfigError: if there is no run or no such checkpoint, or for settings that cannot be changed.
     """
-    config, made, trained, state = restore_state(workdir, checkpoint=checkpoint, problem=problem, model=model)
+    config, made, trained, state = restore_state(
+        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
+    )
     return config, made, trained, int(state.step)
 
 
@@ -46,12 +52,16 @@ def restore_state(
     workdir: str | Path,
     *,
     checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> tuple[ConfigDict, Problem, Any, TrainState]:
     """`restore` with the whole `TrainState`, a language model's carry among it, in place of the step."""
     workdir = Path(workdir)
     config = configs.load(workdir / "config.json")
+    if settings:
+        configs.change(config, settings)
+        config_checks.check(config, own_problem=problem is not None)
     problem = make_problem(config, workdir, problem, model)
     init_key, train_key, _ = run_keys(config.seed)
     model = problem.model(nnx.Rngs(params=init_key))
@@ -63,7 +73,7 @@ def restore_state(
     state = checkpoints.restore(like, best=wanted == "best")
     checkpoints.close()
     if state is None:
-        raise configs.ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")
+        raise ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")
     model.eval()
     return config, problem, nnx.merge(nnx.graphdef(model), state.final_params), state
 
@@ -72,6 +82,7 @@ def evaluate(
     workdir: str | Path,
     *,
     checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
     **overrides: object,
@@ -80,7 +91,7 @@ def evaluate(
 
     Args:
         workdir: the run's folder.
-        checkpoint: as for `restore`.
+        checkpoint, settings: as for `restore`.
         problem, model: as for `restore`.
         overrides: keys of the config's `eval` section.
 
@@ -91,7 +102,12 @@ def evaluate(
         ConfigError: as for `restore`, or for overrides out of range.
     """
     own_problem = problem is not None
-    config, problem, model, step = restore(workdir, checkpoint=checkpoint, problem=problem, model=model)
+    config, problem, model, step = restore(
+        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
+    )
+    _check_used(
+        problem, [*overrides, *(key.removeprefix("eval.") for key in settings or {} if key.startswith("eval."))]
+    )
     config.eval.update(overrides)
     config_checks.check(config, own_problem=own_problem)
     folder = Path(workdir) / "eval"
@@ -112,6 +128,15 @@ def evaluate(
         title = f"{run_name(config)}, {config.model.cell}"
         plots.learning_curves(records, title, folder / "learning_curves.png")
     return report
+
+
+def _check_used(problem: Problem, keys: list[str]) -> None:
+    """Raises ConfigError for keys of `eval` that are changed for an evaluation which does not read them."""
+    used = problem.evaluates
+    for key in keys:
+        if used is not None and key not in used:
+            others = f"; it reads {', '.join(f'eval.{name}' for name in used)}" if used else ", nor any other of eval"
+            raise ConfigError(f"the evaluation of {problem.name} does not read eval.{key}{others}")
 
 
 def run_name(config: ConfigDict) -> str:

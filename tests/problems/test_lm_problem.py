@@ -11,6 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
+from qlstm_jax.commands import programs
 from qlstm_jax.data import corpus
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems import FormalProblem, LMProblem
@@ -21,7 +22,7 @@ from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.loop import train
 from qlstm_jax.training.step import device_step, initial_state, make_optimizer
-from tests.commands.test_cli import run as command
+from tests.commands.calls import call, mistake
 from tests.training.conftest import assert_same, read_metrics, tiny
 
 # 1,000 bytes: 16 streams of 50 in the training part, so that a pass is 6 windows of 8.
@@ -286,9 +287,13 @@ def test_only_language_models_write(tmp_path):
         FormalProblem(tiny(), tmp_path).generate(None, ["a"], 1, jax.random.key(0))
 
 
-def test_generate_command(lm_run, tmp_path):
-    options = [f"--workdir={lm_run}", "--prompt=def ", "--tokens=5", "--num=2", "--top_k=5", "--top_p=0.9"]
-    done = command("generate.py", *options, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\ndef ") == 2 and done.stdout.startswith("--- 1 of 2\n")
-    assert "tokens/s, compilation excluded" in done.stdout.splitlines()[-1]
+def test_generate_command(lm_run):
+    options = [f"--workdir={lm_run}", "--prompt=def 👍", "--tokens=5", "--num=2", "--top_k=5", "--top_p=0.9"]
+    done = call(programs.generate, *options, "--set", "lm.length=4", encoding="cp1252")
+    assert done.code == 0, done.err
+    assert done.out.count("\ndef \\U0001f44d") == 2 and done.out.startswith("--- 1 of 2\n")
+    assert "tokens/s, compilation excluded" in done.out.splitlines()[-1]
+    said = {"--tokens=0": "--tokens is 0", "--top_k=-1": "--top_k is -1", "--prompt=": "--prompt is ''"}
+    for option, part in (said | {"--set=lm.length=0": "lm.length is 0; expected more than 0"}).items():
+        line, code = mistake(programs.generate, f"--workdir={lm_run}", option)
+        assert part in line and code == 1

@@ -69,7 +69,7 @@ def test_a_variant_with_another_merge():
         ("lstm:ldru", "only pr_lstm has kinds"),
         ("pr_lstn", "cell 'pr_lstn' in 'pr_lstn'; did you mean 'pr_lstm'"),
         ("lstm,refinements=2", "no key 'refinements'"),
-        ("pr_lstm,refinement=2", "did you mean 'refinements'"),
+        ("pr_lstm,refinement=2", "did you mean 'model.pr_lstm.refinements'"),
         ("lstm,train.step=2", "did you mean 'train.steps'"),
         ("lstm,hidden_size", "has no '='"),
         ("lstm,hidden_size=many", "model.hidden_size is 'many'"),

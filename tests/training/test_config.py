@@ -1,14 +1,13 @@
 from pathlib import Path
 
 import pytest
-from ml_collections import config_flags
 
 from qlstm_jax.data.formal import TASKS
 from qlstm_jax.models.layers import LAYER_CLASSES
 from qlstm_jax.problems import PROBLEMS
 from qlstm_jax.problems.config import fraction, not_negative, positive
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_checks
+from qlstm_jax.training import config_checks, config_files
 from qlstm_jax.training.config import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -62,7 +61,12 @@ OUT_OF_RANGE = [
     ("model.num_layers", 0, "expected a positive integer"),
     ("model.pr_lstm.refinements", -1, "expected an integer, 0 or more"),
     ("model.pr_lstm.max_offset", -1, "expected an integer, 0 or more"),
-    ("train.learning_rate", float("nan"), "more than 0"),
+    ("train.learning_rate", float("nan"), "a finite number"),
+    ("train.learning_rate", float("inf"), "a finite number"),
+    ("model.ql_lstm.forget_bias", float("nan"), "a finite number"),
+    ("train.steps", 2**31, "at most 32 bits"),
+    ("model.num_layers", 2**31 - 1, "at most 1000"),
+    ("seed", 2**32, "up to 4294967295"),
 ]
 
 
@@ -158,13 +162,8 @@ def test_differences():
 
 
 def load_file(name, argument=""):
-    """As the flag --config of train.py reads it, which hands what follows a colon to get_config."""
-    from absl import flags
-
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", str(CONFIGS / f"{name}.py"), flag_values=values)
-    values(["train.py", *([f"--config={CONFIGS / name}.py:{argument}"] if argument else [])])
-    return values.config
+    """As --config of train.py reads it, which hands what follows a colon to get_config."""
+    return config_files.load(f"{CONFIGS / name}.py" + (f":{argument}" if argument else ""))
 
 
 @pytest.mark.parametrize("name", FILES)
