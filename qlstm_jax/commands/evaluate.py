@@ -6,6 +6,7 @@ qlstm-eval --workdir=runs/reviews --predict="a fine film"   the label of a line 
 qlstm-eval --workdir=runs/reviews --predict_file=lines.txt  of each line of a file, as JSON lines
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -21,11 +22,10 @@ def main(argv: list[str]) -> None:
     """Evaluates or predicts."""
     values = flags.FLAGS
     if values.predict is not None or values.predict_file is not None:
-        lines = [] if values.predict is None else [values.predict]
-        if values.predict_file is not None:
-            lines += Path(values.predict_file).read_text(encoding="utf-8").splitlines()
         _, problem, model, _ = restore(values.workdir, checkpoint=values.checkpoint)
-        for record in problem.predict(model, lines):
+        of_line = [] if values.predict is None else problem.predict(model, [values.predict])
+        of_file = [] if values.predict_file is None else problem.predict_file(model, Path(values.predict_file))
+        for record in itertools.chain(of_line, of_file):
             print(json.dumps(record, ensure_ascii=False))
         return
     given = {name: values[name].value for name in OVERRIDES if values[name].value is not None}

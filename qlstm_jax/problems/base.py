@@ -2,7 +2,7 @@
 
 import abc
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -108,6 +108,10 @@ class Problem(abc.ABC):
         raise ConfigError(
             f"{type(self).__name__} has no predictions for lines of text; train on problem='text' for those"
         )
+
+    def predict_file(self, model: Model, path: Path) -> Iterable[dict[str, Any]]:
+        """The records of a file: of each line of a text file in UTF-8, where a problem says nothing else."""
+        return self.predict(model, path.read_text(encoding="utf-8").splitlines())
 
     def generate(self, model: Model, prompts: list[str], steps: int, key: Key[Array, ""], **options: Any) -> list[str]:
         """Each prompt continued by `steps` tokens; options as for `qlstm_jax.models.generate.generate`."""
