@@ -4,6 +4,7 @@ qlstm-eval --workdir=runs/parity                            figures and pictures
 qlstm-eval --workdir=runs/parity --max_length=100           other lengths than those of the run's config
 qlstm-eval --workdir=runs/reviews --predict="a fine film"   the label of a line of text
 qlstm-eval --workdir=runs/reviews --predict_file=lines.txt  of each line of a file, as JSON lines
+qlstm-eval --workdir=runs/series --predict_file=new.csv     what follows the last row of a csv file, as JSON lines
 """
 
 import itertools
@@ -44,5 +45,5 @@ def run() -> None:
     flags.DEFINE_integer("max_length", None, "formal languages: last length of the score")
     flags.DEFINE_integer("sequences", None, "sampled tasks: strings of each length")
     flags.DEFINE_string("predict", None, "a line of text to label")
-    flags.DEFINE_string("predict_file", None, "a UTF-8 file of lines to label")
+    flags.DEFINE_string("predict_file", None, "a UTF-8 file of lines to label, or a csv file of series to forecast")
     cli.run(main, module=__name__)
