@@ -1,6 +1,7 @@
 """Files as people have them: how numbers and times are written, what is no series, and rows that are missing."""
 
 import datetime as dt
+import random
 
 import numpy as np
 import pytest
@@ -258,6 +259,12 @@ def test_ends_that_nothing_can_fill_are_left_out(read):
     assert read(text, on_missing="hold").values.tolist() == [[2, 1], [3, 5], [4, 7], [6, 7]]
 
 
+def test_a_file_without_a_whole_row(read):
+    for how in ("drop", "interpolate"):
+        with pytest.raises(DataError, match=r"no row has all its values; .*another series\.on_missing"):
+            read("x,y\n1,\n,2\n", on_missing=how)
+
+
 def test_more_gaps_than_rows_are_not_filled(read):
     days = [*DAYS[:4], dt.date(2030, 1, 1)]
     with pytest.raises(DataError, match=r"5 rows lie within 2193 steps of 1 day, .* put in more than there are"):
@@ -293,3 +300,31 @@ def test_formats_with_two_readings():
     assert [clock.format for clock in times.find(["1/2/2024"])] == ["%m/%d/%Y", "%d/%m/%Y"]
     assert [clock.format for clock in times.find(["1/2/2024", "13/2/2024"])] == ["%d/%m/%Y"]
     assert times.find(["noon"]) == times.find(["12:30"]) == times.integer_formats(["99999999"]) == []
+
+
+def test_a_damaged_file_is_read_whole_or_refused_in_one_line(read):
+    """Letters changed, stretches lost, doubled or put in: finite numbers at rising times, or one line."""
+    files = [
+        ",date,load,vol\n" + "".join(f'{n},2024-01-{n + 1:02d},{n * n % 7}.5,"1,{n:03d}"\n' for n in range(20)),
+        dated([f"{n},5" for n in range(20)], "Datum;Last", ";", "%d.%m.%Y") + "Summe;5\n",
+        "t\tx\n" + "".join(f"{1706659200 + 3600 * n}\t{n * n}\n" for n in range(20)),
+    ]
+    pieces = [*',;"\n\0\u202f-.', "NaN", "Total", "inf", "1e999", "2024-13-45", "9" * 20]
+    rng, outcomes = random.Random(0), {"read": 0, "refused": 0}
+    for _ in range(300):
+        text = rng.choice(files)
+        for _ in range(rng.randrange(3)):
+            start = rng.randrange(len(text))
+            stop = start + rng.choice([0, 1, 20])
+            text = text[:start] + rng.choice(["", text[start:stop] * 2, rng.choice(pieces)]) + text[stop:]
+        try:
+            table = read(text, on_missing=rng.choice(series.ON_MISSING))
+        except DataError as error:
+            assert "\n" not in str(error)
+            outcomes["refused"] += 1
+            continue
+        assert len(table.values) and np.isfinite(table.values).all()
+        assert table.times is None or (np.diff(table.times) > np.timedelta64(0)).all()
+        table.following(2)
+        outcomes["read"] += 1
+    assert min(outcomes.values()) > 50

@@ -111,6 +111,16 @@ def test_a_file_that_has_grown_is_not_evaluated_but_forecast_from(run):
         path.write_text(text)
 
 
+def test_a_run_of_a_version_that_kept_no_scale_reads_its_file(run):
+    workdir, path, rows = run
+    record = workdir / "series" / "file.json"
+    kept = json.loads(record.read_text())
+    record.write_text(json.dumps({key: kept[key] for key in ("source", "rows", "sha256")}))
+    _, problem, model, _ = restore(workdir)
+    assert problem.predict_file(model, path)[0]["large"] == pytest.approx(float(rows[0]["large"]))
+    assert json.loads(record.read_text()) == kept
+
+
 def test_a_series_has_no_lines_of_text_to_predict(run):
     _, problem, model, _ = restore(run[0])
     with pytest.raises(ConfigError, match="SeriesProblem has no predictions for lines of text"):

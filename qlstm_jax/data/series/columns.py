@@ -89,7 +89,7 @@ def find_timing(sheet: Sheet, column: str, format_: str, wanted: frozenset[str])
 
 def without_summaries(sheet: Sheet, timing: Timing | None) -> Sheet:
     """The sheet without rows of totals, means and the like, which say so in place of a time, or at its end."""
-    found = _untimed_summaries(sheet, timing.clock, timing) if timing else _last_summaries(sheet)
+    found = _untimed_summaries(sheet, timing) if timing else _last_summaries(sheet)
     if not found:
         return sheet
     first = sheet.rows[min(found)]
@@ -106,10 +106,9 @@ def roles(
     series, others = [], {}
     for place, name in enumerate(sheet.names):
         cells = [cell for cell in sheet.column(place) if not is_missing(cell)]
-        numbers = [numerals.number(cell) for cell in cells]
         if timing and place in timing.places:
             others[name] = "holds the times"
-        elif all(number is None for number in numbers):
+        elif all(numerals.number(cell) is None for cell in cells):
             others[name] = f"holds no numbers ({shown(cells[0])})" if cells else "holds no numbers"
         elif name not in wanted and _counts(sheet, place, cells):
             others[name] = "numbers the rows"
@@ -196,11 +195,11 @@ def _counts(sheet: Sheet, place: int, cells: list[str]) -> bool:
     return place == 0 and in_ones and len(numbers) > 2 and min(numbers) in (0, 1)
 
 
-def _untimed_summaries(sheet: Sheet, clock: Clock, timing: Timing) -> set[int]:
+def _untimed_summaries(sheet: Sheet, timing: Timing) -> set[int]:
     return {
         place
         for place, row in enumerate(sheet.rows)
-        if any(_SUMMARY.fullmatch(cell.strip()) for cell in row.cells) and clock.parse(timing.cell(row)) is None
+        if timing.clock.parse(timing.cell(row)) is None and any(_SUMMARY.fullmatch(cell.strip()) for cell in row.cells)
     }
 
 

@@ -12,6 +12,7 @@ _GROUPED = re.compile(rf"[+-]?(\d{{1,3}})([., '])\d{{3}}(\2\d{{3}})*(?:(?!\2)([.
 _PLAIN = re.compile(rf"[+-]?(?=[.,]?\d)\d*(?:([.,])\d*)?{_EXPONENT}", re.ASCII)
 # Blanks that do not break a line, the minus sign and the apostrophe of print.
 _PRINTED = str.maketrans({"\xa0": " ", "\u2009": " ", "\u202f": " ", "\u2212": "-", "\u2019": "'"})
+_SHAPE = _PRINTED | str.maketrans(dict.fromkeys("23456789", "1"))
 
 
 class Style(NamedTuple):
@@ -24,7 +25,12 @@ class Style(NamedTuple):
 
 def style(cell: str) -> Style | None:
     """The marks of the number in a cell, None where there is no number."""
-    cell = cell.strip().translate(_PRINTED)
+    return _style(cell.strip().translate(_SHAPE))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _style(cell: str) -> Style | None:
+    """`style` of numbers of the same digits and marks: but for zeros, all digits are one."""
     grouped = _GROUPED.fullmatch(cell)
     if grouped:
         first, mark, more, decimal = grouped.groups()

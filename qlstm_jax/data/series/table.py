@@ -121,6 +121,8 @@ def read(
         rows = gaps.in_order(source, rows, timing.clock)
     step = gaps.find_step(rows)
     rows = gaps.complete(source, rows, names, step, on_missing)
+    if not len(rows.values):
+        raise DataError(f"{source}: no row has all its values; give series.columns, or another series.on_missing")
     clock = dataclasses.replace(timing.clock, like=timing.cell(sheet.rows[-1])) if timing else None
     notes = (*sheet.notes, *_notes(sheet, rows, timing, step, numerals, kept), *rows.notes)
     return Table(source, tuple(names), rows.values, others, sheet.sha256, rows.times, step, clock, notes)

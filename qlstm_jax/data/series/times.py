@@ -106,8 +106,10 @@ def find(cells: Sequence[str]) -> list[Clock]:
 
 def integer_formats(cells: Sequence[str]) -> list[Clock]:
     """The clocks that read all `cells` where these are whole numbers of the same length, in years near ours."""
+    if not all(cell.strip().isdecimal() for cell in cells):
+        return []
     lengths = {len(cell.strip()) for cell in cells}
-    if len(lengths) != 1 or not all(cell.strip().isdecimal() for cell in cells):
+    if len(lengths) != 1:
         return []
     clocks = [Clock(name) for name in DIGITS.get(lengths.pop(), ())]
     return [clock for clock in clocks if all((t := clock.parse(cell)) and t.year in _YEARS for cell in cells)]
