@@ -32,6 +32,7 @@ class SeriesData:
         targets: K indices of those that are forecast.
         mean, deviation: (D,) of the training part.
         step: from a time to the next, in words; None where it is not known.
+        writing: how the file writes numbers and times.
 
     Raises:
         DataError: for data that cannot be read, are too few, or are others than the run began with.
@@ -44,6 +45,7 @@ class SeriesData:
         if run_exists(workdir) and "columns" in self._began:
             began = self._began
             self.names, self.step = tuple(began["columns"]), began["step"]
+            self.writing = series.Writing(**began["writing"])
             self.mean, self.deviation = np.array(began["mean"]), np.array(began["deviation"])
             self.targets = series.choose(began["source"], self.names, {}, self.options.targets, "series.targets")
         else:
@@ -52,6 +54,7 @@ class SeriesData:
     def _start_anew(self) -> None:
         table = self._read()
         self.names, self.step = table.names, None if table.step is None else str(table.step)
+        self.writing = table.writing
         self.mean, self.deviation = series.scale(table.values[: self._split(table)["train"].stop])
         self.targets = table.columns(self.options.targets, "series.targets")
         # What a user may have to mend comes before anything is written.
@@ -67,6 +70,7 @@ class SeriesData:
             "mean": self.mean.tolist(),
             "deviation": self.deviation.tolist(),
             "step": self.step,
+            "writing": self.writing._asdict(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(record, indent=2) + "\n")
@@ -138,7 +142,8 @@ class SeriesData:
             DataError: if it cannot be read, has not the columns of training or another step, or is shorter than a
                 context.
         """
-        table = series.read(path, columns=self.names, **{key: self.options[key] for key in READING})
+        reading = {key: self.options[key] for key in READING}
+        table = series.read(path, columns=self.names, like=self.writing, **reading)
         if None not in (self.step, table.step) and str(table.step) != self.step:
             raise DataError(f"{table.source} goes on in steps of {table.step}; expected {self.step}, as in training")
         if len(table.values) < self.options.context:

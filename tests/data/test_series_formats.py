@@ -148,6 +148,15 @@ def test_options_say_how_numbers_are_written(read):
             read(text, **options)
 
 
+def test_doubts_are_settled_as_another_file_was_written(read):
+    text = "date;load\n" + "".join(f"{n}/1/2024;1.{100 + n}\n" for n in range(1, 9))
+    german, english = (read(text, like=series.Writing(*writing)) for writing in [(",", "%d/%m/%Y"), (".", "%m/%d/%Y")])
+    assert (german.values[0, 0], german.times[1].item().day, german.writing) == (1101, 2, (",", "%d/%m/%Y"))
+    assert (english.values[0, 0], english.times[1].item().day, english.decimal) == (1.101, 1, ".")
+    sure = read("date;load\n13/1/2024;0.5\n14/1/2024;1.5\n", like=series.Writing(",", "%m/%d/%Y"))
+    assert sure.writing == (".", "%d/%m/%Y")
+
+
 def test_style_of_a_number():
     assert numerals.style("12.345,6") == numerals.Style(",", ".")
     assert numerals.style("1,234") == numerals.Style(doubtful=",") and numerals.style("0,234") == numerals.Style(",")

@@ -315,4 +315,5 @@ def test_the_record_of_the_file(tmp_path):
         "mean": problem.data.mean.tolist(),
         "deviation": problem.data.deviation.tolist(),
         "step": None,
+        "writing": {"decimal": ".", "time_format": ""},
     }

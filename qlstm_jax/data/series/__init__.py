@@ -6,6 +6,7 @@ from qlstm_jax.data.series.gaps import ON_MISSING as ON_MISSING
 from qlstm_jax.data.series.sheet import HEADERS as HEADERS
 from qlstm_jax.data.series.sheet import SEPARATORS as SEPARATORS
 from qlstm_jax.data.series.table import Table as Table
+from qlstm_jax.data.series.table import Writing as Writing
 from qlstm_jax.data.series.table import choose as choose
 from qlstm_jax.data.series.table import read as read
 from qlstm_jax.data.series.windows import PARTS as PARTS

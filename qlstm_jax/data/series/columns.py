@@ -50,8 +50,9 @@ class Timing:
         )
 
 
-def find_timing(sheet: Sheet, column: str, format_: str, wanted: frozenset[str]) -> Timing | None:
-    """Where the times stand; arguments as for `series.read`, `wanted` the names of columns that are numbers.
+def find_timing(sheet: Sheet, column: str, format_: str, wanted: frozenset[str], doubtful: str = "") -> Timing | None:
+    """Where the times stand; arguments as for `series.read`, `wanted` the names of columns that are numbers, `doubtful`
+    the format of times that may be read in several.
 
     Raises:
         DataError: for a column that is not there or holds no times, or where days and months cannot be told apart.
@@ -69,7 +70,7 @@ def find_timing(sheet: Sheet, column: str, format_: str, wanted: frozenset[str])
                 "which is no time as they are known; expected series.time_format, as %d.%m.%Y of Python's strptime, or "
                 "unix or unix_ms"
             )
-        return Timing(places, _choose(sheet, clocks, cells, column))
+        return Timing(places, _choose(sheet, clocks, cells, column, doubtful))
     for place, name in enumerate(sheet.names):
         cells = _cells(sheet, (place,))
         if name in wanted or not cells:
@@ -81,7 +82,7 @@ def find_timing(sheet: Sheet, column: str, format_: str, wanted: frozenset[str])
         else:
             clocks = _integer_times(sheet, place, cells)
         if clocks:
-            return Timing((place,), _choose(sheet, clocks, cells, name))
+            return Timing((place,), _choose(sheet, clocks, cells, name, doubtful))
     if format_:
         raise DataError(f"{sheet.path}: no column begins with a time of series.time_format {format_!r}")
     return None
@@ -125,7 +126,7 @@ def _cells(sheet: Sheet, places: tuple[int, ...]) -> list[str]:
     return [cell for cell in cells if not is_missing(cell) and not _SUMMARY.fullmatch(cell)]
 
 
-def _choose(sheet: Sheet, clocks: Sequence[Clock], cells: list[str], name: str) -> Clock:
+def _choose(sheet: Sheet, clocks: Sequence[Clock], cells: list[str], name: str, doubtful: str) -> Clock:
     """The clock by which times follow each other, and in the same steps, if several read them."""
     if len(clocks) == 1:
         return clocks[0]
@@ -133,7 +134,9 @@ def _choose(sheet: Sheet, clocks: Sequence[Clock], cells: list[str], name: str) 
     rising = {clock: found for clock, found in read.items() if found is not None and _monotone(found)}
     if len(rising) < 2:
         return next(iter(rising), clocks[0])
-    regular = []
+    regular = [clock for clock in rising if clock.format == doubtful]
+    if regular:
+        return regular[0]
     for clock, found in rising.items():
         ordered = np.sort(found)
         step = steps.find(ordered)

@@ -10,11 +10,12 @@ DECIMALS = ("", ".", ",")
 THOUSANDS = {"none": "", ",": ",", ".": ".", "'": "'", "space": " "}  # of the option
 
 
-def find(sheet: Sheet, places: Iterable[int], decimal: str = "", thousands: str = "") -> Numerals:
+def find(sheet: Sheet, places: Iterable[int], decimal: str, thousands: str, doubtful: str) -> Numerals:
     """The numerals of a sheet; `decimal` and `thousands` where they are not "", as for `series.read`.
 
     "1,50" has a decimal comma, "1.234.567" points between thousands, and "1,234" may be either: then other numbers
-    decide. Where none does, "1.234" has a decimal point, and in a file separated by commas "1,234" is 1234.
+    decide. Where none does, `doubtful` stands before decimals; where that is "", "1.234" has a decimal point, and in a
+    file separated by commas "1,234" is 1234.
 
     Raises:
         DataError: where numbers of the file contradict each other, or leave it open.
@@ -28,7 +29,7 @@ def find(sheet: Sheet, places: Iterable[int], decimal: str = "", thousands: str 
         for found, row in _styles(sheet.column(place)).items():
             cell = sheet.rows[row]
             seen.setdefault(found, f"{sheet.at(cell, place)} is {shown(cell.cells[place])}")
-    decimal = decimal or _decimal(sheet, seen)
+    decimal = decimal or _decimal(sheet, seen, doubtful)
     if thousands:
         return Numerals(decimal, THOUSANDS[thousands])
     marks = {mark: where for found, where in seen.items() for mark in (found.thousands, found.doubtful) if mark}
@@ -55,7 +56,7 @@ def _styles(cells: list[str]) -> dict[Style, int]:
     return styles
 
 
-def _decimal(sheet: Sheet, seen: dict[Style, str]) -> str:
+def _decimal(sheet: Sheet, seen: dict[Style, str], otherwise: str) -> str:
     """ "." or ","."""
     sure = {found.decimal: where for found, where in seen.items() if found.decimal}
     if len(sure) > 1:
@@ -66,6 +67,8 @@ def _decimal(sheet: Sheet, seen: dict[Style, str]) -> str:
     if len(grouped) == 1:
         return "," if "." in grouped else "."
     doubtful = {found.doubtful: where for found, where in seen.items() if found.doubtful}
+    if doubtful and otherwise:
+        return otherwise
     if len(doubtful) > 1:
         _contradict(*doubtful.values())
     # A file separated by semicolons is mostly one of decimal commas, and one separated by commas is not.

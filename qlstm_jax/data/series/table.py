@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +15,13 @@ from qlstm_jax.data.series.numerals import Numerals, is_missing
 from qlstm_jax.data.series.sheet import FORMAT, Sheet, load, shown
 from qlstm_jax.data.series.steps import Step
 from qlstm_jax.data.series.times import Clock, Times
+
+
+class Writing(NamedTuple):
+    """How a file writes its numbers and times, by which others are read where they may be read in two ways."""
+
+    decimal: str = ""
+    time_format: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,6 +37,7 @@ class Table:
         times: (N,) datetime64[us], each later than the one before; None where they are not known.
         step: from a time to the next, None where there is none.
         clock: how the file writes times.
+        decimal: what stands before decimals.
         notes: what is to be known of how the file was read, a sentence each.
     """
 
@@ -40,6 +49,7 @@ class Table:
     times: Times | None = None
     step: Step | None = None
     clock: Clock | None = None
+    decimal: str = "."
     notes: tuple[str, ...] = ()
 
     def take(self, wanted: str, option: str) -> "Table":
@@ -55,6 +65,11 @@ class Table:
             DataError: for a name that is not there, or one given twice.
         """
         return choose(self.source, self.names, self.skipped, wanted, option)
+
+    @property
+    def writing(self) -> Writing:
+        """How the file writes numbers and times."""
+        return Writing(self.decimal, "" if self.clock is None else self.clock.format)
 
     def following(self, count: int) -> list[str] | None:
         """The `count` times after the last one, as the file writes them; None where they are not known."""
@@ -75,6 +90,7 @@ def read(
     time_column: str = "",
     time_format: str = "",
     on_missing: str = "refuse",
+    like: Writing | None = None,
 ) -> Table:
     """Reads a csv file (a .tsv: separated by tabs) in UTF-8; blank lines are passed over where they cannot be values.
 
@@ -91,6 +107,7 @@ def read(
             no times; "" to find it.
         time_format: of `datetime.strptime`, or "unix" or "unix_ms" for whole numbers since 1970; "" to find it.
         on_missing: what to do where a value is missing, as for `gaps.complete`.
+        like: how numbers and times are written that may be read in two ways.
 
     Returns:
         A `Table`. Rows of totals are left out, and rows from the newest to the oldest are turned round; notes say so.
@@ -102,13 +119,14 @@ def read(
     """
     if on_missing not in gaps.ON_MISSING:
         raise DataError(f"on_missing is {on_missing!r}; expected one of {', '.join(gaps.ON_MISSING)}")
+    like = like or Writing()
     sheet = load(path, header=header, separator=separator)
     source, wanted = str(sheet.path), frozenset(_asked(columns))
-    timing = roles.find_timing(sheet, time_column, time_format, wanted)
+    timing = roles.find_timing(sheet, time_column, time_format, wanted, like.time_format)
     sheet = roles.without_summaries(sheet, timing)
     dated = timing.places if timing else ()
     plain = [place for place in range(len(sheet.names)) if place not in dated]
-    numerals = conventions.find(sheet, plain, decimal, thousands)
+    numerals = conventions.find(sheet, plain, decimal, thousands, like.decimal)
     kept, others = roles.roles(sheet, numerals, timing, wanted)
     if not kept:
         found = "; ".join(f"{name!r} {why}" for name, why in others.items())
@@ -125,7 +143,9 @@ def read(
         raise DataError(f"{source}: no row has all its values; give series.columns, or another series.on_missing")
     clock = dataclasses.replace(timing.clock, like=timing.cell(sheet.rows[-1])) if timing else None
     notes = (*sheet.notes, *_notes(sheet, rows, timing, step, numerals, kept), *rows.notes)
-    return Table(source, tuple(names), rows.values, others, sheet.sha256, rows.times, step, clock, notes)
+    return Table(
+        source, tuple(names), rows.values, others, sheet.sha256, rows.times, step, clock, numerals.decimal, notes
+    )
 
 
 def _values(sheet: Sheet, kept: list[int], numerals: Numerals) -> Float[np.ndarray, "n d"]:
