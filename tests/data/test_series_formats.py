@@ -305,6 +305,18 @@ def test_steps():
     assert steps.find(off).positions(off).tolist() == [0, 1, 2, 2.5]
 
 
+def test_a_format_by_name(read):
+    text = "d,x\n2024-01-01 00:00,1\n2024-01-02 00:00,2\n2024-01-02 00:00,3\n"
+    with pytest.raises(DataError, match="the time 2024-01-02 00:00 comes after 2024-01-02 00:00"):
+        read(text, time_format="iso")
+    for wrong in ("%d%d", "%Q", "d"):
+        with pytest.raises(DataError, match=r"no column begins with a time of series\.time_format"):
+            read(text, time_format=wrong)
+    cells = [f"{hour:02d}:00 01/02/24 +0200" for hour in range(4)]
+    table = read("d,x\n" + "".join(f"{cell},1\n" for cell in cells[:3]), time_format="%H:%M %d/%m/%y %z")
+    assert table.following(1) == cells[3:] and table.times[0].item().hour == 22
+
+
 def test_formats_with_two_readings():
     assert [clock.format for clock in times.find(["1/2/2024"])] == ["%m/%d/%Y", "%d/%m/%Y"]
     assert [clock.format for clock in times.find(["1/2/2024", "13/2/2024"])] == ["%d/%m/%Y"]

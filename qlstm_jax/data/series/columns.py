@@ -63,7 +63,7 @@ def find_timing(sheet: Sheet, column: str, format_: str, wanted: frozenset[str],
         places = tuple(sheet.place(name.strip(), "series.time_column") for name in column.split(","))
         cells = _cells(sheet, places)
         known = times.find(cells) or times.integer_formats(cells) if cells else []
-        clocks = [Clock(format_)] if format_ else known
+        clocks = [Clock(format_, cells[0] if cells else "")] if format_ else known
         if not clocks:
             raise DataError(
                 f"{sheet.path}: column {column!r} of series.time_column holds {shown(cells[0] if cells else '')}, "
@@ -76,7 +76,7 @@ def find_timing(sheet: Sheet, column: str, format_: str, wanted: frozenset[str],
         if name in wanted or not cells:
             continue
         if format_:
-            clocks = [clock for clock in [Clock(format_)] if clock.parse(cells[0]) is not None]
+            clocks = [clock for clock in [Clock(format_, cells[0])] if clock.parse(cells[0]) is not None]
         elif style(cells[0]) is None or not cells[0].strip().isdecimal():
             clocks = times.find(cells)
         else:

@@ -105,7 +105,7 @@ def read(
         thousands: what stands between thousands, ",", ".", "'", "space" or "none"; "" to find it.
         time_column: of the times; several, separated by commas, are read as one text with blanks between; "none" for
             no times; "" to find it.
-        time_format: of `datetime.strptime`, or "unix" or "unix_ms" for whole numbers since 1970; "" to find it.
+        time_format: of `datetime.strptime`, "iso", or "unix" or "unix_ms" for numbers since 1970; "" to find it.
         on_missing: what to do where a value is missing, as for `gaps.complete`.
         like: how numbers and times are written that may be read in two ways.
 

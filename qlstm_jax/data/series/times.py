@@ -47,19 +47,19 @@ class Clock:
 
     def parse(self, cell: str) -> dt.datetime | None:
         """The time of a cell, of UTC where it has an offset; None where it is none of this format."""
-        cell = cell.strip()
+        time = self._read(cell.strip())
+        return time if time is None or time.tzinfo is None else time.astimezone(dt.UTC).replace(tzinfo=None)
+
+    def _read(self, cell: str) -> dt.datetime | None:
+        """The time of a cell, with its offset if it has one."""
         try:
             if self.format in _UNITS:
                 return _EPOCH + dt.timedelta(microseconds=round(float(cell) * _UNITS[self.format]))
             if self.format == "iso":
-                time = dt.datetime.fromisoformat(cell) if _ISO.fullmatch(cell) else None
-            else:
-                time = dt.datetime.strptime(cell, self.format)
-        except (ValueError, OverflowError):
+                return dt.datetime.fromisoformat(cell) if _ISO.fullmatch(cell) else None
+            return dt.datetime.strptime(cell, self.format)
+        except (ValueError, OverflowError, re.error):  # the last of a format that names one part twice
             return None
-        if time is None or time.tzinfo is None:
-            return time
-        return time.astimezone(dt.UTC).replace(tzinfo=None)
 
     def parse_all(self, cells: Sequence[str]) -> Times | None:
         """(N,) times, None where a cell is none."""
@@ -77,13 +77,13 @@ class Clock:
         if self.format in _UNITS:
             return str((moment - _EPOCH) // dt.timedelta(microseconds=_UNITS[self.format]))
         like = self.like.strip()
-        offset = dt.datetime.fromisoformat(like).tzinfo if self.format == "iso" else None
+        shown = self._read(like)
+        if shown is not None and shown.tzinfo is not None:
+            moment = moment.replace(tzinfo=dt.UTC).astimezone(shown.tzinfo)
         if self.format != "iso":
             return moment.strftime(self.format)
-        if len(like) == len("2024-01-31"):
+        if len(like) <= len("2024-01-31"):
             return moment.date().isoformat() if moment.time() == dt.time() else moment.isoformat(sep=" ")
-        if offset is not None:
-            moment = moment.replace(tzinfo=dt.UTC).astimezone(offset)
         precision = "minutes" if re.match(r".{11}\d\d:\d\d(?!:)", like) and not moment.second else "auto"
         written = moment.isoformat(sep=like[10], timespec=precision)
         return written.removesuffix("+00:00") + "Z" if like.endswith("Z") else written
