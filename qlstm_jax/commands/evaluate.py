@@ -4,8 +4,10 @@ qlstm-eval --workdir=runs/parity                            figures and pictures
 qlstm-eval --workdir=runs/parity --max_length=100           other lengths than those of the run's config
 qlstm-eval --workdir=runs/reviews --predict="a fine film"   the label of a line of text
 qlstm-eval --workdir=runs/reviews --predict_file=lines.txt  of each line of a file, as JSON lines
+qlstm-eval --workdir=runs/series --predict_file=new.csv     what follows the last row of a csv file, as JSON lines
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ from qlstm_jax.data import files
 from qlstm_jax.training import config as configs
 from qlstm_jax.training.evaluate import evaluate, restore
 
-LINES = "expected a UTF-8 file of lines"
+FILE = "expected a UTF-8 file of lines, or of series"
 OVERRIDES = ("min_length", "max_length", "sequences", "longest")
 
 
@@ -31,7 +33,9 @@ def parser(program: str, about: str | None = None) -> Parser:
     p.add_argument("--max_length", type=int, help="formal languages: last length of the score")
     p.add_argument("--sequences", type=int, help="sampled tasks: strings of each length")
     p.add_argument("--predict", metavar="TEXT", help="a line of text to label")
-    p.add_argument("--predict_file", metavar="FILE", help="a UTF-8 file of lines to label")
+    p.add_argument(
+        "--predict_file", metavar="FILE", help="a UTF-8 file of lines to label, or a csv file of series to forecast"
+    )
     return p
 
 
@@ -40,14 +44,13 @@ def main(argv: Sequence[str], program: str = "qlstm-eval", about: str | None = N
     args = parser(program, about).read(argv)
     check_text("--predict", args.predict)
     if args.predict_file is not None:
-        files.check_path(args.predict_file, LINES)
+        files.check_path(args.predict_file, FILE)
     settings = settings_of(args, configs.load(Path(args.workdir) / "config.json"))
     if args.predict is not None or args.predict_file is not None:
-        lines = [] if args.predict is None else [args.predict]
-        if args.predict_file is not None:
-            lines += files.read_text(args.predict_file, LINES).splitlines()
         _, problem, model, _ = restore(args.workdir, checkpoint=args.checkpoint, settings=settings)
-        for record in problem.predict(model, lines):
+        of_line = [] if args.predict is None else problem.predict(model, [args.predict])
+        of_file = [] if args.predict_file is None else problem.predict_file(model, Path(args.predict_file))
+        for record in itertools.chain(of_line, of_file):
             print(json.dumps(record, ensure_ascii=not _writes_all()))
         return
     given = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name) is not None}

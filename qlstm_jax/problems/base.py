@@ -2,7 +2,7 @@
 
 import abc
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
+from qlstm_jax.data import files
 from qlstm_jax.problems.config import ConfigError, Rule
 
 Model: TypeAlias = Any  # an nnx.Module, called as its problem calls it
@@ -109,6 +110,10 @@ class Problem(abc.ABC):
         raise ConfigError(
             f"{type(self).__name__} has no predictions for lines of text; train on problem='text' for those"
         )
+
+    def predict_file(self, model: Model, path: Path) -> Iterable[dict[str, Any]]:
+        """The records of a file: of each line of a text file in UTF-8, where a problem says nothing else."""
+        return self.predict(model, files.read_text(path, "expected a UTF-8 file of lines").splitlines())
 
     def generate(self, model: Model, prompts: list[str], steps: int, key: Key[Array, ""], **options: Any) -> list[str]:
         """Each prompt continued by `steps` tokens; options as for `qlstm_jax.models.generate.generate`."""
