@@ -34,7 +34,7 @@ def parser(program: str, about: str | None = None) -> Parser:
     p.add_argument("--sequences", type=int, help="sampled tasks: strings of each length")
     p.add_argument("--predict", metavar="TEXT", help="a line of text to label")
     p.add_argument(
-        "--predict_file", metavar="FILE", help="a UTF-8 file of lines to label, or a csv file of series to forecast"
+        "--predict_file", metavar="FILE", help="lines of text to label, or a csv file of series to forecast"
     )
     return p
 
