@@ -22,7 +22,7 @@ ROOMS = {
     "nnx": [*CELLS, "stack", "describe"],
     "linen": [*CELLS, "stack", "describe"],
     "models": [*CELLS, "stack", "describe", "nnx"],
-    "interop": [*CELLS, "models"],
+    "interop": [*CELLS, "nnx", "models"],
     "qlstm_jax": [*LAYERS, "models", "interop", "data"],
     "problems": [*LAYERS, "models", "data", "qlstm_jax"],
     "training": [*LAYERS, "models", "data", "problems", "qlstm_jax"],

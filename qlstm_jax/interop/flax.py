@@ -18,7 +18,7 @@ from qlstm_jax.interop import checks
 Tree: TypeAlias = dict[str, dict[str, Array]]
 
 
-def _read(cell: str, tree: Mapping[str, Any], gates: Sequence[str], biases: Sequence[str]) -> dict[str, ArrayLike]:
+def _read(cell: str, tree: Mapping[str, Any], gates: Sequence[str], biases: Sequence[str]) -> dict[str, Any]:
     """The tree as a mapping from "name/kind" to array, its names and shapes checked."""
     arrays: dict[str, ArrayLike] = {}
     for name, leaves in tree.items():
@@ -28,8 +28,7 @@ def _read(cell: str, tree: Mapping[str, Any], gates: Sequence[str], biases: Sequ
     expected: dict[str, checks.Shape] = {f"i{gate}/kernel": (d, h) for gate in gates}
     expected |= {f"h{gate}/kernel": (h, h) for gate in gates}
     expected |= {f"{name}/bias": (h,) for name in biases}
-    checks.check_arrays(f"Flax's {cell}", arrays, expected)
-    return arrays
+    return checks.checked(f"Flax's {cell}", arrays, expected)
 
 
 def _concatenated(arrays: Mapping[str, ArrayLike], names: Sequence[str]) -> Float[Array, "..."]:
