@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from qlstm_jax import interop
 from qlstm_jax.cells import gru, lstm, pr_lstm, rnn
@@ -78,6 +79,73 @@ def test_flax_tree_of_another_cell():
         interop.gru_from_flax(flax_cell("lstm")[1]["params"])
     with pytest.raises(ValueError, match=r"simple cell.*missing: h/kernel.*unexpected: params/h, params/i"):
         interop.rnn_from_flax(flax_cell("rnn")[1])
+
+
+NNX = {
+    "LSTMCell": ("lstm", "nnx"),
+    "OptimizedLSTMCell": ("lstm", "nnx_fused"),
+    "GRUCell": ("gru", "nnx_fused"),
+    "SimpleCell": ("rnn", "nnx_fused"),
+}
+
+
+def nnx_cell(kind, **options):
+    """A cell with random weights."""
+    cell = getattr(nnx, kind)(D, H, rngs=nnx.Rngs(params=0), **options)
+    nnx.update(cell, redrawn(nnx.state(cell, nnx.Param)))
+    return cell
+
+
+@pytest.mark.parametrize("kind", list(NNX))
+def test_nnx_cell_gives_the_same_outputs(kind):
+    name, form = NNX[kind]
+    cell, _, from_flax, to_flax = FLAX[name]
+    theirs, xs = nnx_cell(kind), sequence()
+    params = from_flax(theirs)
+    with jax.numpy_rank_promotion("allow"):  # Flax adds (H,) to (B, H)
+        carry, expected = theirs.initialize_carry((2, D), rngs=nnx.Rngs(0)), []
+        for t in range(xs.shape[1]):
+            carry, y = theirs(carry, xs[:, t])
+            expected.append(y)
+    final, ys = cell.unroll(params, xs)
+    np.testing.assert_allclose(ys, np.stack(expected, axis=1), rtol=2e-6, atol=2e-6)
+    for a, b in zip(jax.tree.leaves(final), jax.tree.leaves(carry), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
+    # Back, into another cell; and a state or its dict says as much as the cell.
+    other = getattr(nnx, kind)(D, H, rngs=nnx.Rngs(params=1))
+    nnx.update(other, to_flax(params, form=form))
+    chex.assert_trees_all_equal(nnx.state(other), nnx.state(theirs))
+    for source in (nnx.state(theirs), nnx.to_pure_dict(nnx.state(theirs))):
+        chex.assert_trees_all_equal(from_flax(source), params)
+
+
+def test_boxed_parameters_of_linen():
+    tree = flax_cell("lstm")[1]["params"]
+    boxed = jax.tree.map(lambda a: nn.Partitioned(a, names=(None,) * a.ndim), tree)
+    chex.assert_trees_all_equal(interop.lstm_from_flax(boxed), interop.lstm_from_flax(tree))
+
+
+def test_options_of_an_nnx_cell_that_ours_lacks_are_named():
+    with pytest.raises(ValueError, match="residual of the SimpleCell is True; expected False"):
+        interop.rnn_from_flax(nnx_cell("SimpleCell", residual=True))
+    with pytest.raises(ValueError, match="activation_fn of the GRUCell is relu; expected tanh"):
+        interop.gru_from_flax(nnx_cell("GRUCell", activation_fn=nnx.relu))
+    params = interop.gru_from_flax(flax_cell("gru")[1]["params"])
+    with pytest.raises(ValueError, match="recurrent_bias is not zero, and the GRUCell of NNX has no such bias"):
+        interop.gru_to_flax(params, form="nnx_fused")
+    with pytest.raises(ValueError, match="form is 'nnx'; expected one of 'linen', 'nnx_fused'"):
+        interop.gru_to_flax(params, form="nnx")
+
+
+def test_errors_of_nnx_cells_list_every_name():
+    with pytest.raises(ValueError, match=r"LSTM cell of NNX.*missing: dense_h/bias; unexpected: dense_i/bias; "):
+        interop.lstm_from_flax(nnx_cell("GRUCell"))
+    state = nnx.to_pure_dict(nnx.state(nnx_cell("LSTMCell")))
+    del state["if_"]
+    state["if"] = {"kernel": np.zeros((D, H))}
+    interop.lstm_from_flax(state)  # which is Linen's form
+    with pytest.raises(ValueError, match=r"missing: if/kernel; unexpected: extra/kernel"):
+        interop.lstm_from_flax({**{k: v for k, v in state.items() if k != "if"}, "extra": {"kernel": np.zeros(1)}})
 
 
 def haiku_names(params, start="net/~get_"):
