@@ -23,7 +23,8 @@ ROOMS = {
     "linen": [*CELLS, "stack", "describe"],
     "models": [*CELLS, "stack", "describe", "nnx"],
     "interop": [*CELLS, "nnx", "models"],
-    "qlstm_jax": [*LAYERS, "models", "interop", "data"],
+    "saving": [*LAYERS, "models", "interop"],
+    "qlstm_jax": [*LAYERS, "models", "interop", "saving", "data"],
     "problems": [*LAYERS, "models", "data", "qlstm_jax"],
     "training": [*LAYERS, "models", "data", "problems", "qlstm_jax"],
     "studies": [*LAYERS, "models", "data", "problems", "training", "qlstm_jax"],
@@ -50,7 +51,7 @@ OUTSIDE = [
             "tempfile",
             "urllib",
         ],
-        ["data", "problems", "training", "studies", "commands"],
+        ["data", "saving", "problems", "training", "studies", "commands"],
     ),
 ]
 
