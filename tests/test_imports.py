@@ -22,8 +22,9 @@ ROOMS = {
     "nnx": [*CELLS, "stack", "describe"],
     "linen": [*CELLS, "stack", "describe"],
     "models": [*CELLS, "stack", "describe", "nnx"],
-    "interop": [*CELLS, "models"],
-    "qlstm_jax": [*LAYERS, "models", "interop", "data"],
+    "interop": [*CELLS, "nnx", "models"],
+    "saving": [*LAYERS, "models", "interop"],
+    "qlstm_jax": [*LAYERS, "models", "interop", "saving", "data"],
     "problems": [*LAYERS, "models", "data", "qlstm_jax"],
     "training": [*LAYERS, "models", "data", "problems", "qlstm_jax"],
     "console": ["data", "problems", "training"],
@@ -51,7 +52,7 @@ OUTSIDE = [
             "tempfile",
             "urllib",
         ],
-        ["data", "problems", "training", "console", "studies", "commands"],
+        ["data", "saving", "problems", "training", "console", "studies", "commands"],
     ),
 ]
 

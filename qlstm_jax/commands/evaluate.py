@@ -33,9 +33,7 @@ def parser(program: str, about: str | None = None) -> Parser:
     p.add_argument("--max_length", type=int, help="formal languages: last length of the score")
     p.add_argument("--sequences", type=int, help="sampled tasks: strings of each length")
     p.add_argument("--predict", metavar="TEXT", help="a line of text to label")
-    p.add_argument(
-        "--predict_file", metavar="FILE", help="lines of text to label, or a csv file of series to forecast"
-    )
+    p.add_argument("--predict_file", metavar="FILE", help="lines of text to label, or a csv file of series to forecast")
     return p
 
 

@@ -12,6 +12,7 @@ TRAIN = (
     "ml_collections",
     "optax",
     "orbax",
+    "safetensors",
     "scipy",
     "tensorboardX",
     "tensorflow_datasets",

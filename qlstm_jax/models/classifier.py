@@ -8,6 +8,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Integer
 
 from qlstm_jax.models.pooling import packed_summary, pooled_size, summary
+from qlstm_jax.models.streams import PooledCarry, pooled_start, pooled_step
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.protocol import SequenceLayer
 
 
@@ -26,6 +28,7 @@ class Classifier(nnx.Module):
         rngs: for the initial parameters.
     """
 
+    @keeps_arguments
     def __init__(
         self,
         vocab_size: int,
@@ -79,6 +82,35 @@ class Classifier(nnx.Module):
         xs = self.embedding_dropout(self.embed(jnp.asarray(ids)), rngs=rngs)
         lengths, resets = jnp.asarray(seq_lengths), jnp.asarray(resets)
         return self._logits(packed_summary(self.layer, xs, lengths, resets, self.pooling, max_sequences, rngs), rngs)
+
+    @property
+    def has_carry(self) -> bool:
+        """Whether it reads streams, as the layer says."""
+        return self.layer.has_carry
+
+    def initialize_carry(self, batch_size: int) -> PooledCarry:
+        """The carry of `step` before the first token.
+
+        Raises:
+            ValueError: unless `has_carry`.
+        """
+        return pooled_start(self.layer, batch_size, self.pooling)
+
+    def step(
+        self, carry: PooledCarry, ids: Integer[ArrayLike, " batch"], *, reset: ArrayLike | None = None
+    ) -> tuple[PooledCarry, Float[Array, "batch classes"]]:
+        """One token a row, (B,) to (carry, the logits (B, num_classes) of all tokens so far), without dropout.
+
+        Args:
+            carry: from `initialize_carry`, or the step before.
+            ids: (B,).
+            reset: optional (B,) booleans, true where a new text begins with this token.
+
+        Raises:
+            ValueError: if the carry or the reset does not fit.
+        """
+        carry, pooled = pooled_step(self.layer, carry, self.embed(jnp.asarray(ids)), self.pooling, reset)
+        return carry, self.head(pooled.astype(jnp.float32))
 
     def _logits(self, pooled: Float[Array, "*rows features"], rngs: nnx.Rngs | Array | None) -> Array:
         logits: Array = self.head(self.dropout(pooled.astype(jnp.float32), rngs=rngs))

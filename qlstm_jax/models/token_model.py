@@ -7,6 +7,8 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Integer
 
+from qlstm_jax.models.streams import layer_step
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.protocol import SequenceLayer
 
 
@@ -24,6 +26,7 @@ class TokenModel(nnx.Module):
         rngs: for the initial parameters.
     """
 
+    @keeps_arguments
     def __init__(
         self,
         vocab_size: int,
@@ -83,3 +86,19 @@ class TokenModel(nnx.Module):
         carry, ys = ys if return_carry else (None, ys)
         logits: Float[Array, "batch time k"] = self.head(self.dropout(ys.astype(self.head.kernel.dtype), rngs=rngs))
         return (carry, logits) if return_carry else logits
+
+    def step(
+        self, carry: Any, ids: Integer[ArrayLike, " batch"], *, reset: ArrayLike | None = None
+    ) -> tuple[Any, Float[Array, "batch k"]]:
+        """One token a row, (B,) to (carry, logits (B, K)), without dropout.
+
+        Args:
+            carry: from `initialize_carry`, or the step before.
+            ids: (B,).
+            reset: optional (B,) booleans, true where a new sequence begins with this token.
+
+        Raises:
+            ValueError: as a call.
+        """
+        carry, y = layer_step(self.layer, carry, self.embed(jnp.asarray(ids)), reset)
+        return carry, self.head(y.astype(self.head.kernel.dtype))

@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int
 from qlstm_jax.cells import common
 from qlstm_jax.models.positions import POSITIONS, alibi, rotate, sinusoidal
 from qlstm_jax.models.sequence_layer import SequenceModule
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.dropout import applied, dropout_stream
 
 
@@ -172,6 +173,7 @@ class Transformer(SequenceModule):
 
     has_carry = False
 
+    @keeps_arguments
     def __init__(
         self,
         in_features: int,

@@ -21,6 +21,7 @@ from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
 from qlstm_jax.models.xlstm_config import XLSTMConfig, slstm_positions
 from qlstm_jax.models.xlstm_layers import linear, small_init
 from qlstm_jax.models.xlstm_stack import XLSTMStack, block_kind
+from qlstm_jax.nnx.arguments import keeps_arguments
 
 __all__ = [
     "XLSTM",
@@ -54,6 +55,7 @@ class XLSTMLanguageModel(nnx.Module):
 
     has_carry = True
 
+    @keeps_arguments
     def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs) -> None:
         if config.vocab_size is None:
             raise ValueError("vocab_size is None; expected the number of tokens of the language model")
@@ -153,6 +155,7 @@ class XLSTM(SequenceModule):
 
     has_carry = True
 
+    @keeps_arguments
     def __init__(
         self,
         in_features: int,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from qlstm_jax.cells import common, mlstm
 from qlstm_jax.cells.mlstm import matrix_memory
 from qlstm_jax.models.xlstm_config import StackConfig
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.dropout import applied, dropout_stream
 
 Config = TypeVar("Config", bound=StackConfig)
@@ -55,6 +56,7 @@ class ResidualBlock(nnx.Module, Generic[Config, Carry]):
         rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
     """
 
+    @keeps_arguments
     def __init__(self, config: Config, *, index: int = 0, rngs: nnx.Rngs) -> None:
         self.config = config
         self.dropout = nnx.Dropout(config.dropout, rngs=dropout_stream(rngs)) if config.dropout else None

@@ -16,6 +16,7 @@ from qlstm_jax.cells import common
 from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig
 from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
 from qlstm_jax.models.xlstm_config import XLSTMConfig
+from qlstm_jax.nnx.arguments import keeps_arguments
 
 Block = MLSTMBlock | SLSTMBlock | MLSTM7BBlock
 
@@ -40,6 +41,7 @@ class XLSTMStack(nnx.Module):
         rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
     """
 
+    @keeps_arguments
     def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         kinds: list[Any] = [block_kind(config, n) for n in range(config.num_blocks)]

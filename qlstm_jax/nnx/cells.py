@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from qlstm_jax import describe, stack
 from qlstm_jax.cells import common
 from qlstm_jax.describe import Initializer
+from qlstm_jax.nnx.arguments import keeps_arguments
 
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
@@ -44,6 +45,7 @@ class Cell(nnx.RNNCellBase):
     functions: ClassVar[common.Cell]
     num_feature_axes = 1
 
+    @keeps_arguments
     def __init__(
         self,
         in_features: int,

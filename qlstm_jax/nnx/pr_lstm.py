@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from qlstm_jax.cells import common, pr_lstm
 from qlstm_jax.cells.pr_lstm import regularization, tokens
 from qlstm_jax.describe import Initializer
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.cells import Cell
 from qlstm_jax.nnx.layers import Layer
 
@@ -21,6 +22,7 @@ class PRLSTMCell(Cell):
 
     functions: ClassVar[common.Cell] = pr_lstm
 
+    @keeps_arguments
     def __init__(
         self, in_features: int, hidden_features: int, *, max_length: int = LONGEST, rngs: nnx.Rngs, **options: Any
     ) -> None:
@@ -57,6 +59,7 @@ class PRLSTM(Layer):
     cell_class: ClassVar[type[Cell]] = PRLSTMCell
     functions: ClassVar[common.Cell] = pr_lstm
 
+    @keeps_arguments
     def __init__(
         self, in_features: int, hidden_features: int, *, max_offset: int = 0, rngs: nnx.Rngs, **options: Any
     ) -> None:
