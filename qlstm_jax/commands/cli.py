@@ -11,7 +11,7 @@ from qlstm_jax.training import config_files
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.loop import Diverged, Interrupted
 
-CODES = {ConfigError: 1, DataError: 1, Diverged: 3, Interrupted: 130}
+CODES: dict[type[Exception], int] = {ConfigError: 1, DataError: 1, Diverged: 3, Interrupted: 130}
 
 
 def _find_config(argv: list[str]) -> list[str]:
@@ -64,7 +64,7 @@ def _describe(module: str) -> None:
 
 def run(main: Callable[[list[str]], None], *, module: str, defaults: Mapping[str, object] | None = None) -> None:
     """Runs `main` under absl; ends with 1 for an error of config or data, 2 for flags, 3 for a loss that is not finite,
-    130 for an interrupted run.
+    130 for a run that SIGINT interrupted, 143 for SIGTERM.
 
     Args:
         main: reads `flags.FLAGS`.
@@ -80,7 +80,7 @@ def run(main: Callable[[list[str]], None], *, module: str, defaults: Mapping[str
         except tuple(CODES) as error:
             kind = next(k for k in CODES if isinstance(error, k))
             print(f"{'stopped' if kind is Interrupted else 'error'}: {error}", file=sys.stderr)
-            sys.exit(CODES[kind])
+            sys.exit(error.code if isinstance(error, Interrupted) else CODES[kind])
 
     _describe(module)
     app.run(guarded, flags_parser=partial(_parse, defaults or {}))

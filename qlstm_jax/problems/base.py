@@ -38,6 +38,8 @@ class Problem(abc.ABC):
     on_device = True  # whether `sample` draws the batches, or `stream` brings them from the host
     select = "accuracy"  # the validation metric that names the best checkpoint
     select_mode = "max"  # whether a higher one is better, or "min": a lower one
+    validation_metrics: ClassVar[tuple[str, ...]] = ()  # all that `validate` gives, where a config may select by them
+    higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy", "macro_f1"})  # of these; of others, lower is
 
     @classmethod
     def defaults(cls) -> ConfigDict:

@@ -23,6 +23,7 @@ class DigitsProblem(Problem):
     """`qlstm_jax.data.digits`: the images of each part are kept on the device, where batches are drawn from them."""
 
     name = "digits"
+    validation_metrics = ("accuracy", "loss")
     rules: ClassVar = {
         "mode": one_of("pixels", "clips"),
         "validation": fraction,

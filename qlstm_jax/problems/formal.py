@@ -26,6 +26,7 @@ class FormalProblem(Problem):
     """One of the fifteen tasks of `qlstm_jax.data.formal`."""
 
     name = "formal"
+    validation_metrics = ("accuracy",)
     rules: ClassVar = {
         "task": one_of(*TASKS),
         "min_length": positive,

@@ -64,6 +64,7 @@ class LMProblem(Problem):
     }
     on_device = False
     select, select_mode = "bits_per_byte", "min"
+    validation_metrics = ("loss", "accuracy", "bits_per_byte", "perplexity")
 
     @classmethod
     def defaults(cls) -> ConfigDict:

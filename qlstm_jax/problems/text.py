@@ -35,6 +35,7 @@ class TextProblem(Problem):
     """
 
     name = "text"
+    validation_metrics = ("accuracy", "loss")
     rules: ClassVar = {
         "on_bad_row": one_of("error", "skip"),
         "validation": fraction,

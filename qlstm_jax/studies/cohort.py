@@ -128,7 +128,8 @@ class Trainer:
                     checkpoints.save(state)
                     saved = time.monotonic()
                 if stop.received and done < self.config.steps:
-                    raise Interrupted(f"{stop.received.name} at step {done}: saved. Run the same command to go on.")
+                    message = f"{stop.received.name} at step {done}: saved. Run the same command to go on."
+                    raise Interrupted(message, stop.received)
         finally:
             writer.close()
             checkpoints.close()

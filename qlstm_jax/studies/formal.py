@@ -130,7 +130,7 @@ def measure(trainer: Any, state: Any, place: int, config: ConfigDict) -> dict[st
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the grid; returns the exit status: 0, 1 for settings that cannot be, 130 when interrupted."""
+    """Runs the grid; returns the exit status: 0, 1 for settings that cannot be, 130 or 143 when interrupted."""
     args = parser().parse_args(argv)
     logging.set_verbosity(logging.WARNING)  # orbax writes a page for each checkpoint
     results = Results(args.out / "results.jsonl")
@@ -144,13 +144,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"[{number + 1}/{len(grid)}] {task}, {variant.name}{eta}", flush=True)
                 done += run_job(task, variant, config, args, results, stop) > 0
                 if stop.received:
-                    raise Interrupted(f"{stop.received.name}: saved. Run the same command to go on.")
+                    raise Interrupted(f"{stop.received.name}: saved. Run the same command to go on.", stop.received)
     except configs.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Interrupted as error:
         print(f"stopped: {error}", file=sys.stderr)
-        return 130
+        return error.code
     records = results.records()
     if not records:
         print(f"error: {results.path} holds no results to report; run the grid first", file=sys.stderr)

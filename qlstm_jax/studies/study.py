@@ -196,7 +196,7 @@ def compiled_once(folder: Path) -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit status: 0, 1 for settings or data that cannot be, 130 when interrupted."""
+    """Runs the study; returns the exit status: 0, 1 for what cannot be, 130 or 143 when interrupted."""
     logging.set_verbosity(logging.WARNING)  # orbax writes a page for each checkpoint
     try:
         args = arguments(argv)
@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except Interrupted as error:
         print(f"stopped: {error}", file=sys.stderr)
-        return 130
+        return error.code
     return 0
 
 

@@ -60,6 +60,7 @@ def train_section() -> ConfigDict:
         checkpoint_every=500,
         keep_checkpoints=2,
         select="last",  # which parameters eval.py takes: the last, or the best on validation
+        select_metric="",  # the validation metric that says what is best, such as loss; "": the problem's own
         mapping="shard_map",  # or pmap
         num_devices=0,  # 0: all
     )
