@@ -9,9 +9,10 @@ from absl import app, flags, logging
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.training import config_files
 from qlstm_jax.training.config import ConfigError
+from qlstm_jax.training.faults import WriteError
 from qlstm_jax.training.loop import Diverged, Interrupted
 
-CODES: dict[type[Exception], int] = {ConfigError: 1, DataError: 1, Diverged: 3, Interrupted: 130}
+CODES: dict[type[Exception], int] = {ConfigError: 1, DataError: 1, WriteError: 1, Diverged: 3, Interrupted: 130}
 
 
 def _find_config(argv: list[str]) -> list[str]:

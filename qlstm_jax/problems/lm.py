@@ -21,7 +21,7 @@ from qlstm_jax.data.batching import stream
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.models.generate import check_options, generate
-from qlstm_jax.problems import plots
+from qlstm_jax.problems import inherited, plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import (
     ConfigError,
@@ -134,8 +134,7 @@ class LMProblem(Problem):
         options = self.config.lm
         self.tokenizer = corpora.Bytes()
         if options.tokenizer == "bpe":
-            texts = corpora.as_texts(self.contents["train"], self.corpus.source)
-            self.tokenizer = Tokenizer.train(texts, kind="bpe", vocab_size=options.vocab_size, lowercase=False)
+            self.tokenizer = inherited.tokenizer(self.config, self.name) or self._learn_tokenizer()
         # What a user may have to mend comes before anything is written.
         for part in PARTS:
             self.windows(part)
@@ -143,6 +142,10 @@ class LMProblem(Problem):
             self.tokenizer.save(self.folder / "tokenizer.json")
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "corpus.json").write_text(json.dumps(self.corpus.record(), indent=2) + "\n")
+
+    def _learn_tokenizer(self) -> Tokenizer:
+        texts = corpora.as_texts(self.contents["train"], self.corpus.source)
+        return Tokenizer.train(texts, kind="bpe", vocab_size=self.config.lm.vocab_size, lowercase=False)
 
     @cached_property
     def corpus(self) -> corpora.Corpus:

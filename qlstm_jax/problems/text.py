@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_dict
 from qlstm_jax.data import imdb, splits, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.tokenizer import Tokenizer
-from qlstm_jax.problems import metrics, plots
+from qlstm_jax.problems import inherited, metrics, plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_sums, shapes
 from qlstm_jax.problems.config import ConfigError, fraction, one_of, positive, run_exists
 from qlstm_jax.problems.models import classifier
@@ -98,7 +98,7 @@ class TextProblem(Problem):
 
     def _start_anew(self) -> None:
         train, options = self.parts["train"], self.config.text
-        tokenizer = Tokenizer.train(
+        tokenizer = inherited.tokenizer(self.config, self.name) or Tokenizer.train(
             train.texts,
             kind=options.tokenizer,
             vocab_size=options.vocab_size,

@@ -29,6 +29,7 @@ from qlstm_jax.studies.provenance import provenance
 from qlstm_jax.studies.results import Results, write_report
 from qlstm_jax.studies.variants import Variant
 from qlstm_jax.training import config as configs
+from qlstm_jax.training.faults import WriteError
 from qlstm_jax.training.loop import Interrupted, StopSignal, run_keys
 from qlstm_jax.training.metrics import Progress, clock
 from qlstm_jax.training.summary import count
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 done += run_job(task, variant, config, args, results, stop) > 0
                 if stop.received:
                     raise Interrupted(f"{stop.received.name}: saved. Run the same command to go on.", stop.received)
-    except configs.ConfigError as error:
+    except (configs.ConfigError, WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Interrupted as error:

@@ -37,6 +37,7 @@ from qlstm_jax.studies.results import Results
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_files
 from qlstm_jax.training.evaluate import evaluate, run_name
+from qlstm_jax.training.faults import WriteError
 from qlstm_jax.training.loop import Diverged, Interrupted, train
 from qlstm_jax.training.metrics import clock
 
@@ -205,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with compiled_once(args.workdir / "compiled"):
                 run_all(grid(args), args, results)
         print(f"tables and pictures: {study_report.write(results.records(), args.metric, args.out)}")
-    except (configs.ConfigError, DataError) as error:
+    except (configs.ConfigError, DataError, WriteError) as error:
         # A config's errors name the flags of train.py.
         print(f"error: {str(error).replace('--config.', '--set ')}", file=sys.stderr)
         return 1

@@ -1,9 +1,9 @@
 """Checkpoints by orbax: the latest ones to go on from, and the best one on validation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
@@ -11,7 +11,9 @@ from orbax.checkpoint.checkpoint_managers import LatestN
 from qlstm_jax.training.faults import WorkdirError, WriteError, reason
 from qlstm_jax.training.selection import Selection
 from qlstm_jax.training.step import TrainState
-from qlstm_jax.training.stored import quiet, read, storable
+from qlstm_jax.training.stored import contents, leave_errors_to_us, quiet, read, storable
+
+T = TypeVar("T")
 
 
 class Checkpoints:
@@ -36,6 +38,7 @@ class Checkpoints:
         self.root, self.read_only = Path(workdir).absolute(), read_only
         self.selection = Selection(select, mode)
         self.notes: list[str] = []  # of damaged checkpoints
+        leave_errors_to_us()
         with self._writing():
             self.latest = self._manager("checkpoints", keep)
             self.best = self._manager("best", 1)
@@ -56,7 +59,8 @@ class Checkpoints:
     def _writing(self) -> Iterator[None]:
         """Tells in one line what orbax says in many where it cannot write."""
         try:
-            yield
+            with quiet():
+                yield
         except (OSError, ValueError, RuntimeError) as error:
             raise WriteError(f"{self.root}: no checkpoint can be written there ({reason(error)})") from error
 
@@ -98,19 +102,27 @@ class Checkpoints:
         Raises:
             WorkdirError: if there are checkpoints and none can be read.
         """
+        return self._first_whole(best, lambda manager, step: read(manager, step, like))
+
+    def contents(self, *, best: bool = False) -> tuple[dict[str, Any], int] | None:
+        """The parts of a state in plain dictionaries and its step, for a model of another structure; as `restore`."""
+        return self._first_whole(best, lambda manager, step: (contents(manager, step), step))
+
+    def _first_whole(self, best: bool, reader: Callable[[ocp.CheckpointManager, int], T]) -> T | None:
+        """What `reader` makes of the latest checkpoint that can be read."""
         name, manager = ("best", self.best) if best else ("checkpoints", self.latest)
         wrong: dict[int, str] = {}
         for step in sorted(manager.all_steps(), reverse=True):
             try:
                 with quiet():
-                    state = read(manager, step, like)
+                    found = reader(manager, step)
             except Exception as error:  # whatever orbax and its readers make of bytes that are not those it wrote
                 wrong[step] = reason(error)
                 continue
             for damaged, why in wrong.items():
                 self.notes.append(f"{self.root / name / str(damaged)} cannot be read ({why}); taking step {step}")
                 self._set_aside(name, damaged)
-            return state
+            return found
         if wrong:
             raise WorkdirError(_unreadable(self.root / name, wrong, best=best))
         return None

@@ -52,6 +52,8 @@ def train_section() -> ConfigDict:
         warmup_steps=0,
         weight_decay=0.0,  # adamw
         clip_norm=1.0,  # of the global norm of the gradient
+        init_from="",  # the folder of a run whose weights a new one begins with
+        freeze="",  # parameters that stay as they are: their paths with * for any letters, separated by commas
         weight_dropout=0.0,  # rate on the recurrent kernels
         average_decay=0.0,  # of the average of the parameters that is evaluated; 0: the parameters themselves
         patience=0,  # validations without a better one after which training ends; 0: never

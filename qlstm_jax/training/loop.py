@@ -23,6 +23,7 @@ from qlstm_jax.training.opening import Opened, OwnModel, OwnProblem, open_run
 from qlstm_jax.training.selection import selection
 from qlstm_jax.training.step import TrainState, choose_devices, initial_state, make_optimizer, make_step
 from qlstm_jax.training.summary import parameter_table
+from qlstm_jax.training.warm_start import warm_start
 
 
 class Diverged(RuntimeError):
@@ -119,6 +120,9 @@ def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened) 
         end.callback(checkpoints.close)
         state = _where_it_stopped(checkpoints, state, opened, wants_best=config.train.select == "best")
         start = int(state.step)
+        if config.train.init_from and not start:
+            state, lines = warm_start(state, config, problem)
+            notes = [*notes, *lines]
         progress = Progress(start, config.train.steps)
         end.callback(progress.close)
         for line in [*notes, *problem.notes(), parameter_table(state.params)]:
@@ -174,6 +178,7 @@ class _Run:
         self.eval_graphdef = nnx.graphdef(model)
         self.pending: list[tuple[int, dict[str, Array]]] = []
         self.latest: dict[str, float] = {}
+        self.first_loss = writer.first_loss  # of step 1; of a run that goes on, the mean that was logged first
 
     def to_the_end(self, state: TrainState, stop: StopSignal) -> dict[str, float]:
         """Runs from `state` to the last step."""
@@ -203,7 +208,17 @@ class _Run:
             self.progress.say(f"nothing to do: step {start} of {last} is done (--config.train.{more}=N for more)")
             # Not `validate`, which would write the figures of this step a second time.
             self.latest = self.problem.validate(nnx.merge(self.eval_graphdef, state.final_params), self.eval_key)
+        self.say_if_diverged()
         return self.latest
+
+    def say_if_diverged(self) -> None:
+        """A line at the end of a run that is worse than at its start, though its loss is finite."""
+        first, last = self.first_loss, self.latest.get("train_loss")
+        if first is not None and last is not None and last - first > max(1.0, abs(first)):
+            self.progress.say(
+                f"diverged: the loss is {last:.4f} at the end and was {first:.4f} at the start. Try a lower "
+                "--config.train.learning_rate or --config.train.clip_norm in another --workdir."
+            )
 
     def log(self) -> None:
         """Reads the figures of the steps since the last log, which waits for the device, and writes their means."""
@@ -221,6 +236,8 @@ class _Run:
                     f"{good}. Try a lower --config.train.learning_rate or --config.train.clip_norm in another "
                     "--workdir."
                 )
+        if steps[0] == 1:
+            self.first_loss = float(values[0]["loss"])
         names = [n for n in values[0] if n != "tokens"]
         means = {name: float(sum(v[name] for v in values) / len(values)) for name in names}
         means["grad_norm_max"] = float(max(v["grad_norm"] for v in values))

@@ -47,8 +47,6 @@ class Writer:
             WriteError: if they cannot be written.
         """
         record = {"step": step, "split": split, **values, records.TIME: round(time.time(), 3)}
-        if self.first_loss is None and split == "train":
-            self.first_loss = values.get("loss")
         with writing(self.path):
             self.file.write(json.dumps(record) + "\n")
             self.file.flush()

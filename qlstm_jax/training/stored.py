@@ -6,12 +6,14 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from qlstm_jax.training.freezing import name_of
 from qlstm_jax.training.step import TrainState
 
 DIGEST = "digest"  # beside the parts of the state, the checksum of them all
@@ -30,11 +32,12 @@ def _parts(state: TrainState) -> dict[str, Any]:
 
 
 def checksum(parts: Any) -> int:
-    """CRC-32 of the names, shapes, dtypes and bytes of all arrays."""
+    """CRC-32 of the names, shapes, dtypes and bytes of all arrays, in whatever containers."""
     crc = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(parts)):
-        array = np.asarray(leaf, order="C")
-        crc = zlib.crc32(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode(), crc)
+    leaves = {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(parts))}
+    for name in sorted(leaves):
+        array = np.asarray(leaves[name], order="C")
+        crc = zlib.crc32(f"{name}{array.dtype}{array.shape}".encode(), crc)
         crc = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc)
     return crc
 
@@ -55,16 +58,33 @@ def read(manager: ocp.CheckpointManager, step: int, like: TrainState) -> TrainSt
     if DIGEST in arrays(manager, step):  # a run of an earlier version has none
         wanted[DIGEST] = np.zeros((), np.uint32)
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
-    stored = manager.restore(step, args=ocp.args.StandardRestore(abstract))
+    stored = _restore(manager, step, abstract)
+    if not np.array_equal(stored["key"], wanted["key"]):
+        raise ValueError("it is of a run of another seed")
+    state = TrainState(**stored)
+    return state._replace(key=jax.random.wrap_key_data(state.key))
+
+
+def contents(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """The parts of the state of one checkpoint in plain dictionaries, checked but for the run that they are of.
+
+    Raises:
+        ValueError: as for `read`, and what orbax raises.
+    """
+    known = arrays(manager, step)
+    abstract = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), known)
+    return _restore(manager, step, abstract)
+
+
+def _restore(manager: ocp.CheckpointManager, step: int, abstract: Any) -> dict[str, Any]:
+    """The parts of a state, after a check of checksum and step."""
+    stored: dict[str, Any] = manager.restore(step, args=ocp.args.StandardRestore(abstract))
     digest = stored.pop(DIGEST, None)
     if digest is not None and int(digest) != checksum(stored):
         raise ValueError("its content is not what was saved")
     if int(stored["step"]) != step:
         raise ValueError(f"it is of step {int(stored['step'])}")
-    if not np.array_equal(stored["key"], wanted["key"]):
-        raise ValueError("it is of a run of another seed")
-    state = TrainState(**stored)
-    return state._replace(key=jax.random.wrap_key_data(state.key))
+    return stored
 
 
 def arrays(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
@@ -80,14 +100,25 @@ def arrays(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     return tree
 
 
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts
+
+
+def leave_errors_to_us() -> None:
+    """Drops what orbax logs: of every failure it writes pages, from several threads, and then raises it."""
+    log = logging.getLogger("absl")
+    if _not_of_orbax not in log.filters:
+        log.addFilter(_not_of_orbax)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Leaves what is to be said of a damaged checkpoint to the error that ends the block.
 
-    Orbax logs pages of what it meets before it raises. Its threads go on to read, find the event loop closed that would
-    have taken what they read, and Python prints a traceback for each.
+    The threads go on to read, find the event loop closed that would have taken what they read, and Python prints a
+    traceback for each.
     """
-    before, logs = sys.unraisablehook, [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before, log = sys.unraisablehook, logging.getLogger("asyncio")
 
     def hook(unraisable: Any) -> None:
         if not any(words in str(unraisable.exc_value) for words in LATE):
@@ -97,8 +128,7 @@ def quiet() -> Iterator[None]:
         return False
 
     sys.unraisablehook = hook
-    for log in logs:
-        log.addFilter(nothing)
+    log.addFilter(nothing)
     try:
         yield
     except BaseException:
@@ -107,5 +137,4 @@ def quiet() -> Iterator[None]:
     else:
         sys.unraisablehook = before
     finally:
-        for log in logs:
-            log.removeFilter(nothing)
+        log.removeFilter(nothing)
