@@ -21,7 +21,7 @@ from qlstm_jax.data.batching import stream
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.models.generate import check_options, generate
-from qlstm_jax.problems import inherited, plots
+from qlstm_jax.problems import inherited, kept, plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import (
     ConfigError,
@@ -163,7 +163,8 @@ class LMProblem(Problem):
         else:
             found = corpora.load(options.path, pattern=options.pattern, max_bytes=options.max_bytes)
         if self.resumed:
-            began, now = json.loads((self.folder / "corpus.json").read_text()), found.record()
+            now = found.record()
+            began = kept.record(self.folder / "corpus.json", *now)
             if began["sha256"] != now["sha256"]:
                 described = [f"{r['source']}, {r['files']} files, {r['bytes']} bytes" for r in (began, now)]
                 raise DataError(

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_dict
 from qlstm_jax.data import series
 from qlstm_jax.data.batching import stream
 from qlstm_jax.data.rows import DataError
-from qlstm_jax.problems import plots
+from qlstm_jax.problems import kept, plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, check_split, fraction, not_negative, one_of, positive
 from qlstm_jax.problems.models import predictor
@@ -111,7 +111,7 @@ class SeriesProblem(Problem):
         path = folder / "file.json"
         now = {"source": self.table.source, "rows": len(self.table.values), "sha256": self.table.sha256}
         if path.exists():
-            began = json.loads(path.read_text())
+            began = kept.record(path, *now)
             if began["sha256"] != now["sha256"]:
                 described = [f"{r['source']}, {r['rows']} rows" for r in (began, now)]
                 raise DataError(
