@@ -13,6 +13,10 @@ class WorkdirError(ConfigError):
     """A run's folder that cannot be used as it is: in use, damaged, or another run's."""
 
 
+class InUse(WorkdirError):
+    """A folder that another run holds."""
+
+
 class WriteError(OSError):
     """A run's folder that cannot be written: read-only, or its disk is full."""
 

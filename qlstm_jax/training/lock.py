@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from qlstm_jax.training.faults import WorkdirError, WriteError, writing
+from qlstm_jax.training.faults import InUse, WriteError, writing
 
 LOCK, HOLDER = "run.lock", "run.holder.json"
 
@@ -26,7 +26,7 @@ def locked(workdir: Path) -> Iterator[None]:
         workdir: of the run; made if missing.
 
     Raises:
-        WorkdirError: if it is held already, naming host, process and since when.
+        InUse: if it is held already, naming host, process and since when.
         WriteError: if the folder cannot be made or written.
     """
     lock = FileLock(workdir / LOCK)
@@ -34,7 +34,7 @@ def locked(workdir: Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        raise WorkdirError(
+        raise InUse(
             f"{workdir} is in use by another run ({_holder(workdir)}); wait until it ends, or give another --workdir"
         ) from None
     except OSError as error:
