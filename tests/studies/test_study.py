@@ -296,7 +296,11 @@ def test_results_of_another_version_run_anew_and_are_replaced(folder, tmp_path, 
     assert study.main(arguments) == 0
     path = tmp_path / "results.jsonl"
     record = json.loads(path.read_text())
-    old = {**record, "identity": record["identity"] | {"version": "0.0"}, "report": record["report"] | {"accuracy": 77.0}}
+    old = {
+        **record,
+        "identity": record["identity"] | {"version": "0.0"},
+        "report": record["report"] | {"accuracy": 77.0},
+    }
     path.write_text(json.dumps(old) + "\n")
     capsys.readouterr()
     assert study.main([*arguments, "--keep_old"]) == 0
