@@ -7,6 +7,7 @@ from collections.abc import Iterator
 # Modules that the extra `train` installs.
 TRAIN = (
     "absl",
+    "filelock",
     "importlib_resources",
     "matplotlib",
     "ml_collections",

@@ -8,6 +8,7 @@
 | 3 | the loss is no longer finite |
 | 70 | a fault of this package |
 | 130 | interrupted |
+| 143 | ended by SIGTERM, after saving |
 | 141 | nobody reads the output any more |
 
 With --debug among the arguments the traceback comes before the line.
@@ -27,6 +28,7 @@ from absl import logging
 
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems.config import ConfigError
+from qlstm_jax.training.faults import WriteError
 from qlstm_jax.training.loop import Diverged, Interrupted
 
 PACKAGE = Path(__file__).parents[1]
@@ -41,6 +43,7 @@ CODES: dict[type[BaseException], int] = {
     UsageError: 2,
     ConfigError: 1,
     DataError: 1,
+    WriteError: 1,
     Diverged: 3,
     Interrupted: INTERRUPTED,
     KeyboardInterrupt: INTERRUPTED,

@@ -40,6 +40,8 @@ class Problem(abc.ABC):
     select = "accuracy"  # the validation metric that names the best checkpoint
     select_mode = "max"  # whether a higher one is better, or "min": a lower one
     evaluates: ClassVar[tuple[str, ...] | None] = None  # the keys of `eval` that `report` reads
+    validation_metrics: ClassVar[tuple[str, ...]] = ()  # all that `validate` gives, where a config may select by them
+    higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy", "macro_f1"})  # of these; of others, lower is
 
     @classmethod
     def defaults(cls) -> ConfigDict:

@@ -24,6 +24,7 @@ class DigitsProblem(Problem):
 
     name = "digits"
     evaluates = ("sequences",)
+    validation_metrics = ("accuracy", "loss")
     rules: ClassVar = {
         "mode": one_of("pixels", "clips"),
         "validation": fraction,

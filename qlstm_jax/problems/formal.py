@@ -27,6 +27,7 @@ class FormalProblem(Problem):
 
     name = "formal"
     evaluates = ("min_length", "max_length", "stride", "sequences")
+    validation_metrics = ("accuracy",)
     rules: ClassVar = {
         "task": one_of(*TASKS),
         "min_length": positive,

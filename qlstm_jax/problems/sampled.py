@@ -29,6 +29,7 @@ class SampledProblem(Problem):
         title: of the picture.
     """
 
+    validation_metrics = ("accuracy", "loss")
     least = 0.25  # of the training length: what is reported goes from here on, doubling
     shortest = 1  # length
     evaluates = ("sequences", "longest")

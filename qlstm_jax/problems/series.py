@@ -64,6 +64,7 @@ class SeriesProblem(Problem):
     }
     on_device = False
     select, select_mode = "loss", "min"
+    validation_metrics = ("loss", "mae")
 
     @classmethod
     def defaults(cls) -> ConfigDict:

@@ -13,13 +13,13 @@ from flax import nnx
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
-from qlstm_jax.data import files, imdb, splits, text
+from qlstm_jax.data import imdb, splits, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.packing import PackedBatch, PackedBatches
 from qlstm_jax.data.tokenizer import Tokenizer
-from qlstm_jax.problems import metrics, plots
+from qlstm_jax.problems import inherited, kept, metrics, plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_sums, shapes
-from qlstm_jax.problems.config import KEEP, ConfigError, as_flags, fraction, not_negative, one_of, positive, run_exists
+from qlstm_jax.problems.config import ConfigError, as_flags, fraction, not_negative, one_of, positive, run_exists
 from qlstm_jax.problems.models import classifier
 
 
@@ -37,6 +37,7 @@ class TextProblem(Problem):
 
     name = "text"
     evaluates = ()
+    validation_metrics = ("accuracy", "loss")
     rules: ClassVar = {
         "on_bad_row": one_of("error", "skip"),
         "validation": fraction,
@@ -103,12 +104,12 @@ class TextProblem(Problem):
         if not self.resumed:
             self._start_anew()
         self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
-        self.label_names = tuple(files.read_json(self.folder / "labels.json", KEEP))
+        self.label_names = kept.label_names(self.folder / "labels.json")
         self._logits = jax.jit(lambda graphdef, p, ids, n: nnx.merge(graphdef, p)(ids, seq_lengths=n), static_argnums=0)
 
     def _start_anew(self) -> None:
         train, options = self.parts["train"], self.config.text
-        tokenizer = Tokenizer.train(
+        tokenizer = inherited.tokenizer(self.config, self.name) or Tokenizer.train(
             train.texts,
             kind=options.tokenizer,
             vocab_size=options.vocab_size,
@@ -118,7 +119,8 @@ class TextProblem(Problem):
         records = {part: examples.record() for part, examples in self.parts.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "labels.json").write_text(json.dumps(train.label_names) + "\n")
-        (self.folder / "texts.json").write_text(json.dumps(records, indent=2) + "\n")
+        kept_records = {**records, "labels": list(train.label_names)}
+        (self.folder / "texts.json").write_text(json.dumps(kept_records, indent=2) + "\n")
         tokenizer.save(self.folder / "tokenizer.json")
 
     def _check_same(self, parts: dict[str, text.Examples]) -> None:
@@ -129,7 +131,13 @@ class TextProblem(Problem):
                 f"{path} is missing, so that it cannot be told whether the texts are those of training; bring it back, "
                 "or train anew in another --workdir (a run of an earlier version has none)"
             )
-        began = files.read_json(path, KEEP)
+        fields = ("source", "texts", "sha256")
+        began = kept.read(path, lambda c: all(f in c[p] for p in parts for f in fields), "record of each part")
+        if began.get("labels", list(self.label_names)) != list(self.label_names):
+            raise text.DataError(
+                f"{self.folder / 'labels.json'} has {', '.join(self.label_names)}, and the run was trained with "
+                f"{', '.join(began['labels'])} in that order; bring that file back"
+            )
         for part, examples in parts.items():
             if self._own is not None and part == "test":
                 continue

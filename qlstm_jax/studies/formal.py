@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from qlstm_jax.problems.config import nearest
 from qlstm_jax.studies import variants
 from qlstm_jax.studies.cohort import Trainer
 from qlstm_jax.studies.provenance import provenance
-from qlstm_jax.studies.results import Results, write_report
+from qlstm_jax.studies.results import Results, latest, write_report
 from qlstm_jax.studies.variants import Variant
 from qlstm_jax.training import config as configs
 from qlstm_jax.training.loop import Interrupted, StopSignal, run_keys
@@ -54,6 +55,7 @@ def parser() -> Parser:
     p.add_argument("--out", type=Path, default=Path("results/formal"), help="folder of the results")
     p.add_argument("--workdir", type=Path, default=Path("runs/formal"), help="folder of checkpoints and metrics")
     p.add_argument("--checkpoint_seconds", type=float, default=60.0, help="how often a run is saved")
+    p.add_argument("--keep_old", action="store_true", help="results of other versions count, by the values they name")
     p.add_argument("--report_only", action="store_true", help="only write the table and pictures anew")
     return p
 
@@ -102,9 +104,17 @@ def run_job(
 ) -> int:
     """Trains and evaluates the seeds of one cell on one task that have no result yet, and returns how many."""
     mine = variants.identity(config)
-    missing = [seed for seed in range(args.seeds) if not results.has(mine, seed)]
+    also = partial(variants.is_same_but_for_version, config=config) if args.keep_old else None
+    missing = [seed for seed in range(args.seeds) if not results.has(mine, seed, also)]
     if not missing:
         return 0
+    runs, terms = [(task, variant.name, seed) for seed in missing], budget(common_settings(args))
+    again = [r for r in results.records() if (r["task"], r["variant"], r["seed"]) in runs and r["budget"] == terms]
+    if again:
+        print(
+            f"  note: {len(again)} of these seeds have results of another version of qlstm_jax or of other settings; "
+            "they run anew, and the new ones are reported (--keep_old counts those of other versions)"
+        )
     together = args.together or (1 if jax.default_backend() == "cpu" else args.seeds)
     trainer = Trainer(problems.make(config, args.out), config)
     for first in range(0, len(missing), together):
@@ -116,7 +126,7 @@ def run_job(
         progress.close()
         seconds = (time.perf_counter() - start) / len(seeds)
         for place, seed in enumerate(seeds):
-            about = {"task": task, "variant": variant.name, "seed": seed, "budget": budget(common_settings(args))}
+            about = {"task": task, "variant": variant.name, "seed": seed, "budget": terms}
             record = about | measure(trainer, state, place, config) | {"train_seconds": round(seconds, 1)}
             results.add(record | {"identity": mine})
             print(f"  seed {seed}: score {record['score']:.4f}, in range {record['in_range_accuracy']:.4f}", flush=True)
@@ -154,8 +164,8 @@ def _run(argv: list[str]) -> None:
             print(f"[{number + 1}/{len(grid)}] {task}, {variant.name}{eta}", flush=True)
             done += run_job(task, variant, config, args, results, stop) > 0
             if stop.received:
-                raise Interrupted(f"{stop.received.name}: saved. Run the same command to go on.")
-    records = results.records()
+                raise Interrupted(f"{stop.received.name}: saved. Run the same command to go on.", stop.received)
+    records = latest(results.records(), "task", "variant", "seed", "budget")
     if not records:
         raise configs.ConfigError(f"{results.path} holds no results to report; run the grid first")
     print(f"table and pictures: {write_report(records, args.out)}")

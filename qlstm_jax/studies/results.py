@@ -4,6 +4,7 @@ import json
 import os
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,22 @@ class Results:
         finally:
             os.close(file)
 
-    def has(self, identity: dict[str, Any], seed: int) -> bool:
-        """Whether the result of this run is there."""
-        return any(r["identity"] == identity and r["seed"] == seed for r in self.records())
+    def has(self, identity: dict[str, Any], seed: int, also: Callable[[dict[str, Any]], bool] | None = None) -> bool:
+        """Whether the result of this run is there.
+
+        Args:
+            identity: of the run.
+            seed: of the run.
+            also: which other identities count as this one.
+        """
+        mine = (r["identity"] for r in self.records() if r["seed"] == seed)
+        return any(found == identity or (also is not None and also(found)) for found in mine)
+
+
+def latest(records: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+    """The last record of each run, which `keys` tell from others: one that was made anew replaces the earlier."""
+    found = {tuple(record[key] for key in keys): record for record in records}
+    return list(found.values())
 
 
 def budgets(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

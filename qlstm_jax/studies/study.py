@@ -22,6 +22,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ from qlstm_jax.console import outcome
 from qlstm_jax.console.arguments import Parser, settings_of
 from qlstm_jax.studies import footprint, named, study_report, variants
 from qlstm_jax.studies.provenance import provenance
-from qlstm_jax.studies.results import Results
+from qlstm_jax.studies.results import Results, latest
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_files, config_settings
 from qlstm_jax.training.evaluate import evaluate, run_name
+from qlstm_jax.training.faults import InUse
 from qlstm_jax.training.loop import Diverged, train
 from qlstm_jax.training.metrics import clock
 
@@ -56,6 +58,7 @@ def parser() -> Parser:
     p.add_argument("--metric", nargs="+", default=["accuracy"], help="figures of eval.py's report, a table each")
     p.add_argument("--out", type=Path, help="folder of the results; of a study by name, results/NAME")
     p.add_argument("--workdir", type=Path, default=Path("runs/study"), help="folder of the runs")
+    p.add_argument("--keep_old", action="store_true", help="results of other versions count, by the values they name")
     p.add_argument("--report_only", action="store_true", help="only write the tables and pictures anew")
     return p
 
@@ -178,14 +181,34 @@ def run(cell: dict[str, Any], seed: int, workdir: Path) -> dict[str, Any]:
     }
 
 
+def _is_done(cell: dict[str, Any], seed: int, args: argparse.Namespace, results: Results) -> bool:
+    also = partial(variants.is_same_but_for_version, config=cell["config"]) if args.keep_old else None
+    return results.has(cell["identity"], seed, also)
+
+
+def _is_of(record: dict[str, Any], cell: dict[str, Any], seed: int) -> bool:
+    return (record["row"], record["column"], record["seed"]) == (cell["row"], cell["column"], seed)
+
+
 def run_all(cells: list[dict[str, Any]], args: argparse.Namespace, results: Results) -> None:
     """The runs that have no result yet, seed by seed."""
-    todo = [(seed, cell) for seed in range(args.seeds) for cell in cells if not results.has(cell["identity"], seed)]
+    todo = [(seed, cell) for seed in range(args.seeds) for cell in cells if not _is_done(cell, seed, args, results)]
+    anew = [c for seed, c in todo if any(_is_of(r, c, seed) for r in results.records())]
+    if anew:
+        print(
+            f"note: {len(anew)} runs have a result in {results.path} that another version of qlstm_jax made, or other "
+            "settings; they run anew, and the new results are reported (--keep_old counts those of other versions)"
+        )
     started = time.perf_counter()
     for done, (seed, cell) in enumerate(todo):
         left = clock((time.perf_counter() - started) / done * (len(todo) - done)) if done else "?"
         print(f"[{done + 1}/{len(todo)}] {cell['row']}  {cell['column']}  seed {seed}, left {left}", flush=True)
-        results.add(run(cell, seed, args.workdir))
+        if _is_done(cell, seed, args, results):  # by another process on the same files
+            continue
+        try:
+            results.add(run(cell, seed, args.workdir))
+        except InUse as error:
+            print(f"  left out: {error}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -212,7 +235,8 @@ def _run(argv: list[str]) -> None:
             cells = grid(args)
             args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is told before hours of training
             run_all(cells, args, results)
-    print(f"tables and pictures: {study_report.write(results.records(), args.metric, args.out)}")
+    records = latest(results.records(), "row", "column", "seed")
+    print(f"tables and pictures: {study_report.write(records, args.metric, args.out)}")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from qlstm_jax import __version__ as VERSION
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks, config_settings
 from qlstm_jax.training.evaluate import run_name
 
+FILES = (".path", ".init_from")  # how keys end that name files
 TAKEN = {"seed": "--seeds"}  # keys that a grid sets itself, to the flag that says how
 
 
@@ -70,17 +72,44 @@ def apply(base: ConfigDict, variant: Variant, common: dict[str, Any]) -> ConfigD
 
 
 def identity(config: ConfigDict) -> dict[str, Any]:
-    """The keys in which a run differs from the default, but for its seed and how often it reports.
+    """What tells a run's result from any other's: all values that it uses, and the version of the package.
 
-    Files are told by their names alone: the folder that they lie in is that of one machine.
+    So a default that is changed makes another run. Left out are the seed and how often the run reports. Files are told
+    by their names alone: the folder that they lie in is that of one machine.
     """
+    used = (f"{config.problem}.", "train.", "eval.", f"model.{config.model.cell}.")
+    keys = [
+        k
+        for k in config_settings.flat_keys(config)
+        if k.startswith(used) or (k.startswith("model.") and k.count(".") == 1)
+    ]
+    aside = {"formal.task", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints"}
+    if config.train.select == "last" and not config.train.patience:  # else it is among these that is chosen
+        aside.add("train.eval_every")
+    values = {key: configs.get(config, key) for key in keys if key not in aside}
+    values |= {key: Path(value).name for key, value in values.items() if key.endswith(FILES)}
+    # As a line of results has it when it is read.
+    whole: dict[str, Any] = json.loads(json.dumps({"task": run_name(config), "version": VERSION, **values}))
+    return whole
+
+
+def earlier_identity(config: ConfigDict) -> dict[str, Any]:
+    """The identity that results had up to version 0.1: the keys in which a run differs from the default of its day."""
     aside = ["seed", "problem", "formal.task", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints"]
-    if config.train.select == "last":  # else it is among these that the best is looked for
+    if config.train.select == "last":
         aside.append("train.eval_every")
     plain = configs.default()
     changed = {k: configs.get(config, k) for k in sorted(config_settings.flat_keys(config)) if k not in aside}
-    changed |= {k: Path(v).name for k, v in changed.items() if k.endswith(".path")}
+    changed |= {k: Path(v).name for k, v in changed.items() if k.endswith(FILES)}
     return {k: v for k, v in changed.items() if v != configs.get(plain, k)} | {"task": run_name(config)}
+
+
+def is_same_but_for_version(found: dict[str, Any], config: ConfigDict) -> bool:
+    """Whether a result that another version of the package made names the values of this config."""
+    wanted = identity(config)
+    if "version" not in found:
+        return found == earlier_identity(config)
+    return found | {"version": VERSION} == wanted
 
 
 def fingerprint(settings: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ A file in configs/ calls `default`, changes what it wants and returns it. Keys a
 a file or on the command line, fails and names the nearest one.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,18 @@ from qlstm_jax.models.layers import LAYER_CLASSES, layer_options
 from qlstm_jax.problems.config import KEEP, ConfigError, get, nearest, run_exists
 from qlstm_jax.training.defaults import default
 
-__all__ = ["ConfigError", "cell_settings", "default", "differences", "get", "load", "run_exists", "save"]
+__all__ = [
+    "ConfigError",
+    "Differences",
+    "cell_settings",
+    "compare",
+    "default",
+    "differences",
+    "get",
+    "load",
+    "run_exists",
+    "save",
+]
 
 
 def cell_settings(text: str) -> dict[str, Any]:
@@ -58,6 +70,9 @@ def load(path: Path) -> ConfigDict:
     if not isinstance(saved, dict):
         raise ConfigError(f"{path} holds a {type(saved).__name__} and no config; {KEEP}")
     config = default()
+    missing = [key for key in ("problem", "seed", "model", "train") if key not in saved]
+    if missing:
+        raise ConfigError(f"{path} has no {missing[0]!r}; expected the whole config of a run, as train.py wrote it")
     try:
         config.update(saved)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -101,7 +116,11 @@ def change(config: ConfigDict, settings: Mapping[str, object]) -> None:
     config.update_from_flattened_dict(dict(settings))
 
 
+# What a run may be continued with another value of. What stands in COURSE makes its steps others than they would have
+# been, the rest does not.
+COURSE = ("train.learning_rate",)
 MAY_CHANGE = (
+    *COURSE,
     "train.steps",
     "train.log_every",
     "train.eval_every",
@@ -114,22 +133,57 @@ MAY_CHANGE = (
 )
 
 
-def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """The keys in which two configs differ, other than those that may change when a run is continued.
+@dataclasses.dataclass(frozen=True)
+class Differences:
+    """The keys in which a run's config differs from that of the call before, "train.steps: 10 then, 20 now".
 
-    The number of steps may change only under a constant schedule: the others stretch over all the steps.
+    Attributes:
+        refused: those in which it must not; a reason follows where it is not plain.
+        allowed: those in which it may, but for the evaluation.
+        another_course: whether one of these makes the steps others than they would have been.
     """
-    fixed = ("train.steps",) if new.train.schedule != "constant" else ()
 
-    def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-        for key, value in config.items():
-            name = prefix + key
-            if name in MAY_CHANGE and name not in fixed:
-                continue
-            if isinstance(value, dict):
-                yield from flat(value, name + ".")
-            else:
-                yield name, value
+    refused: list[str] = dataclasses.field(default_factory=list)
+    allowed: list[str] = dataclasses.field(default_factory=list)
+    another_course: bool = False
 
-    before, after = dict(flat(old.to_dict())), dict(flat(new.to_dict()))
-    return [f"{k}: {before[k]!r} then, {after[k]!r} now" for k in before if before[k] != after[k]]
+
+def compare(old: ConfigDict, new: ConfigDict) -> Differences:
+    """The differences between the config that a run has and the one that it is to be continued with."""
+    before, after = dict(_flat(old.to_dict())), dict(_flat(new.to_dict()))
+    stretched = _stretched(new)
+    result, course = Differences(), False
+    for key in before:
+        if before[key] == after[key] or key.startswith("eval."):
+            continue
+        line = f"{key}: {before[key]!r} then, {after[key]!r} now"
+        if key == "train.steps" and stretched:
+            result.refused.append(f"{line}, but {stretched} stretches over all the steps")
+        elif key in MAY_CHANGE:
+            result.allowed.append(line)
+            course |= key in COURSE
+        else:
+            result.refused.append(line)
+    return dataclasses.replace(result, another_course=course)
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """The keys in which two configs differ, other than those that may change when a run is continued."""
+    return compare(old, new).refused
+
+
+def _stretched(config: ConfigDict) -> str:
+    """What of a run is another one from its start where it has more steps; "" if nothing is."""
+    if config.train.schedule != "constant":
+        return f"train.schedule={config.train.schedule}"
+    if config.problem == "formal" and config.formal.curriculum:
+        return f"formal.curriculum={config.formal.curriculum}"
+    return ""
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

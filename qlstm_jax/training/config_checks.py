@@ -81,6 +81,9 @@ def check(config: ConfigDict, *, own_problem: bool = False) -> list[str]:
     _check_layer(config.model)
     if not own_problem:
         PROBLEMS[config.problem].check(config)
+        metric, metrics = config.train.select_metric, PROBLEMS[config.problem].validation_metrics
+        if metric and metric not in metrics:
+            raise ConfigError(f"train.select_metric is {metric!r}; {nearest(metric, metrics)}")
     if config.train.weight_decay and config.train.optimizer != "adamw":
         raise ConfigError(
             f"train.weight_decay is {config.train.weight_decay} and train.optimizer is {config.train.optimizer!r}; "
@@ -132,6 +135,8 @@ def _unused(config: ConfigDict, used: str | None) -> list[str]:
         for c in layer_options()
         if c != config.model.cell
     ]
+    if config.train.select_metric and config.train.select == "last" and not config.train.patience:
+        notes.append("train.select_metric: not used, as train.select is 'last' and train.patience is 0")
     return [n for n in notes if n] + ([] if used is None else PROBLEMS[used].unused(config))
 
 

@@ -1,6 +1,7 @@
 """The evaluation of a trained run: figures as JSON, pictures as PNG."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
-from qlstm_jax.training.loop import OwnModel, OwnProblem, make_problem, run_keys
+from qlstm_jax.training.loop import run_keys
 from qlstm_jax.training.metrics import history
+from qlstm_jax.training.opening import OwnModel, OwnProblem, make_problem
 from qlstm_jax.training.step import TrainState, initial_state, make_optimizer
 from qlstm_jax.training.summary import count
 
@@ -40,7 +42,8 @@ def restore(
         (config, problem, model in evaluation mode, step of its checkpoint).
 
     Raises:
-        ConfigError: if there is no run or no such checkpoint, or for settings that cannot be changed.
+        ConfigError: if there is no run or no such checkpoint, or none that can be read, or for settings that cannot be
+            changed.
     """
     config, made, trained, state = restore_state(
         workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
@@ -65,12 +68,14 @@ def restore_state(
     problem = make_problem(config, workdir, problem, model)
     init_key, train_key, _ = run_keys(config.seed)
     model = problem.model(nnx.Rngs(params=init_key))
-    checkpoints = Checkpoints(workdir, select=problem.select, mode=problem.select_mode)
+    checkpoints = Checkpoints(workdir, read_only=True)
     wanted = checkpoint or config.train.select
     carry = problem.initial_carry(model, config.train.batch_size)
     averaged = config.train.average_decay > 0
     like = initial_state(model, make_optimizer(config.train), train_key, carry, averaged=averaged)
     state = checkpoints.restore(like, best=wanted == "best")
+    for line in checkpoints.notes:
+        print(f"note: {line}", file=sys.stderr)
     checkpoints.close()
     if state is None:
         raise ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")

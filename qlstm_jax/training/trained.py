@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from qlstm_jax.problems.base import Problem
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import restore
-from qlstm_jax.training.loop import OwnModel, OwnProblem
+from qlstm_jax.training.opening import OwnModel, OwnProblem
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
-from qlstm_jax.training.loop import train
+from qlstm_jax.training.loop import run_keys, train
 from qlstm_jax.training.step import device_step, initial_state, make_optimizer
 from tests.commands.calls import call, mistake
 from tests.training.conftest import assert_same, read_metrics, tiny
@@ -163,7 +163,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
         problem, model = make(tmp_path, **config)
         checkpoints = Checkpoints(tmp_path / name, select=problem.select, mode=problem.select_mode)
         optimizer = make_optimizer(problem.config.train)
-        like = initial_state(model, optimizer, jax.random.key(0), problem.initial_carry(model, 16))
+        like = initial_state(model, optimizer, run_keys(0)[1], problem.initial_carry(model, 16))
         found = checkpoints.restore(like, best=best)
         checkpoints.close()
         return jax.device_get(found._replace(key=jax.random.key_data(found.key)))

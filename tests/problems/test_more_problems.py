@@ -301,7 +301,7 @@ def test_settings_that_cannot_be(task, changes, message):
 def test_data_that_do_not_fit_leave_no_run_behind(tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
         train(waves(tmp_path, **changes), tmp_path / "run")
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
 
 
 def test_the_record_of_the_file(tmp_path):

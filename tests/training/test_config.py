@@ -109,6 +109,7 @@ def test_range_check_names_key_value_and_expectation(key, value, expected):
             {"model__cell": "ql_lstm", "model__ql_lstm__chrono": 9, "model__ql_lstm__forget_bias": 2.0},
             ["model.ql_lstm.chrono is 9 and forget_bias 2.0"],
         ),
+        ({"train__select_metric": "los"}, ["train.select_metric is 'los'", "expected one of accuracy"]),
         ({"train__weight_decay": 0.1}, ["train.weight_decay is 0.1", "--config.train.optimizer=adamw"]),
     ],
 )
@@ -145,9 +146,26 @@ def test_save_and_load(tmp_path):
     assert loaded.is_locked
     with pytest.raises(ConfigError, match=r"none\.json does not exist; expected the folder of a run"):
         configs.load(tmp_path / "none.json")
-    (tmp_path / "old.json").write_text('{"train": {"stepz": 3}}')
-    with pytest.raises(ConfigError, match=r"old\.json does not fit this version"):
-        configs.load(tmp_path / "old.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[:300], r"config\.json is damaged \(.*line 20.*bring it back"),
+        (lambda text: text.replace("formal", "f\udcff", 1), "is damaged"),
+        (lambda text: "[]", "has no 'problem'; expected the whole config"),
+        (lambda text: text.replace('"model"', '"modle"', 1), "has no 'model'"),
+        (lambda text: text.replace('"steps"', '"stepz"', 1), "does not fit this version"),
+        (lambda text: text.replace('"hidden_size": 64', '"hidden_size": "many"', 1), "does not fit this version"),
+    ],
+)
+def test_a_damaged_config_is_told_in_one_line(change, message, tmp_path):
+    path = tmp_path / "config.json"
+    configs.save(configs.default(), path)
+    path.write_bytes(change(path.read_text()).encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError, match=message) as caught:
+        configs.load(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_differences():
@@ -156,9 +174,15 @@ def test_differences():
     assert configs.differences(old, changed(seed=1)) == ["seed: 0 then, 1 now"]
     nested = configs.differences(old, changed(model__pr_lstm__refinements=2))
     assert nested == ["model.pr_lstm.refinements: 1 then, 2 now"]
+    allowed = configs.compare(old, changed(train__learning_rate=0.5, eval__max_length=77))
+    assert allowed.allowed == ["train.learning_rate: 0.001 then, 0.5 now"] and allowed.another_course
+    assert not configs.compare(old, changed(train__steps=9)).another_course
     # A schedule stretches over all the steps, so that more of them are another schedule from the start.
     old, new = (changed(train__schedule="cosine", train__steps=n) for n in (10, 20))
-    assert configs.differences(old, new) == ["train.steps: 10 then, 20 now"]
+    reason = "but train.schedule=cosine stretches over all the steps"
+    assert configs.differences(old, new) == [f"train.steps: 10 then, 20 now, {reason}"]
+    old, new = (changed(formal__curriculum=0.5, train__steps=n) for n in (10, 20))
+    assert "formal.curriculum=0.5 stretches" in configs.differences(old, new)[0]
 
 
 def load_file(name, argument=""):
