@@ -4,8 +4,10 @@ qlstm-eval --workdir=runs/parity                            figures and pictures
 qlstm-eval --workdir=runs/parity --max_length=100           other lengths than those of the run's config
 qlstm-eval --workdir=runs/reviews --predict="a fine film"   the label of a line of text
 qlstm-eval --workdir=runs/reviews --predict_file=lines.txt  of each line of a file, as JSON lines
+qlstm-eval --workdir=runs/reviews --predict_file=new.csv    of each row of a table (.csv, .tsv, .jsonl)
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -21,12 +23,11 @@ def main(argv: list[str]) -> None:
     """Evaluates or predicts."""
     values = flags.FLAGS
     if values.predict is not None or values.predict_file is not None:
-        lines = [] if values.predict is None else [values.predict]
-        if values.predict_file is not None:
-            lines += Path(values.predict_file).read_text(encoding="utf-8").splitlines()
         _, problem, model, _ = restore(values.workdir, checkpoint=values.checkpoint)
-        for record in problem.predict(model, lines):
-            print(json.dumps(record, ensure_ascii=False))
+        of_line = [] if values.predict is None else problem.predict(model, [values.predict])
+        of_file = [] if values.predict_file is None else problem.predict_file(model, Path(values.predict_file))
+        for record in itertools.chain(of_line, of_file):
+            print(json.dumps(record, ensure_ascii=False), flush=True)
         return
     given = {name: values[name].value for name in OVERRIDES if values[name].value is not None}
     report = evaluate(values.workdir, checkpoint=values.checkpoint, **given)
@@ -44,5 +45,5 @@ def run() -> None:
     flags.DEFINE_integer("max_length", None, "formal languages: last length of the score")
     flags.DEFINE_integer("sequences", None, "sampled tasks: strings of each length")
     flags.DEFINE_string("predict", None, "a line of text to label")
-    flags.DEFINE_string("predict_file", None, "a UTF-8 file of lines to label")
+    flags.DEFINE_string("predict_file", None, "a UTF-8 file of lines to label, or a table of texts")
     cli.run(main, module=__name__)

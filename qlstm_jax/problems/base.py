@@ -2,7 +2,7 @@
 
 import abc
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -107,6 +107,12 @@ class Problem(abc.ABC):
         """One record for each line of text."""
         raise ConfigError(
             f"{type(self).__name__} has no predictions for lines of text; train on problem='text' for those"
+        )
+
+    def predict_file(self, model: Model, path: Path) -> Iterable[dict[str, Any]]:
+        """The records of a file, one by one as they are read and computed: of a file of any size."""
+        raise ConfigError(
+            f"{type(self).__name__} has no predictions for a file; train on problem='text' or 'series' for those"
         )
 
     def generate(self, model: Model, prompts: list[str], steps: int, key: Key[Array, ""], **options: Any) -> list[str]:

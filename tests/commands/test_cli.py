@@ -79,12 +79,13 @@ def test_mistakes_end_in_one_line(argument, code, part, tmp_path):
 def test_predict(tmp_path):
     path = write_reviews(tmp_path / "reviews.tsv")
     train(tiny("text", text__path=str(path), train__steps=1), tmp_path / "run")
-    (tmp_path / "lines.txt").write_text("dull\n\nfine ☃\n", encoding="utf-8")
+    (tmp_path / "lines.txt").write_text("dull\n\nfine\u2028☃\n", encoding="utf-8")
     done = run("eval.py", "--workdir=run", "--predict=a lovely film", "--predict_file=lines.txt", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    records = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [r["text"] for r in records] == ["a lovely film", "dull", "", "fine ☃"]
-    assert {r["label"] for r in records} <= {"good", "bad"}
+    records = [json.loads(line) for line in done.stdout.rstrip("\n").split("\n")]
+    assert [r["text"] for r in records] == ["a lovely film", "dull", "", "fine\u2028☃"]
+    assert {r["label"] for r in records[:2] + records[3:]} <= {"good", "bad"}
+    assert records[2] == {"text": "", "label": None, "probabilities": None, "note": "empty text"}
 
 
 def test_evaluating_what_is_not_there(tmp_path):
