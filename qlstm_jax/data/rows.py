@@ -39,12 +39,12 @@ class Row(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A row, or `count` lines, that cannot be read; arguments as for `Collector.bad`."""
+    """A row, or `lost` lines, that cannot be read; arguments as for `Collector.bad`."""
 
     reason: str
     where: str
     message: str
-    count: int = 1
+    lost: int = 1
 
 
 @dataclasses.dataclass

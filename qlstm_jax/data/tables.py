@@ -55,7 +55,7 @@ def table_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Row |
             )
         with open_text(path, newline="\n" if separator == own == "\t" else "") as file:
             if separator == own == "\t":
-                lines = _tsv_rows(file)
+                lines: Iterable[tuple[int, list[str]] | Refused] = _tsv_rows(file)
                 fix = "put a blank for each tab or line end inside a field (quotes do not protect them in .tsv)"
             else:
                 lines = _csv_rows(path, file, separator, notes)
