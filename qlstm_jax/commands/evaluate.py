@@ -5,6 +5,7 @@ qlstm-eval --workdir=runs/parity --max_length=100           other lengths than t
 qlstm-eval --workdir=runs/reviews --predict="a fine film"   the label of a line of text
 qlstm-eval --workdir=runs/reviews --predict_file=lines.txt  of each line of a file, as JSON lines
 qlstm-eval --workdir=runs/series --predict_file=new.csv     what follows the last row of a csv file, as JSON lines
+qlstm-eval --workdir=runs/reviews --predict_file=new.csv    of each row of a table (.csv, .tsv, .jsonl)
 """
 
 import itertools
@@ -19,7 +20,7 @@ from qlstm_jax.data import files
 from qlstm_jax.training import config as configs
 from qlstm_jax.training.evaluate import evaluate, restore
 
-FILE = "expected a UTF-8 file of lines, or of series"
+FILE = "expected a UTF-8 file of lines or a table"
 OVERRIDES = ("min_length", "max_length", "sequences", "longest")
 
 
@@ -33,7 +34,7 @@ def parser(program: str, about: str | None = None) -> Parser:
     p.add_argument("--max_length", type=int, help="formal languages: last length of the score")
     p.add_argument("--sequences", type=int, help="sampled tasks: strings of each length")
     p.add_argument("--predict", metavar="TEXT", help="a line of text to label")
-    p.add_argument("--predict_file", metavar="FILE", help="lines of text to label, or a csv file of series to forecast")
+    p.add_argument("--predict_file", metavar="FILE", help="lines or a table of texts to label, or a csv file of series")
     return p
 
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str], program: str = "qlstm-eval", about: str | None = N
         of_line = [] if args.predict is None else problem.predict(model, [args.predict])
         of_file = [] if args.predict_file is None else problem.predict_file(model, Path(args.predict_file))
         for record in itertools.chain(of_line, of_file):
-            print(json.dumps(record, ensure_ascii=not _writes_all()))
+            print(json.dumps(record, ensure_ascii=not _writes_all()), flush=True)
         return
     given = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name) is not None}
     report = evaluate(args.workdir, checkpoint=args.checkpoint, settings=settings, **given)

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from jaxtyping import Int
@@ -29,6 +29,22 @@ def is_empty(text: str | None) -> bool:
 
 class DataError(ValueError):
     """Data that cannot be used as given; the message names the place, what was expected and how to fix it."""
+
+
+class Row(NamedTuple):
+    """The values of one row in the columns that were asked for, None where one is missing, and its "file:line"."""
+
+    values: tuple[str | None, ...]
+    where: str
+
+
+class Refused(NamedTuple):
+    """A row, or `lost` lines, that cannot be read; arguments as for `Collector.bad`."""
+
+    reason: str
+    where: str
+    message: str
+    lost: int = 1
 
 
 @dataclasses.dataclass
@@ -129,6 +145,15 @@ class Collector:
         self._labels: list[str] = []
         self._groups: list[str | None] = []
         self.report = LoadReport(str(source))
+
+    def take(self, rows: Iterable[Row | Refused]) -> None:
+        """The rows of a table, whose columns are the text and the label."""
+        for row in rows:
+            if isinstance(row, Refused):
+                self.bad(*row)
+            else:
+                text, label = row.values
+                self.add(text, label, row.where)
 
     def add(self, text: str | None, label: str | None, where: str, group: str | None = None) -> None:
         """One row; `where` is its "file:line", `group` what it has in common with other rows. None is missing."""

@@ -1,28 +1,22 @@
-"""Labelled texts in tables: the rows of .csv and .tsv files."""
+"""The rows of .csv and .tsv files."""
 
 import bisect
 import csv
 import difflib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TextIO, TypeAlias
 
-from qlstm_jax.data.rows import NOT_TEXT, Collector, DataError
+from qlstm_jax.data.rows import NOT_TEXT, DataError, Refused, Row
 
 FORMATS = "give a .csv, .tsv or .jsonl file, or a folder with one folder of .txt files for each class"
+Columns: TypeAlias = Mapping[str, str]  # the option that names a column, text_column, to its name
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
 
-class Columns(NamedTuple):
-    """The names of the columns, or keys, to read."""
-
-    text: str
-    label: str
-
-
-def open_text(path: Path, newline: str) -> TextIO:
+def open_text(path: Path, newline: str | None) -> TextIO:
     """The file as text. Undecodable bytes become lone surrogates, which Collector finds: one bad row stops no file."""
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
@@ -44,8 +38,8 @@ def find_column(path: Path, names: list[str], wanted: str, option: str, *, separ
     raise DataError(f"{path}:1: no column {wanted!r}; the columns found are {found}; {hint}")
 
 
-def read_table(path: Path, columns: Columns, collector: Collector) -> None:
-    """Adds the rows of a .csv or .tsv file.
+def table_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Row | Refused]:
+    """The rows of a .csv or .tsv file; `notes` gets what is worth telling of it.
 
     In .csv, quotes protect commas and line ends; in .tsv nothing is special but tabs and line ends. A file whose header
     has the columns only if it is separated by something else is read so, with quotes as in .csv, and that is noted.
@@ -55,18 +49,18 @@ def read_table(path: Path, columns: Columns, collector: Collector) -> None:
     try:
         separator = _find_separator(path, own, columns)
         if separator != own:
-            collector.report.notes.append(
+            notes.append(
                 f"{path} is separated by {SEPARATORS[separator]}, not by {SEPARATORS[own]} as {path.suffix} files are, "
                 "and was read so"
             )
         with open_text(path, newline="\n" if separator == own == "\t" else "") as file:
             if separator == own == "\t":
-                rows = _tsv_rows(file)
+                lines: Iterable[tuple[int, list[str]] | Refused] = _tsv_rows(file)
                 fix = "put a blank for each tab or line end inside a field (quotes do not protect them in .tsv)"
             else:
-                rows = _csv_rows(path, file, separator, collector)
+                lines = _csv_rows(path, file, separator, notes)
                 fix = f"put quotes around a field that holds {SEPARATORS[separator]} or line ends"
-            _add_rows(path, rows, columns, collector, SEPARATORS[separator], fix)
+            yield from _pick(path, lines, columns, SEPARATORS[separator], fix)
     finally:
         csv.field_size_limit(limit)
 
@@ -80,47 +74,46 @@ def _find_separator(path: Path, own: str, columns: Columns) -> str:
     with open_text(path, newline="") as file:
         header = next((line for line in file if line.strip()), "").rstrip("\r\n")
     names = {mark: [name.strip() for name in next(csv.reader([header], delimiter=mark), [])] for mark in SEPARATORS}
-    fitting = [mark for mark in (own, *SEPARATORS) if set(columns) <= set(names[mark])]
+    fitting = [mark for mark in (own, *SEPARATORS) if set(columns.values()) <= set(names[mark])]
     if fitting or len(names[own]) > 1:
         return fitting[0] if fitting else own
     return max((own, *SEPARATORS), key=lambda mark: len(names[mark]))
 
 
-def _add_rows(
-    path: Path,
-    rows: Iterable[tuple[int, list[str] | None]],
-    columns: Columns,
-    collector: Collector,
-    separator: str,
-    fix: str,
-) -> None:
-    """Adds a table's rows; `rows` yields (line, fields), the header first, fields None if already refused."""
-    header: list[str] | None = None
-    for line, fields in rows:
-        where = f"{path}:{line}"
-        if header is None:
-            header = [name.strip() for name in fields or ()]
+def _pick(
+    path: Path, lines: Iterable[tuple[int, list[str]] | Refused], columns: Columns, separator: str, fix: str
+) -> Iterator[Row | Refused]:
+    """The wanted columns of a table; `lines` gives (line, fields), the header first."""
+    header: list[str] = []
+    places: list[int] = []
+    for line in lines:
+        if isinstance(line, Refused):
+            yield line
+            continue
+        number, fields = line
+        where = f"{path}:{number}"
+        if not header:
+            header = [name.strip() for name in fields]
             if any("\0" in name or NOT_TEXT.search(name) for name in header):
                 raise DataError(f"{where}: the header is not UTF-8 (is it UTF-16?); save the file as UTF-8")
-            text = find_column(path, header, columns.text, "text_column", separator=separator)
-            label = find_column(path, header, columns.label, "label_column", separator=separator)
-        elif fields is not None and len(fields) != len(header):
+            places = [find_column(path, header, columns[o], o, separator=separator) for o in columns]
+        elif len(fields) != len(header):
             message = f"found {len(fields)} columns and the header has {len(header)}, separated by {separator}; {fix}"
-            collector.bad("wrong number of columns", where, message)
-        elif fields is not None:
-            collector.add(fields[text], fields[label], where)
-    if header is None:
+            yield Refused("wrong number of columns", where, message)
+        else:
+            yield Row(tuple(fields[place] for place in places), where)
+    if not header:
         raise DataError(f"{path} holds blank lines only; {FORMATS}")
 
 
-def _tsv_rows(file: TextIO) -> Iterator[tuple[int, list[str] | None]]:
+def _tsv_rows(file: TextIO) -> Iterator[tuple[int, list[str]]]:
     """(line, fields) of each row of a .tsv file."""
     lines = ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1))
     yield from ((number, line.split("\t")) for number, line in lines if line.strip(" "))
 
 
-def _csv_rows(path: Path, file: TextIO, separator: str, collector: Collector) -> Iterator[tuple[int, list[str] | None]]:
-    """(first line, fields) of each row; fields are None where its quotes are wrong. Tells of rows of several lines."""
+def _csv_rows(path: Path, file: TextIO, separator: str, notes: list[str]) -> Iterator[tuple[int, list[str]] | Refused]:
+    """(first line, fields) of each row, and those whose quotes are wrong. Notes rows of several lines at the end."""
     lines: list[str] = []  # of the row that is being read
 
     def keep() -> Iterator[str]:
@@ -133,28 +126,28 @@ def _csv_rows(path: Path, file: TextIO, separator: str, collector: Collector) ->
     first, sizes = 1, {}
     while True:
         try:
-            fields: list[str] | None = next(reader)
+            fields = next(reader)
         except StopIteration:
             break
         except csv.Error as error:
-            _refuse_quotes(path, first, lines, separator, str(error), collector)
-            fields = None
-        if fields is not None and len(lines) > 1:
-            sizes[first] = len(lines)
-        if fields is None or len(fields) > 1 or any(map(str.strip, fields)):
-            yield first, fields
+            yield _refuse_quotes(path, first, lines, separator, str(error))
+        else:
+            if len(lines) > 1:
+                sizes[first] = len(lines)
+            if len(fields) > 1 or any(map(str.strip, fields)):
+                yield first, fields
         first += len(lines)
         lines.clear()
     if sizes:
         longest = max(sizes, key=sizes.__getitem__)
-        collector.report.notes.append(
+        notes.append(
             f"{len(sizes)} rows are of several lines, held together by quotes; the longest has {sizes[longest]} lines, "
             f"from {path}:{longest}"
         )
 
 
-def _refuse_quotes(path: Path, first: int, lines: list[str], separator: str, error: str, collector: Collector) -> None:
-    """Refuses a row whose quotes are wrong. It may be many lines, all of which are lost."""
+def _refuse_quotes(path: Path, first: int, lines: list[str], separator: str, error: str) -> Refused:
+    """A row whose quotes are wrong. It may be many lines, all of which are lost."""
     fix = "close it, or put quotes around the whole field and double those inside it"
     opened, last = first + _wrong_quote(lines, separator), first + len(lines) - 1
     lost = sum(not line.isspace() for line in lines)
@@ -166,9 +159,8 @@ def _refuse_quotes(path: Path, first: int, lines: list[str], separator: str, err
             f"{last} cannot be told apart"
         )
     else:
-        collector.bad("malformed quotes", f"{path}:{first}", f"{error}; {fix}")
-        return
-    collector.bad("lines lost to an unbalanced quote", f"{path}:{opened}", f"{message}; {fix}", lost)
+        return Refused("malformed quotes", f"{path}:{first}", f"{error}; {fix}")
+    return Refused("lines lost to an unbalanced quote", f"{path}:{opened}", f"{message}; {fix}", lost)
 
 
 def _wrong_quote(lines: list[str], separator: str) -> int:

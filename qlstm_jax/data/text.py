@@ -1,17 +1,15 @@
 """Labelled text from .csv, .tsv and .jsonl files and class folders."""
 
-import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from qlstm_jax.data.files import check_path, read_bytes
 from qlstm_jax.data.folders import is_hidden, part_hidden
+from qlstm_jax.data.readers import read_rows
 from qlstm_jax.data.rows import NOT_TEXT, Collector, DataError, Examples, LoadReport
 from qlstm_jax.data.splits import split
-from qlstm_jax.data.tables import FORMATS, Columns, find_column, open_text, read_table
+from qlstm_jax.data.tables import FORMATS
 
 __all__ = ["DataError", "Examples", "LoadReport", "load", "split"]
 
@@ -66,52 +64,9 @@ def load(
     if path.is_dir():
         _read_folder(path, collector, group_of)
         return collector.finish()
-    if path.suffix.lower() not in _READERS:
-        raise DataError(f"{path} has the suffix {path.suffix!r}, from which its format cannot be told; {FORMATS}")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty; {FORMATS}")
-    if text_column == label_column:
-        raise DataError(f"text_column and label_column are both {text_column!r}; name two different columns")
-    _READERS[path.suffix.lower()](path, Columns(text_column, label_column), collector)
+    columns = {"text_column": text_column, "label_column": label_column}
+    collector.take(read_rows(path, columns, collector.report.notes))
     return collector.finish()
-
-
-def _read_jsonl(path: Path, columns: Columns, collector: Collector) -> None:
-    records: list[tuple[str, dict[str, Any]]] = []
-    keys: dict[str, None] = {}
-    with open_text(path, newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                collector.bad("invalid JSON", where, f"{error.msg} at column {error.colno}; write one object a line")
-                continue
-            if not isinstance(record, dict):
-                collector.bad("invalid JSON", where, f"found {line.strip()[:40]!r}; write one object {{...}} a line")
-                continue
-            records.append((where, record))
-            keys.update(dict.fromkeys(record))
-    if records:  # a key that no row has is a wrong name, one that some rows lack is a bad row
-        find_column(path, list(keys), columns.text, "text_column")
-        find_column(path, list(keys), columns.label, "label_column")
-    for where, record in records:
-        text, label = (_present(record.get(key)) for key in columns)
-        if not isinstance(text, str | None) or not isinstance(label, str | int | float | None):
-            found = f"the text is a {type(text).__name__} and the label a {type(label).__name__}"
-            collector.bad("wrong type", where, f"{found}; write a string each")
-        else:
-            collector.add(text, None if label is None else str(label), where)
-
-
-def _present(value: Any) -> Any:
-    """A value of JSON, None where it is missing: null, or the NaN by which tables say so."""
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-_READERS = {".csv": read_table, ".tsv": read_table, ".jsonl": _read_jsonl}
 
 
 def _read_folder(path: Path, collector: Collector, group_of: Callable[[str, str], str | None] | None) -> None:

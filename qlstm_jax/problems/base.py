@@ -14,7 +14,6 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from qlstm_jax.data import files
 from qlstm_jax.problems.config import ConfigError, Rule
 
 Model: TypeAlias = Any  # an nnx.Module, called as its problem calls it
@@ -114,8 +113,10 @@ class Problem(abc.ABC):
         )
 
     def predict_file(self, model: Model, path: Path) -> Iterable[dict[str, Any]]:
-        """The records of a file: of each line of a text file in UTF-8, where a problem says nothing else."""
-        return self.predict(model, files.read_text(path, "expected a UTF-8 file of lines").splitlines())
+        """The records of a file, one by one as they are read and computed: of a file of any size."""
+        raise ConfigError(
+            f"{type(self).__name__} has no predictions for a file; train on problem='text' or 'series' for those"
+        )
 
     def generate(self, model: Model, prompts: list[str], steps: int, key: Key[Array, ""], **options: Any) -> list[str]:
         """Each prompt continued by `steps` tokens; options as for `qlstm_jax.models.generate.generate`."""

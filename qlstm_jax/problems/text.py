@@ -1,13 +1,12 @@
 """Text classification, from a file or folder of the user's own or from TFDS."""
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Key
@@ -17,7 +16,8 @@ from qlstm_jax.data import imdb, splits, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.packing import PackedBatch, PackedBatches
 from qlstm_jax.data.tokenizer import Tokenizer
-from qlstm_jax.problems import inherited, kept, metrics, plots
+from qlstm_jax.data.unlabelled import Unlabelled, read_texts
+from qlstm_jax.problems import inherited, kept, metrics, plots, text_predictions
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_sums, shapes
 from qlstm_jax.problems.config import ConfigError, as_flags, fraction, not_negative, one_of, positive, run_exists
 from qlstm_jax.problems.models import classifier
@@ -312,19 +312,21 @@ class TextProblem(Problem):
 
     def predict(self, model: Model, lines: list[str]) -> list[dict[str, Any]]:
         """The label and the probability of every label, for each line."""
-        if not lines:
-            return []
+        return list(self._label(model, map(Unlabelled, lines)))
+
+    def predict_file(self, model: Model, path: Path) -> Iterator[dict[str, Any]]:
+        """The same for each line of a file, or for each row of a table, by `qlstm_jax.data.unlabelled.read_texts`."""
+        options = self.config.text
+        return self._label(model, read_texts(path, text_column=options.text_column, on_bad_row=options.on_bad_row))
+
+    def _label(self, model: Model, texts: Iterable[Unlabelled]) -> Iterator[dict[str, Any]]:
         graphdef, params = nnx.split(model, nnx.Param)
-        encoded = self.tokenizer.encode_batch(lines, max_length=self.config.text.max_length)
-        longest = max([1, *map(len, encoded)])
-        ids = np.stack([np.pad(e, (0, longest - len(e))) for e in encoded])
-        lengths = np.array([len(e) for e in encoded], np.int32)
-        probabilities = np.asarray(jax.nn.softmax(self._logits(graphdef, params, jnp.asarray(ids), lengths)))
-        return [
-            {
-                "text": line,
-                "label": self.label_names[int(np.argmax(p))],
-                "probabilities": {name: round(float(q), 6) for name, q in zip(self.label_names, p, strict=True)},
-            }
-            for line, p in zip(lines, probabilities, strict=True)
-        ]
+        longest = self.config.text.max_length
+        return text_predictions.records(
+            texts,
+            self.label_names,
+            lambda some: self.tokenizer.encode_batch(some, max_length=longest),
+            lambda ids, lengths: np.asarray(jax.nn.softmax(self._logits(graphdef, params, ids, lengths))),
+            batch_size=self.config.train.batch_size,
+            max_length=longest,
+        )

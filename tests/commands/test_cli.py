@@ -94,12 +94,13 @@ def texts(tmp_path_factory):
 
 
 def test_predict(texts):
-    (texts / "lines.txt").write_text("dull\n\nfine ☃\n", encoding="utf-8")
+    (texts / "lines.txt").write_text("dull\n\nfine\u2028☃\n", encoding="utf-8")
     done = call(evaluate, f"--workdir={texts}/run", "--predict=a lovely film", f"--predict_file={texts}/lines.txt")
     assert done.code == 0, done.err
-    records = [json.loads(line) for line in done.out.splitlines()]
-    assert [r["text"] for r in records] == ["a lovely film", "dull", "", "fine ☃"]
-    assert {r["label"] for r in records} <= {"good", "bad"}
+    records = [json.loads(line) for line in done.out.rstrip("\n").split("\n")]
+    assert [r["text"] for r in records] == ["a lovely film", "dull", "", "fine\u2028☃"]
+    assert {r["label"] for r in records[:2] + records[3:]} <= {"good", "bad"}
+    assert records[2] == {"text": "", "label": None, "probabilities": None, "note": "empty text"}
 
 
 def test_files_that_cannot_be_predicted(texts, tmp_path):
