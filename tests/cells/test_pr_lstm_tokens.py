@@ -22,8 +22,10 @@ def draw(vocabulary, batch, steps):
 
 
 # Of 3 symbols, 14 rows of 12: tables of 9 pairs (for 84) and none of 81 blocks of four (for 42); of 2: 4, 16 and none.
-@pytest.mark.parametrize(("vocabulary", "batch", "steps"), [(3, 14, 12), (2, 14, 13), (5, 2, 6)])
-@pytest.mark.parametrize("with_lengths", [True, False])
+@pytest.mark.parametrize(
+    ("vocabulary", "batch", "steps", "with_lengths"),
+    [(3, 14, 12, True), (2, 14, 13, False), (5, 2, 6, True), (5, 2, 6, False)],
+)
 def test_equals_the_plain_tree(vocabulary, batch, steps, with_lengths):
     params, (symbols, ids) = weights(norm="rms"), draw(vocabulary, batch, steps)
     lengths = (steps - np.arange(batch, dtype=np.int32)) % (steps + 1) if with_lengths else None
