@@ -7,7 +7,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from qlstm_jax.models.classifier import summary
+from qlstm_jax.models.pooling import pooled_size, summary
 from qlstm_jax.nnx.protocol import SequenceLayer
 
 
@@ -34,8 +34,7 @@ class Predictor(nnx.Module):
         self.layer = layer
         self.pooling = pooling
         self.dropout = nnx.Dropout(dropout)
-        features = layer.output_size * (2 if pooling == "mean_max" else 1)
-        self.head = nnx.Linear(features, output_size, rngs=rngs)
+        self.head = nnx.Linear(pooled_size(layer, pooling), output_size, rngs=rngs)
 
     def __call__(
         self, xs: Float[ArrayLike, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None

@@ -39,10 +39,15 @@ class Transducer(nnx.Module):
         self.head = nnx.Linear(layer.output_size, output_size, rngs=rngs)
 
     def __call__(
-        self, xs: Float[ArrayLike, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
+        self,
+        xs: Float[ArrayLike, "batch time d"],
+        *,
+        seq_lengths: Any = None,
+        resets: Any = None,
+        rngs: nnx.Rngs | Array | None = None,
     ) -> Float[Array, "batch time k"]:
-        """xs (B, T, D) to logits (B, T, K)."""
-        return self._read(self.layer(jnp.asarray(xs), seq_lengths=seq_lengths, rngs=rngs), rngs)
+        """xs (B, T, D) to logits (B, T, K); resets (B, T) are true where a new sequence begins."""
+        return self._read(self.layer(jnp.asarray(xs), seq_lengths=seq_lengths, resets=resets, rngs=rngs), rngs)
 
     def last(
         self, xs: Float[ArrayLike, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None

@@ -110,13 +110,15 @@ class PRLSTM(Layer):
         ids: Int[Array, "batch time"],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | Array | None = None,
     ) -> Float[Array, "batch time h"]:
-        """A call on the inputs symbols[ids]: in fewer products where one layer reads forward and V is small."""
-        if self._shares_merges(deterministic):
+        """A call on the inputs symbols[ids]: without resets, in fewer products where one layer reads forward."""
+        if resets is None and self._shares_merges(deterministic):
             return tokens.unroll(self.cells[0].params, symbols, ids, seq_lengths=seq_lengths)
-        return super().from_tokens(symbols, ids, seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        options = {"seq_lengths": seq_lengths, "resets": resets, "deterministic": deterministic, "rngs": rngs}
+        return super().from_tokens(symbols, ids, **options)
 
     def last_from_tokens(
         self,
@@ -124,13 +126,15 @@ class PRLSTM(Layer):
         ids: Int[Array, "batch time"],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | Array | None = None,
     ) -> Float[Array, "batch h"]:
         """`last` of the inputs symbols[ids], in far fewer merges; see `from_tokens`."""
-        if self._shares_merges(deterministic):
+        if resets is None and self._shares_merges(deterministic):
             return tokens.reduce(self.cells[0].params, symbols, ids, seq_lengths=seq_lengths).h
-        return super().last_from_tokens(symbols, ids, seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        options = {"seq_lengths": seq_lengths, "resets": resets, "deterministic": deterministic, "rngs": rngs}
+        return super().last_from_tokens(symbols, ids, **options)
 
     def _shares_merges(self, deterministic: bool | None) -> bool:
         return len(self.cells) == 1 and not self.bidirectional and not self._has_offsets(deterministic)

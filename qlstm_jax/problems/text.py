@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax.data import imdb, splits, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
+from qlstm_jax.data.packing import PackedBatch, PackedBatches
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.problems import metrics, plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_sums, shapes
@@ -45,6 +46,7 @@ class TextProblem(Problem):
         "max_length": positive,
         "label_smoothing": fraction,
         "num_buckets": positive,
+        "row_length": positive,
     }
     on_device = False
 
@@ -67,6 +69,8 @@ class TextProblem(Problem):
             max_length=256,  # tokens; longer texts are cut
             label_smoothing=0.0,  # share of the target that is spread over all labels
             num_buckets=4,  # lengths that are compiled for
+            pack=False,  # in training several texts a row, each after a reset, in place of padding
+            row_length=1024,  # tokens of such a row; train.batch_size counts rows
         )
 
     @classmethod
@@ -80,6 +84,11 @@ class TextProblem(Problem):
             raise ConfigError(
                 "text.path is '' and text.dataset is ''; expected --config.text.path=FILE for a file or folder of your "
                 "own, --config.text.dataset=imdb_reviews, or both for a local copy of that dataset"
+            )
+        if config.text.pack and config.text.row_length < config.text.max_length:
+            raise ConfigError(
+                f"text.row_length is {config.text.row_length}; expected at least text.max_length, which is "
+                f"{config.text.max_length}, so that a row holds any text"
             )
 
     def __init__(
@@ -200,12 +209,28 @@ class TextProblem(Problem):
             shuffle=shuffle,
         )
 
+    @cached_property
+    def packed(self) -> PackedBatches:
+        """The training texts in rows of several, as text.pack has them."""
+        return PackedBatches(
+            self.encoded["train"],
+            self.parts["train"].labels,
+            batch_size=self.config.train.batch_size,
+            max_length=self.config.text.max_length,
+            row_length=self.config.text.row_length,
+            seed=self.config.seed,
+        )
+
     def stream(self, start: int) -> Generator[Batch, None, None]:
         """Training batches from number `start` on, without end."""
+        if self.config.text.pack:
+            return stream(self.packed, start)
         return stream(self.batches("train", shuffle=True), start)
 
     def largest_batch(self) -> Any:
-        """The shapes of the first batch of the longest bucket."""
+        """The shapes of a packed batch, or of the first batch of the longest bucket."""
+        if self.config.text.pack:
+            return shapes(self.packed.batch(0))
         batches = self.batches("train", shuffle=False)
         lengths = [length for length, _ in batches.plan(0)]
         return shapes(batches.batch(lengths.index(max(lengths))))
@@ -222,6 +247,14 @@ class TextProblem(Problem):
             f"{sizes} texts; labels {', '.join(self.label_names)}; vocabulary of {self.tokenizer.vocab_size} tokens",
             f"buckets of {self.buckets} tokens: {100 * train.padding_fraction(0):.1f} % padding, "
             f"{train.truncated} training texts cut",
+            *(self._packing_notes() if self.config.text.pack else []),
+        ]
+
+    def _packing_notes(self) -> list[str]:
+        packed, rows = self.packed, self.packed.rows(0)
+        return [
+            f"packed to train: {len(rows)} rows of {self.config.text.row_length} tokens with up to {packed.places} "
+            f"texts each, {100 * packed.padding_fraction(0):.1f} % padding"
         ]
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -230,8 +263,12 @@ class TextProblem(Problem):
 
     def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
         """Cross-entropy and accuracy of the label; filler rows weigh nothing."""
-        logits = model(batch.ids, seq_lengths=batch.lengths, rngs=rngs)
         smoothing = self.config.text.label_smoothing
+        if isinstance(batch, PackedBatch):
+            masks = {"seq_lengths": batch.lengths, "resets": batch.resets}
+            logits = model.packed(batch.ids, max_sequences=batch.labels.shape[1], rngs=rngs, **masks)
+        else:
+            logits = model(batch.ids, seq_lengths=batch.lengths, rngs=rngs)
         return classification_sums(logits, batch.labels, batch.weights, batch.lengths, smoothing=smoothing)
 
     def _confusion(self, model: Model, part: str) -> tuple[np.ndarray, float]:

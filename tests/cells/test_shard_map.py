@@ -32,3 +32,19 @@ def test_outputs_and_gradients_equal_those_of_one_device(case):
     found, expected = (jax.jit(run)(params, xs, lengths, resets) for run in (mapped, gradients))
     for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@cases.MAIN
+def test_devices_whose_streams_stand_at_different_places(case):
+    """A step from there may go another way on each device; the gradient of the params is a sum over devices."""
+    params, xs = case.params(), cases.sequence(B, T)
+    carry, _ = case.cell.unroll(params, xs, seq_lengths=jnp.array([3, 3, 6, 5]))
+
+    def gradients(params, carry, x):
+        return jax.grad(lambda params: jnp.sum(jnp.sin(case.cell.step(params, carry, x)[1])))(params)
+
+    mesh = jax.make_mesh((2,), ("rows",), devices=jax.devices()[:2], axis_types=(AxisType.Auto,))
+    mapped = jax.shard_map(gradients, mesh=mesh, in_specs=(P(), P("rows"), P("rows")), out_specs=P())
+    found, expected = (jax.jit(run)(params, carry, xs[:, 0]) for run in (mapped, gradients))
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)

@@ -6,7 +6,7 @@ from flax import nnx
 
 from qlstm_jax import nnx as layers
 from qlstm_jax.models import Classifier, Transducer
-from qlstm_jax.models.classifier import pool
+from qlstm_jax.models.pooling import pool
 
 V, C, E, H, T = 7, 3, 4, 5, 6
 LENGTHS = np.array([6, 0, 3, 1], np.int32)

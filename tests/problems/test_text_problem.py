@@ -5,11 +5,14 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from qlstm_jax import problems
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems import TextProblem
+from qlstm_jax.problems.config import ConfigError
 from qlstm_jax.training import config as configs
+from qlstm_jax.training.config_checks import check
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.loop import train
 from tests.training.conftest import tiny, write_reviews
@@ -202,3 +205,30 @@ def test_no_validation_part(tmp_path):
 def test_unknown_dataset(tmp_path):
     with pytest.raises(DataError, match=r"text.dataset is 'imbd'; expected imdb_reviews"):
         problems.make(tiny("text", text__dataset="imbd"), tmp_path)
+
+
+def test_packed_rows_are_trained_as_texts_of_their_own(tmp_path):
+    """The loss of an epoch of packed rows is that of the same texts one a row."""
+    path = write_reviews(tmp_path / "reviews.tsv", rows=60)
+    config = tiny("text", text__path=str(path), text__pack=True, text__max_length=12, text__row_length=32)
+    problem = problems.make(config, tmp_path / "run")
+    notes = [line for line in problem.notes() if line.startswith("packed to train")]
+    assert len(notes) == 1 and "rows of 32 tokens" in notes[0]
+    model = problem.model(nnx.Rngs(0))
+    loss = nnx.jit(lambda model, batch: problem.loss(model, batch, None))
+
+    def epoch(batches, count):
+        sums = [loss(model, batches.batch(number)) for number in range(count)]
+        return {name: sum(float(s[name]) for s in sums) for name in sums[0]}
+
+    unpacked = problem.batches("train", shuffle=False)
+    packed = epoch(problem.packed, problem.packed.batches_per_epoch(0))
+    expected = epoch(unpacked, unpacked.batches_per_epoch(0))
+    assert packed.keys() == expected.keys()
+    for name, value in expected.items():
+        assert packed[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_rows_shorter_than_texts_are_refused():
+    with pytest.raises(ConfigError, match=r"text.row_length is 8; expected at least text.max_length"):
+        check(tiny("text", text__path="x.tsv", text__pack=True, text__max_length=9, text__row_length=8))

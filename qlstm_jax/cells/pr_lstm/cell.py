@@ -78,6 +78,7 @@ def step(
     """
     common.check_step(x, params.input_size)
     carry = common.step_carry(carry, _empty_like(params, carry, x.shape[0]), reset)
+    params = common.varying_as(params, (x, carry))  # devices merge or not by their own counts: gradients add up outside
     carry, prefix = counter.push(merge(params), carry, leaf(params, x))
     return carry, prefix.h
 
@@ -107,6 +108,7 @@ def unroll(
     """
     xs, lengths, valid, resets = common.check_sequence(xs, seq_lengths, params.input_size, resets)
     start = None if carry is None else common.check_carry(carry, _empty_like(params, carry, xs.shape[0]))
+    params = common.varying_as(params, (xs, start))  # as in `step`
     leaves, merge_fn = leaf(params, xs), merge(params)
     if resets is not None and xs.shape[1]:
         begin = initial_carry(params, xs.shape[0]) if start is None else start

@@ -148,7 +148,7 @@ def step(
     """
     common.check_step(x, params.input_kernel.shape[0])
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
-    carry, ys = block(params, True, carry, x[None], None)
+    carry, ys = block(common.varying_as(params, (x, carry)), True, carry, x[None], None)  # as in `unroll`
     return carry, ys[0]
 
 
@@ -182,7 +182,8 @@ def unroll(
     """
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     start = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    run = partial(block, params, plain)
+    # Devices may go different ways below. The sum of the params' gradients over them must lie outside of these.
+    run = partial(block, common.varying_as(params, (xs, start)), plain)
     return blockwise.unroll(
         jax.checkpoint(run) if params.remat else run,
         start,
