@@ -30,7 +30,7 @@ def test_an_agent_learns_from_the_states_in_which_it_acted(cell, ppo):
         start = acting
         acting, rollout, _ = roll_out(agent, start, key)
     assert not rollout.resets[:, 0].any() and (rollout.resets.sum(axis=1) == 2).all()
-    log_probs, value = agent.read(start.carry, rollout.observed, rollout.resets)
+    log_probs, value = nnx.jit(type(agent).read)(agent, start.carry, rollout.observed, rollout.resets)
     chosen = np.take_along_axis(np.asarray(log_probs), np.asarray(rollout.action)[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(chosen, rollout.log_prob, atol=1e-5)
     np.testing.assert_allclose(value, rollout.value, atol=1e-5)

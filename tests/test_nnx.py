@@ -460,15 +460,17 @@ def test_flax_carries_are_taken(case, plain):
 @pytest.mark.parametrize("case", ["lstm", "ql_lstm", "pr_lstm"])
 def test_a_layer_with_other_batch_axes(case):
     layer = make_layer(case)
-    carry, expected = layer(inputs(), return_carry=True, seq_lengths=LENGTHS)
+
+    @nnx.jit
+    def run(layer, xs, lengths):
+        return layer(xs, return_carry=True, seq_lengths=lengths), layer.last(xs, seq_lengths=lengths)
+
+    expected = run(layer, inputs(), LENGTHS)
     for axes in ((2, 2), (2, 1, 2)):
         shape = lambda a, axes=axes: a.reshape(*axes, *a.shape[1:])  # noqa: E731
-        got_carry, got = layer(shape(inputs()), return_carry=True, seq_lengths=shape(LENGTHS))
-        allclose((got_carry, got), jax.tree.map(shape, (carry, expected)))
-        allclose(
-            layer.last(shape(inputs()), seq_lengths=shape(LENGTHS)), shape(layer.last(inputs(), seq_lengths=LENGTHS))
-        )
-    allclose(layer(inputs()[0]), layer(inputs())[0])
+        allclose(run(layer, shape(inputs()), shape(LENGTHS)), jax.tree.map(shape, expected))
+    one, all_rows = nnx.jit(lambda layer, xs: (layer(xs[0]), layer(xs)))(layer, inputs())
+    allclose(one, all_rows[0])
 
 
 def test_initializers_and_metadata():

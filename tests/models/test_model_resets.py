@@ -63,8 +63,9 @@ def test_language_model_steps_through_resets(kind):
     resets = np.zeros((3, 9), bool)
     resets[0, 4], resets[1, [0, 1, 5]] = True, True
     lengths = np.array([9, 7, 9])
-    start, _ = model(ids[:, :3], return_carry=True)
-    end, logits = model(ids, seq_lengths=lengths, resets=resets, initial_carry=start, return_carry=True)
+    start, _ = nnx.jit(lambda model: model(ids[:, :3], return_carry=True))(model)
+    continued = {"seq_lengths": lengths, "resets": resets, "return_carry": True}
+    end, logits = nnx.jit(lambda model, carry: model(ids, initial_carry=carry, **continued))(model, start)
     carry = start
     step = nnx.jit(lambda model, carry, ids, reset: model.step(carry, ids, reset=reset))
     for t in range(9):

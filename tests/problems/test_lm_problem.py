@@ -261,7 +261,8 @@ def test_a_layer_without_a_carry(tmp_path):
     # Nothing goes from one window to the next: the figure is the mean over windows that are read each by itself.
     windows = problem.windows("validation")
     batches = [windows.batch(n) for n in range(windows.per_pass)]
-    losses = [problem.loss(model, jax.tree.map(jnp.asarray, b), None) for b in batches]
+    loss = nnx.jit(lambda model, batch: problem.loss(model, batch, None))
+    losses = [loss(model, jax.tree.map(jnp.asarray, b)) for b in batches]
     mean = sum(float(s["loss"]) for s in losses) / sum(float(s["weight"]) for s in losses)
     assert result["loss"] == pytest.approx(mean, rel=1e-4)
 

@@ -29,6 +29,7 @@ def get_config(length="6"):
     config.train.num_devices = 1
     config.model.hidden_size = config.model.embedding_size = 4
     config.eval.sequences = 2
+    config.eval.longest = 1
     return config
 """
 
