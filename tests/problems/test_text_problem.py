@@ -9,6 +9,7 @@ import pytest
 from qlstm_jax import problems
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems import TextProblem
+from qlstm_jax.problems.config import ConfigError
 from qlstm_jax.training import config as configs
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.loop import train
@@ -202,3 +203,34 @@ def test_no_validation_part(tmp_path):
 def test_unknown_dataset(tmp_path):
     with pytest.raises(DataError, match=r"text.dataset is 'imbd'; expected imdb_reviews"):
         problems.make(tiny("text", text__dataset="imbd"), tmp_path)
+
+
+def test_own_parts_in_files(tmp_path):
+    train_file = write_reviews(tmp_path / "mine.tsv")
+    test_file = tmp_path / "held_out.csv"
+    test_file.write_text("text,label\nthe plot was dull,bad\na lovely film,good\nawful,bad\n")
+    files = {"text__train_path": str(train_file), "text__test_path": str(test_file), "text__test": 0.3}
+    config = tiny("text", **files)
+    assert TextProblem.unused(config) == ["text.test: not used, as text.test_path is given"]
+    notes = "\n".join(problems.make(config, tmp_path / "run").notes())
+    assert "train 48, validation 12, test 3 texts; labels bad, good" in notes
+    assert "mine.tsv: 60 rows, 60 kept" in notes and "held_out.csv: 3 rows, 3 kept" in notes
+    configs.save(config, tmp_path / "run" / "config.json")
+    test_file.write_text("text,label\nthe plot was dull,bad\n")
+    with pytest.raises(DataError, match="was trained with another test part"):
+        problems.make(config, tmp_path / "run").stream(0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "text.path is '' and text.dataset is ''"),
+        ({"text__test_path": "b.csv"}, "text.path is '' and text.dataset is ''"),
+        ({"text__path": "a.csv", "text__train_path": "b.csv"}, "text.path is 'a.csv' and text.train_path 'b.csv'"),
+        ({"text__dataset": "imdb_reviews", "text__test_path": "b.csv"}, "text.test_path is given beside IMDB"),
+        ({"text__path": "x/aclImdb_v1.tar.gz", "text__validation_path": "b"}, "text.validation_path is given beside"),
+    ],
+)
+def test_each_part_has_one_place(given, message):
+    with pytest.raises(ConfigError, match=message):
+        TextProblem.check(tiny("text", **given))
