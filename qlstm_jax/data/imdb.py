@@ -35,6 +35,13 @@ _WAY_OUT = (
 )
 
 
+def is_copy(path: Path) -> bool:
+    """Whether this is a local copy of IMDB: an archive, or a folder of that name or with its lists of films."""
+    archive = path.name.endswith((".tar.gz", ".tgz", ".tar.xz"))
+    has_lists = (path / "train" / "urls_pos.txt").is_file()
+    return archive or has_lists or (path.name.lower().startswith("aclimdb") and (path / "train").is_dir())
+
+
 def load_imdb(
     split: str = "train",
     *,

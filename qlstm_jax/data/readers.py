@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from qlstm_jax.data.arrow import arrow_rows
 from qlstm_jax.data.json_lines import json_rows
 from qlstm_jax.data.rows import DataError, Refused, Row
 from qlstm_jax.data.tables import FORMATS, Columns, table_rows
 
-SUFFIXES = (".csv", ".tsv", ".jsonl")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 
 
 def read_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Row | Refused]:
@@ -32,4 +33,6 @@ def read_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Row | 
         raise DataError(f"{options} are both {name!r}; name two different columns")
     if suffix == ".jsonl":
         return json_rows(path, columns)
+    if suffix in (".parquet", ".arrow"):
+        return arrow_rows(path, columns)
     return table_rows(path, columns, notes)

@@ -1,5 +1,6 @@
 """The division of labelled texts into training, validation and test parts without a text in common."""
 
+import itertools
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
@@ -96,10 +97,13 @@ def _share(share: float, total: int) -> int:
     return max(1, round(share * total)) if share else 0
 
 
-def part_notes(parts: Mapping[str, Examples], *, lowercase: bool = True) -> list[str]:
-    """What texts, as `text_key` has them, have several labels or stand in the training part and another: a line each.
+FULL = {"train": "training"}
 
-    The first happens in any data, the second in parts that `split` did not make.
+
+def part_notes(parts: Mapping[str, Examples], *, lowercase: bool = True) -> list[str]:
+    """What texts, as `text_key` has them, have several labels or stand in two parts, and what labels a part lacks.
+
+    A line each. The first happens in any data, the others in parts that `split` did not make.
     """
     labels: dict[str, set[str]] = defaultdict(set)
     rows: dict[str, int] = defaultdict(int)
@@ -118,9 +122,14 @@ def part_notes(parts: Mapping[str, Examples], *, lowercase: bool = True) -> list
             f"texts with contradictory labels: {len(several)}, in {sum(rows[key] for key in several)} rows, such as "
             f"{example[:40]!r} ({', '.join(sorted(labels[several[0]]))})"
         )
-    known = set(keys.get("train", ()))
-    for part in (name for name in keys if name != "train"):
-        count = sum(key in known for key in keys[part])
+    for part, other in itertools.combinations(keys, 2):
+        known = set(keys[part])
+        count = sum(key in known for key in keys[other])
         if count:
-            notes.append(f"{part} texts that are in the training part too: {count} of {len(keys[part])}")
+            notes.append(
+                f"{other} texts that are in the {FULL.get(part, part)} part too: {count} of {len(keys[other])}"
+            )
+        lacking = sorted(set(range(len(parts[other].label_names))) - set(parts[other].labels.tolist()))
+        if part == "train" and lacking and len(parts[other]):
+            notes.append(f"{other} has no text of {', '.join(repr(parts[other].label_names[i]) for i in lacking)}")
     return notes

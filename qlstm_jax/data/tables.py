@@ -11,7 +11,7 @@ from typing import TextIO, TypeAlias
 
 from qlstm_jax.data.rows import NOT_TEXT, DataError, Refused, Row
 
-FORMATS = "give a .csv, .tsv or .jsonl file, or a folder with one folder of .txt files for each class"
+FORMATS = "give a .csv, .tsv, .jsonl or .parquet file, or a folder with one folder of .txt files for each class"
 Columns: TypeAlias = Mapping[str, str]  # the option that names a column, text_column, to its name
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 

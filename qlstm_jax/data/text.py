@@ -1,4 +1,4 @@
-"""Labelled text from .csv, .tsv and .jsonl files and class folders."""
+"""Labelled texts from tables, class folders and Hugging Face datasets on disk."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from qlstm_jax.data.files import check_path, read_bytes
 from qlstm_jax.data.folders import is_hidden, part_hidden
-from qlstm_jax.data.readers import read_rows
+from qlstm_jax.data.layouts import dataset_files, is_dataset
+from qlstm_jax.data.readers import SUFFIXES, read_rows
 from qlstm_jax.data.rows import NOT_TEXT, Collector, DataError, Examples, LoadReport
 from qlstm_jax.data.splits import split
 from qlstm_jax.data.tables import FORMATS
@@ -17,7 +18,7 @@ UNLABELLED = "unsup"  # the unlabelled third of aclImdb/train
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     text_column: str = "text",
     label_column: str = "label",
@@ -30,13 +31,14 @@ def load(
     A .csv and a .tsv file have a header row. In .csv, quotes are put around a field that holds commas, quotes
     (doubled) or line ends; in .tsv nothing is special but the tab and the line end, so quotes are part of the
     text. A file separated by semicolons, say, is read if its header then has both columns, and the report notes it.
-    A .jsonl file has one JSON object a line. A folder has one folder a class, which holds .txt files of
-    one text each; a folder `unsup` is left out and counted, and hidden files and folders are left out and noted. All
-    are UTF-8, with or without a byte-order mark;
-    blank lines are passed over. Labels are strings, whether written as strings or as numbers.
+    A .jsonl file has one JSON object a line. A .parquet file, and a folder that Hugging Face's `Dataset.save_to_disk`
+    wrote, need pyarrow, the extra `parquet`; labels are the names of the dataset's classes where it has such. Any
+    other folder has one folder a class, which holds .txt files of one text each; a folder `unsup` is left out and
+    counted, and hidden files and folders are left out and noted. All text files are UTF-8, with or without a
+    byte-order mark; blank lines are passed over. Labels are strings, whether written as strings or as numbers.
 
     Args:
-      path: the file or folder.
+      path: the file or folder, or several files that are read as one.
       text_column: the column or key of the text.
       label_column: the column or key of the label.
       on_bad_row: what to do with a row that has invalid UTF-8, an empty text or label (missing, or of blanks,
@@ -59,13 +61,17 @@ def load(
       print(train.report.summary())
       test = load("test.csv", text_column="review", label_column="stars", label_names=train.label_names)
     """
-    path = check_path(path, FORMATS, folder=True)
-    collector = Collector(path, on_bad_row, label_names)
-    if path.is_dir():
-        _read_folder(path, collector, group_of)
-        return collector.finish()
+    given = [path] if isinstance(path, str | os.PathLike) else path
+    paths = [check_path(p, FORMATS, folder=True) for p in given]
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    collector = Collector(f"{paths[0]}{more}", on_bad_row, label_names)
     columns = {"text_column": text_column, "label_column": label_column}
-    collector.take(read_rows(path, columns, collector.report.notes))
+    for source in paths:
+        if source.is_dir() and not is_dataset(source):
+            _read_folder(source, collector, group_of)
+        else:
+            for file in dataset_files(source) if source.is_dir() else [source]:
+                collector.take(read_rows(file, columns, collector.report.notes))
     return collector.finish()
 
 
@@ -80,7 +86,9 @@ def _read_folder(path: Path, collector: Collector, group_of: Callable[[str, str]
         collector.leave_out(f"unlabelled ({UNLABELLED})", f"{unlabelled[0]}:1", len(unlabelled))
     empty = [name for name, texts in classes.items() if not texts]
     if len(empty) == len(classes):
+        tables = sorted(child.name for child in path.iterdir() if child.suffix.lower() in SUFFIXES)
         hint = f"did you mean {path / 'train'}?" if "train" in classes else FORMATS
+        hint = f"did you mean {path / tables[0]}?" if tables and not classes else hint
         raise DataError(f"{path} holds no class folder with .txt files (its folders: {sorted(classes)}); {hint}")
     if empty:
         collector.report.notes.append(f"{path}: no .txt files, and so no class, in the folders {', '.join(empty)}")

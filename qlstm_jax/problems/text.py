@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_dict
 from qlstm_jax.data import imdb, splits, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.packing import PackedBatch, PackedBatches
+from qlstm_jax.data.parts import Paths, Shares, load_parts
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.data.unlabelled import Unlabelled, read_texts
 from qlstm_jax.problems import inherited, kept, metrics, plots, text_predictions
@@ -57,7 +58,10 @@ class TextProblem(Problem):
     def defaults(cls) -> ConfigDict:
         """The section of the config."""
         return config_dict.create(
-            path="",  # a csv, tsv or jsonl file, or a folder of class folders
+            path="",  # a csv, tsv, jsonl or parquet file, a folder of class folders, or one that holds parts by name
+            train_path="",  # or each part by itself; one that is not given is a share of the training file
+            validation_path="",
+            test_path="",
             dataset="",  # or a TFDS name, imdb_reviews; then path may name a local copy, aclImdb or its archive
             text_column="text",
             label_column="label",
@@ -78,21 +82,38 @@ class TextProblem(Problem):
 
     @classmethod
     def check(cls, config: ConfigDict) -> None:
-        """Checks that there are texts.
+        """Checks that there are texts, each part from one place.
 
         Raises:
-            ConfigError: where there are none.
+            ConfigError: where there are none, or more than one.
         """
-        if not (config.text.path or config.text.dataset):
+        options = config.text
+        own = [f"text.{part}_path" for part in ("train", "validation", "test") if options[f"{part}_path"]]
+        if not (options.path or options.dataset or options.train_path):
             raise ConfigError(
                 "text.path is '' and text.dataset is ''; expected --config.text.path=FILE for a file or folder of your "
-                "own, --config.text.dataset=imdb_reviews, or both for a local copy of that dataset"
+                "own, --config.text.train_path=FILE beside a validation_path or test_path, "
+                "--config.text.dataset=imdb_reviews, or the last with a path for a local copy of that dataset"
             )
+        if options.path and options.train_path:
+            raise ConfigError(f"text.path is {options.path!r} and text.train_path {options.train_path!r}; expected one")
+        if own and (options.dataset or imdb.is_copy(Path(options.path).expanduser())):
+            raise ConfigError(f"{own[0]} is given beside IMDB, which has parts of its own; expected one of them")
         if config.text.pack and config.text.row_length < config.text.max_length:
             raise ConfigError(
                 f"text.row_length is {config.text.row_length}; expected at least text.max_length, which is "
                 f"{config.text.max_length}, so that a row holds any text"
             )
+
+    @classmethod
+    def unused(cls, config: ConfigDict) -> list[str]:
+        """Notes on shares of parts that have a file of their own."""
+        options, plain = config.text, cls.defaults()
+        return [
+            f"text.{part}: not used, as text.{part}_path is given"
+            for part in ("validation", "test")
+            if options[f"{part}_path"] and options[part] != plain[part]
+        ]
 
     def __init__(
         self, config: ConfigDict, workdir: str | Path, *, parts: dict[str, text.Examples] | None = None
@@ -178,24 +199,26 @@ class TextProblem(Problem):
     def _read(self) -> tuple[dict[str, text.Examples], list[text.LoadReport]]:
         """The parts that the config names, and what was read for them."""
         options = self.config.text
-        root = Path(options.path).expanduser()
-        dealing: dict[str, Any] = {"seed": options.split_seed, "lowercase": self._lowercase}
+        shares = Shares(options.validation, options.test, options.split_seed, self._lowercase)
         if options.dataset and options.dataset != "imdb_reviews":
             raise text.DataError(f"text.dataset is {options.dataset!r}; expected imdb_reviews, or a file in text.path")
-        if options.dataset or root.name.endswith((".tar.gz", ".tgz", ".tar.xz")) or (root / "train").is_dir():
+        root = Path(options.path).expanduser()
+        if options.dataset or (options.path and imdb.is_copy(root)):
             source: dict[str, Any] = {"path": root if options.path else None, "on_bad_row": options.on_bad_row}
             train, test = imdb.load_imdb("train", **source), imdb.load_imdb("test", **source)
             sources = [train.report, test.report]
-            train, validation, _ = splits.split(train, validation=options.validation, test=0, **dealing)
-        else:
-            columns = {"text_column": options.text_column, "label_column": options.label_column}
-            known = self.label_names if self.resumed else None
-            examples = text.load(root, on_bad_row=options.on_bad_row, label_names=known, **columns)
-            sources = [examples.report]
-            train, validation, test = splits.split(
-                examples, validation=options.validation, test=options.test, **dealing
+            train, validation, _ = splits.split(
+                train, validation=shares.validation, test=0, seed=shares.seed, lowercase=shares.lowercase
             )
-        return {"train": train, "validation": validation, "test": test}, sources
+            return {"train": train, "validation": validation, "test": test}, sources
+        return load_parts(
+            Paths(options.path or options.train_path, options.validation_path, options.test_path),
+            shares,
+            text_column=options.text_column,
+            label_column=options.label_column,
+            on_bad_row=options.on_bad_row,
+            label_names=self.label_names if self.resumed else None,
+        )
 
     @cached_property
     def encoded(self) -> dict[str, list[np.ndarray]]:

@@ -232,7 +232,7 @@ def test_missing_column_names_those_found_and_the_nearest(tmp_path):
         ("a.csv", "text,text,label\na,b,c\n", "2 columns are named 'text'"),
         ("a.csv", "text,label\na,1\nb,1\n", "every row has the label '1'"),
         ("a.csv", "text,label\na,1\n".encode("utf-16"), "the header is not UTF-8"),
-        ("a.xlsx", "text,label\n", r"suffix '\.xlsx'.*give a \.csv, \.tsv or \.jsonl file"),
+        ("a.xlsx", "text,label\n", r"suffix '\.xlsx'.*give a \.csv, \.tsv, \.jsonl or \.parquet file"),
     ],
 )
 def test_unusable_files(tmp_path, name, content, message):

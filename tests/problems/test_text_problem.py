@@ -232,3 +232,34 @@ def test_packed_rows_are_trained_as_texts_of_their_own(tmp_path):
 def test_rows_shorter_than_texts_are_refused():
     with pytest.raises(ConfigError, match=r"text.row_length is 8; expected at least text.max_length"):
         check(tiny("text", text__path="x.tsv", text__pack=True, text__max_length=9, text__row_length=8))
+
+
+def test_own_parts_in_files(tmp_path):
+    train_file = write_reviews(tmp_path / "mine.tsv")
+    test_file = tmp_path / "held_out.csv"
+    test_file.write_text("text,label\nthe plot was dull,bad\na lovely film,good\nawful,bad\n")
+    files = {"text__train_path": str(train_file), "text__test_path": str(test_file), "text__test": 0.3}
+    config = tiny("text", **files)
+    assert TextProblem.unused(config) == ["text.test: not used, as text.test_path is given"]
+    notes = "\n".join(problems.make(config, tmp_path / "run").notes())
+    assert "train 48, validation 12, test 3 texts; labels bad, good" in notes
+    assert "mine.tsv: 60 rows, 60 kept" in notes and "held_out.csv: 3 rows, 3 kept" in notes
+    configs.save(config, tmp_path / "run" / "config.json")
+    test_file.write_text("text,label\nthe plot was dull,bad\n")
+    with pytest.raises(DataError, match="was trained with another test part"):
+        problems.make(config, tmp_path / "run").stream(0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "text.path is '' and text.dataset is ''"),
+        ({"text__test_path": "b.csv"}, "text.path is '' and text.dataset is ''"),
+        ({"text__path": "a.csv", "text__train_path": "b.csv"}, "text.path is 'a.csv' and text.train_path 'b.csv'"),
+        ({"text__dataset": "imdb_reviews", "text__test_path": "b.csv"}, "text.test_path is given beside IMDB"),
+        ({"text__path": "x/aclImdb_v1.tar.gz", "text__validation_path": "b"}, "text.validation_path is given beside"),
+    ],
+)
+def test_each_part_has_one_place(given, message):
+    with pytest.raises(ConfigError, match=message):
+        TextProblem.check(tiny("text", **given))
