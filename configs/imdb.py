@@ -6,10 +6,10 @@ Needs the dataset: a local copy, aclImdb or its archive, or without a path a dow
 local copy keep each film on one side of the split into training and validation parts. The paper reports 87.83 %
 accuracy and 87.82 % macro-F1 for a QL-LSTM.
 
-The recipe was chosen on that validation part (2,500 reviews, one seed, the best of its validations): QL-LSTM 84.8 % with
-Adam at 2e-3 and a vocabulary of 30,000; 86.2 % with AdamW 0.1, label smoothing 0.1 and averaged weights; 87.3 % at a
-learning rate of 4e-3; 87.9 % with a vocabulary of 10,000, this config, with which an LSTM of the same size has 89.0 %.
-900 steps take about two minutes on two CPU cores.
+The recipe was chosen on that validation part (2,500 reviews, one seed, the best of its validations): QL-LSTM 84.8 %
+with Adam at 2e-3 and a vocabulary of 30,000; 86.2 % with AdamW 0.1, label smoothing 0.1 and averaged weights; 87.3 % at
+a learning rate of 4e-3; 87.9 % with a vocabulary of 10,000, this config, with which an LSTM of the same size has
+89.0 %. 900 steps take about two minutes on two CPU cores.
 """
 
 from qlstm_jax.training import config as configs
