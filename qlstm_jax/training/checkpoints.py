@@ -1,5 +1,6 @@
 """Checkpoints by orbax: the latest ones to go on from, and the best one on validation."""
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,11 +114,13 @@ class Checkpoints:
         name, manager = ("best", self.best) if best else ("checkpoints", self.latest)
         wrong: dict[int, str] = {}
         for step in sorted(manager.all_steps(), reverse=True):
-            try:
-                with quiet():
+            with quiet():
+                try:
                     found = reader(manager, step)
-            except Exception as error:  # whatever orbax and its readers make of bytes that are not those it wrote
-                wrong[step] = reason(error)
+                except Exception as error:  # whatever orbax and its readers make of bytes that are not those it wrote
+                    wrong[step] = reason(error)
+                gc.collect()  # what failed beside the first says so when it is freed
+            if step in wrong:
                 continue
             for damaged, why in wrong.items():
                 self.notes.append(f"{self.root / name / str(damaged)} cannot be read ({why}); taking step {step}")
@@ -128,13 +131,18 @@ class Checkpoints:
         return None
 
     def check_best(self, like: TrainState) -> None:
-        """Sets a best checkpoint aside that cannot be read, so that a later one can take its place."""
+        """Sets a best checkpoint aside that cannot be read, so that a later one can take its place.
+
+        What a run that was killed left of those before it is deleted.
+        """
         step = self.best.latest_step()
         try:
             self.restore(like, best=True)
         except WorkdirError as error:
             self.notes.append(str(error))
             self._set_aside("best", step)
+        for old in sorted(self.best.all_steps())[:-1]:
+            self.best.delete(old)
 
     def drop_best_after(self, step: int) -> None:
         """Sets a best checkpoint of a later step aside: the run that made it is not the one that goes on."""

@@ -1,6 +1,6 @@
 """One checkpoint: how a state is laid out in it, and reading it with every check that tells damage from content."""
 
-import gc
+import functools
 import logging
 import sys
 import warnings
@@ -105,39 +105,34 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in Path(record.pathname).parts
 
 
+@functools.cache
 def leave_errors_to_us() -> None:
-    """Drops what orbax logs: of every failure it writes pages, from several threads, and then raises it."""
-    log = logging.getLogger("absl")
-    if _not_of_orbax not in log.filters:
-        log.addFilter(_not_of_orbax)
+    """Drops what orbax logs and what its threads say of a reading that was given up.
 
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Leaves what is to be said of a damaged checkpoint to the error that ends the block.
-
-    The threads go on to read, find the event loop closed that would have taken what they read, and Python prints a
-    traceback for each.
+    Of every failure they write pages, and then orbax raises it.
     """
-    before, log = sys.unraisablehook, logging.getLogger("asyncio")
+    logging.getLogger("absl").addFilter(_not_of_orbax)
+    before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
         if not any(words in str(unraisable.exc_value) for words in LATE):
             before(unraisable)
 
+    sys.unraisablehook = hook
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The same for the tasks of an event loop that end unheard when a block of reading or writing fails."""
+
     def nothing(_: logging.LogRecord) -> bool:
         return False
 
-    sys.unraisablehook = hook
+    log = logging.getLogger("asyncio")
     log.addFilter(nothing)
     try:
-        yield
-    except BaseException:
-        with warnings.catch_warnings():  # tasks that failed beside the first say so when they are freed
-            warnings.simplefilter("ignore", RuntimeWarning)
-            gc.collect()
-        raise  # the hook stays: the threads are not done
-    else:
-        sys.unraisablehook = before
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a coroutine that was never awaited
+            yield
     finally:
         log.removeFilter(nothing)

@@ -147,3 +147,13 @@ def test_reading_leaves_nothing_behind(tmp_path):
 def test_leaves_are_those_that_were_saved(saved):
     found = Checkpoints(saved, read_only=True).restore(state(0))
     assert found.key == state(2).key and np.array_equal(found.opt_state["m"], [0, 0])
+
+
+def test_what_is_left_of_an_earlier_best_one_is_deleted(saved, tmp_path):
+    """A run that is killed after it saved a better one leaves the one before, or half of it."""
+    run = shutil.copytree(saved, tmp_path / "run")
+    (run / "best/1").mkdir()
+    checkpoints = Checkpoints(run)
+    checkpoints.check_best(state(0))
+    checkpoints.close()
+    assert [p.name for p in (run / "best").iterdir()] == ["2"] and checkpoints.notes == []
