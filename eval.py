@@ -6,7 +6,9 @@ python eval.py --workdir=runs/reviews --predict="a fine film"   the label of a l
 python eval.py --workdir=runs/reviews --predict_file=lines.txt  of each line of a file, as JSON lines
 """
 
+import sys
+
 from qlstm_jax.commands import programs
 
 if __name__ == "__main__":
-    programs.evaluate("eval.py")
+    sys.exit(programs.evaluate("eval.py", __doc__))

@@ -3,7 +3,9 @@
 The run is one of configs/lm.py. Every text begins with the prompt; --num of them are drawn at once.
 """
 
+import sys
+
 from qlstm_jax.commands import programs
 
 if __name__ == "__main__":
-    programs.generate("generate.py")
+    sys.exit(programs.generate("generate.py", __doc__))

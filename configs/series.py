@@ -4,7 +4,8 @@ python train.py --config=configs/series.py:lstm,my.csv --workdir=runs/series_lst
 python eval.py --workdir=runs/series_lstm
 
 From 96 rows the next 24 are forecast, all columns at once; --config.series.targets=NAME,NAME forecasts some of them.
-What follows the end of the file is in eval/next.csv.
+What follows the end of the file is in eval/next.csv, with the times that follow those of the file.
+python eval.py --workdir=runs/series_lstm --predict_file=new.csv forecasts what follows another file's last row.
 With --config.series.period=24 the report has the seasonal naive forecast too, here that of a day of hours.
 """
 

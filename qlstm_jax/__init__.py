@@ -4,7 +4,11 @@
     qlstm_jax.linen    Flax Linen layers and cells      qlstm_jax.interop   weights from PyTorch, Haiku and Flax
     qlstm_jax.cells    cells as pure functions          qlstm_jax.data      formal languages, texts, series
 
-Each is imported when it is first used. Training needs `pip install "qlstm_jax[train]"`.
+Each is imported when it is first used. Training needs `pip install "qlstm_jax[train]"`, as do
+
+    qlstm_jax.save(layer, "layer.safetensors")      any module of the library in one file
+    layer = qlstm_jax.load("layer.safetensors")
+    run = qlstm_jax.load_run("runs/reviews")        a trained run: run.predict(...), run.stream(), run.model
 
 Axis letters, the same everywhere:
 
@@ -16,19 +20,24 @@ Batch-major: a sequence is (B, T, D), `seq_lengths` is (B,) int32, positions at 
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from qlstm_jax import cells, data, interop, linen, models, nnx
+    from qlstm_jax.saving import load, save
+
+    load_run: Any  # of qlstm_jax.training, which imports this package
 
 __version__ = "0.2.0"
 
-__all__ = ["__version__", "cells", "data", "interop", "linen", "models", "nnx"]
+__all__ = ["__version__", "cells", "data", "interop", "linen", "load", "load_run", "models", "nnx", "save"]
+
+_FUNCTIONS = {"save": "saving", "load": "saving", "load_run": "training.trained"}  # by the modules that have them
 
 
-def __getattr__(name: str) -> "ModuleType":
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
     if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -197,7 +197,7 @@ def run(
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
     sequence, batch = batch_major(inputs, seq_lengths, resets, in_features, time_major)
-    sequence = _backward(sequence) if reverse else sequence
+    sequence = read_backward(sequence) if reverse else sequence
     starts = _carries(cell, initial_carry, len(layers), batch)
     ends, ys = _run(cell, layers, sequence, starts, between)
     ys = common.reverse(ys, sequence.seq_lengths) if reverse and keep_order else ys
@@ -221,8 +221,8 @@ def _carries(cell: Cell, carry: Any, num_layers: int, batch: tuple[int, ...]) ->
     return [_merge_batch(as_carry(cell, c, batch), batch) for c in carries]
 
 
-def _backward(sequence: common.Sequence) -> common.Sequence:
-    """The sequences read from their last valid position to their first."""
+def read_backward(sequence: common.Sequence) -> common.Sequence:
+    """The same sequences, read from their last valid position to their first."""
     xs, seq_lengths, valid, resets = sequence
     resets = None if resets is None else common.reversed_resets(resets, seq_lengths)
     return common.Sequence(common.reverse(xs, seq_lengths), seq_lengths, valid, resets)
@@ -237,7 +237,7 @@ def _run(
         xs = between(xs) if number else xs
         end, ys = cell.unroll(forward, xs, seq_lengths=seq_lengths, resets=resets, carry=start)
         if backward:
-            back = _backward(sequence._replace(xs=xs))
+            back = read_backward(sequence._replace(xs=xs))
             _, zs = cell.unroll(backward[0], back.xs, seq_lengths=seq_lengths, resets=back.resets)
             ys = jnp.concatenate([ys, common.reverse(zs, seq_lengths)], axis=-1)
         xs = ys
@@ -262,7 +262,7 @@ def last(
     if below:
         xs = between(_run(cell, below, sequence, [None] * len(below), between)[1])
         sequence = sequence._replace(xs=xs)
-    read = [sequence, _backward(sequence)] if len(top) > 1 else [sequence]
+    read = [sequence, read_backward(sequence)] if len(top) > 1 else [sequence]
     outputs = [
         cell.last(params, s.xs, seq_lengths=s.seq_lengths, resets=s.resets) for params, s in zip(top, read, strict=True)
     ]

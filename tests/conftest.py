@@ -1,3 +1,4 @@
+import gc
 import importlib.metadata
 import inspect
 import os
@@ -6,9 +7,10 @@ import pathlib
 import pytest
 from packaging.version import Version
 
-# Read once, when jax starts. Sharded tests need several devices, and a CPU has one unless told otherwise. What jaxlib
-# before 0.11 makes of a fusion by default takes three times as long to compile as with its older emitters.
-_FLAGS = {"--xla_force_host_platform_device_count": "8"}
+# Read once, when jax starts. Sharded tests need several devices, and a CPU has one unless told otherwise. A program is
+# compiled as one piece: split for several threads, as usual, a small one takes a third longer. What jaxlib before 0.11
+# makes of a fusion by default takes three times as long to compile as with its older emitters.
+_FLAGS = {"--xla_force_host_platform_device_count": "8", "--xla_cpu_parallel_codegen_split_count": "1"}
 if Version(importlib.metadata.version("jaxlib")) < Version("0.11"):
     _FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
 for _flag, _value in _FLAGS.items():
@@ -23,6 +25,8 @@ from tests import typechecker  # noqa: E402, F401  (by name in --jaxtyping-packa
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # The tests compile hundreds of small programs and run each a few times: most of their time would be LLVM's.
 jax.config.update("jax_disable_most_optimizations", True)
+# Tracing makes many small objects and few circles of them.
+gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(autouse=True)

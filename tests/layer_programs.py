@@ -32,10 +32,16 @@ def normalised(x):
 
 
 def programs(name):
-    """(name, function, arguments) of what is compiled of a layer."""
-    layer = LAYER_CLASSES[name.split()[0]](D, H, rngs=nnx.Rngs(0), **OPTIONS[name])
-    graph, params = nnx.split(layer)
+    """(name, function, arguments) of what is compiled of a layer, its weights being drawn without a compiler."""
+    make = LAYER_CLASSES[name.split()[0]]
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: make(D, H, rngs=nnx.Rngs(0), **OPTIONS[name])))
     rng = np.random.default_rng(0)
+
+    def draw(a):
+        scale = a.shape[-2] ** -0.5 if len(a.shape) > 1 else 1.0
+        return jnp.asarray(scale * rng.normal(size=a.shape), a.dtype)
+
+    params = jax.tree.map(draw, shapes)
     xs, weight = (jnp.asarray(rng.normal(size=(B, T, size)), jnp.float32) for size in (D, H))
     lengths = jnp.asarray(rng.integers(0, T + 1, size=B), jnp.int32)
 

@@ -205,6 +205,15 @@ def test_initial_carries():
     assert [c.slots.h.shape for c in carry] == [(B, pr_lstm.MAX_SLOTS, H)] * 2
 
 
+@pytest.mark.parametrize("merge", ["ldru", "grc"])
+def test_a_merge_has_parameters_of_its_own(merge):
+    layer, ours = make_layer("pr_lstm", cell=merge), nnx_layers.PRLSTM(D, H, cell=merge, rngs=nnx.Rngs(0))
+    variables = parameters(ours)
+    own = jax.eval_shape(layer.init, jax.random.key(0), inputs())
+    chex.assert_trees_all_equal_shapes(own, variables)
+    allclose(layer.apply(variables, inputs(), seq_lengths=LENGTHS), ours(inputs(), seq_lengths=LENGTHS))
+
+
 def test_linen_rnn_with_other_batch_axes():
     rnn, xs = nn.RNN(make_cell("gru")), inputs()
 

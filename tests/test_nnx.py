@@ -288,6 +288,16 @@ def test_step_with_other_batch_axes(case):
     allclose(four, jax.tree.map(lambda a: a.reshape(2, 2, *a.shape[1:]), (carry, y)))
 
 
+@pytest.mark.parametrize("merge", ["ldru", "grc"])
+def test_a_merge_has_parameters_of_its_own(merge):
+    layer, xs = make_layer("pr_lstm", cell=merge), inputs()
+    params = layer.cells[0].params
+    names = {path[-1] for path, _ in nnx.to_flat_state(nnx.state(layer, nnx.Param))}
+    assert names == {name for name, a in vars(params).items() if isinstance(a, jax.Array)} > {"gate_kernel"}
+    allclose(layer(xs, seq_lengths=LENGTHS), pr_lstm.unroll(params, xs, seq_lengths=LENGTHS)[1])
+    allclose(layer.last(xs, seq_lengths=LENGTHS), pr_lstm.last(params, xs, seq_lengths=LENGTHS))
+
+
 def test_max_length_sets_the_size_of_a_stream():
     cell = layers.PRLSTMCell(D, H, max_length=12, rngs=nnx.Rngs(0))
     assert cell.initialize_carry((B, D)).slots.h.shape == (B, 4, H)
@@ -450,15 +460,17 @@ def test_flax_carries_are_taken(case, plain):
 @pytest.mark.parametrize("case", ["lstm", "ql_lstm", "pr_lstm"])
 def test_a_layer_with_other_batch_axes(case):
     layer = make_layer(case)
-    carry, expected = layer(inputs(), return_carry=True, seq_lengths=LENGTHS)
+
+    @nnx.jit
+    def run(layer, xs, lengths):
+        return layer(xs, return_carry=True, seq_lengths=lengths), layer.last(xs, seq_lengths=lengths)
+
+    expected = run(layer, inputs(), LENGTHS)
     for axes in ((2, 2), (2, 1, 2)):
         shape = lambda a, axes=axes: a.reshape(*axes, *a.shape[1:])  # noqa: E731
-        got_carry, got = layer(shape(inputs()), return_carry=True, seq_lengths=shape(LENGTHS))
-        allclose((got_carry, got), jax.tree.map(shape, (carry, expected)))
-        allclose(
-            layer.last(shape(inputs()), seq_lengths=shape(LENGTHS)), shape(layer.last(inputs(), seq_lengths=LENGTHS))
-        )
-    allclose(layer(inputs()[0]), layer(inputs())[0])
+        allclose(run(layer, shape(inputs()), shape(LENGTHS)), jax.tree.map(shape, expected))
+    one, all_rows = nnx.jit(lambda layer, xs: (layer(xs[0]), layer(xs)))(layer, inputs())
+    allclose(one, all_rows[0])
 
 
 def test_initializers_and_metadata():

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 # Modules that the extra `train` installs.
 TRAIN = (
     "absl",
+    "filelock",
     "importlib_resources",
     "matplotlib",
     "ml_collections",
     "optax",
     "orbax",
+    "safetensors",
     "scipy",
     "tensorboardX",
     "tensorflow_datasets",
@@ -32,41 +34,42 @@ def _needs_train(program: str) -> Iterator[None]:
         sys.exit(f'error: {program} needs {module}, which is not installed; run: pip install "qlstm_jax[train]"')
 
 
-def train(program: str = "qlstm-train", evaluate: str = "qlstm-eval") -> None:
-    """Runs `qlstm-train`.
+def train(program: str = "qlstm-train", evaluate: str = "qlstm-eval", about: str | None = None) -> int:
+    """Runs `qlstm-train`; returns its exit code, as the others do.
 
     Args:
         program: how this program was started, for messages.
         evaluate: how `qlstm-eval` is started, for messages.
+        about: what --help says of it, in place of the program's own words.
     """
     with _needs_train(program):
         from qlstm_jax.commands import train as command
-    command.run(evaluate)
+    return command.run(program, evaluate, about)
 
 
-def evaluate(program: str = "qlstm-eval") -> None:
+def evaluate(program: str = "qlstm-eval", about: str | None = None) -> int:
     """Runs `qlstm-eval`."""
     with _needs_train(program):
         from qlstm_jax.commands import evaluate as command
-    command.run()
+    return command.run(program, about)
 
 
-def generate(program: str = "qlstm-generate") -> None:
+def generate(program: str = "qlstm-generate", about: str | None = None) -> int:
     """Runs `qlstm-generate`."""
     with _needs_train(program):
         from qlstm_jax.commands import generate as command
-    command.run()
+    return command.run(program, about)
 
 
 def study() -> int:
-    """Runs `qlstm-study`; returns its exit status."""
+    """Runs `qlstm-study`."""
     with _needs_train("qlstm-study"):
         from qlstm_jax.studies.study import main
     return main()
 
 
 def formal() -> int:
-    """Runs `qlstm-formal`; returns its exit status."""
+    """Runs `qlstm-formal`."""
     with _needs_train("qlstm-formal"):
         from qlstm_jax.studies.formal import main
     return main()

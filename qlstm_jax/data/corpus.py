@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int, Integer, UInt
 from numpy.typing import ArrayLike
 
 from qlstm_jax.data.checks import check_shares
+from qlstm_jax.data.files import check_path, read_bytes
 from qlstm_jax.data.folders import part_hidden
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
@@ -87,19 +88,16 @@ def load(path: str | os.PathLike[str] = "", *, pattern: str = "*.txt", max_bytes
     Raises:
       DataError: if the path does not exist, or there is nothing to read.
     """
-    root = Path(path).expanduser() if path else Path(sysconfig.get_paths()["stdlib"])
-    if not root.exists():
-        raise DataError(f"{root} does not exist; give a text file, a folder of such, or '' for the standard library")
+    hint = "give a text file, a folder of such, or '' for the standard library"
+    root = check_path(path or sysconfig.get_paths()["stdlib"], hint, folder=True)
     source = str(root) if path else f"the standard library of Python {platform.python_version()}"
     files, notes = _find_files(root, pattern if path else "*.py")
     if not path:
         files = [p for p in files if not NOT_LIBRARY & set(p.relative_to(root).parts[:-1])]
     if not files:
         reason = f" ({notes[0]})" if notes else ""
-        raise DataError(
-            f"{root} has no file named like {pattern!r}{reason}; give the pattern of its texts (lm.pattern)"
-        )
-    contents = cut([p.read_bytes() for p in files], max_bytes)
+        raise DataError(f"{root} has no file named like {pattern!r}{reason}; give that of its texts with pattern=...")
+    contents = cut([read_bytes(p, hint) for p in files], max_bytes)
     if not contents:
         raise DataError(f"{source}: its {len(files)} files hold no text; give others")
     return Corpus(source, tuple(contents), notes=tuple(notes))
@@ -196,7 +194,7 @@ def as_texts(contents: list[bytes], source: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{source} is not all UTF-8 ({error.reason}: {error.object[error.start : error.end]!r}); "
-            "convert it, or read bytes (lm.tokenizer=byte)"
+            "convert it, or read bytes (--config.lm.tokenizer=byte)"
         ) from error
 
 

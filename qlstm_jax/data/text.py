@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from qlstm_jax.data.files import check_path, read_bytes
 from qlstm_jax.data.folders import is_hidden, part_hidden
 from qlstm_jax.data.layouts import dataset_files, is_dataset
 from qlstm_jax.data.readers import SUFFIXES, read_rows
@@ -60,9 +61,10 @@ def load(
       print(train.report.summary())
       test = load("test.csv", text_column="review", label_column="stars", label_names=train.label_names)
     """
-    paths = [Path(p).expanduser() for p in ([path] if isinstance(path, str | os.PathLike) else path)]
-    for missing in (p for p in paths if not p.exists()):
-        raise DataError(f"{missing} does not exist (the current folder is {Path.cwd()}); {FORMATS}")
+    given = [path] if isinstance(path, str | os.PathLike) else path
+    paths = [check_path(p, FORMATS, folder=True) for p in given]
+    if not paths:
+        raise DataError(f"path is {path!r}; {FORMATS}")
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     collector = Collector(f"{paths[0]}{more}", on_bad_row, label_names)
     columns = {"text_column": text_column, "label_column": label_column}
@@ -95,7 +97,7 @@ def _read_folder(path: Path, collector: Collector, group_of: Callable[[str, str]
     for name, texts in classes.items():
         for file in texts:
             group = None if group_of is None else group_of(name, file.name)
-            add_document(collector, file.read_bytes(), name, str(file), group)
+            add_document(collector, read_bytes(file, FORMATS), name, str(file), group)
 
 
 def _class_folders(path: Path) -> list[Path]:

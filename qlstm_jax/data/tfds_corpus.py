@@ -43,11 +43,11 @@ def load(
     if "array_record" not in formats:
         raise DataError(
             f"{builder.data_dir} was prepared as {', '.join(formats)}, which only TensorFlow reads; prepare it anew "
-            f"with tfds build {name} --file_format=array_record, or give another folder (lm.path)"
+            f"with tfds build {name} --file_format=array_record, or give another folder (--config.lm.path=FOLDER)"
         )
     if feature not in builder.info.features:
         there = ", ".join(builder.info.features)
-        raise DataError(f"{name} has no feature {feature!r}; give one of {there} (lm.feature)")
+        raise DataError(f"{name} has no feature {feature!r}; give one of {there} (--config.lm.feature=NAME)")
     contents: list[bytes] = []
     parts: list[str] = []
     for part in PARTS:
@@ -66,7 +66,9 @@ def _texts(source: Sequence[Mapping[str, Any]], feature: str, max_bytes: int) ->
     for number in range(len(source)):
         text = source[number][feature]
         if not isinstance(text, bytes):
-            raise DataError(f"the feature {feature!r} holds {type(text).__name__}, no text; give another (lm.feature)")
+            raise DataError(
+                f"the feature {feature!r} holds {type(text).__name__}, no text; give another (--config.lm.feature=NAME)"
+            )
         texts.append(text if text.endswith(b"\n") else text + b"\n")
         size += len(texts[-1])
         if 0 < max_bytes <= size:
@@ -91,7 +93,7 @@ def _prepare(builder: Any, name: str) -> None:
 
     way_out = (
         f"Prepare it on a machine with a network and TensorFlow, by tfds build {name} --file_format=array_record, and "
-        "name the folder that holds it (lm.path)"
+        "name the folder that holds it (--config.lm.path=FOLDER)"
     )
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     try:

@@ -5,6 +5,7 @@ Ids 0 (padding) and 1 (unknown) are the same in all three kinds, and no text is 
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -172,7 +173,7 @@ class Tokenizer:
         """Writes everything to one JSON file, whose folder is made if it is missing."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"format": _FORMAT, **dataclasses.asdict(self)}
+        content = {"format": _FORMAT, **dataclasses.asdict(self), "sha256": self._digest()}
         path.write_text(json.dumps(content, ensure_ascii=False, indent=0), encoding="utf-8")
 
     @classmethod
@@ -180,7 +181,7 @@ class Tokenizer:
         """The tokenizer of a file written by `save`.
 
         Raises:
-          DataError: if the file is missing or is not such a file.
+          DataError: if the file is missing, is not such a file, or was changed after it was written.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -188,9 +189,22 @@ class Tokenizer:
             raise DataError(f"{path} is no tokenizer: {error}; name a file written by Tokenizer.save") from error
         if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
             raise DataError(f"{path} has not the format {_FORMAT!r}; name a file written by Tokenizer.save")
-        _check_kind(content["kind"])
-        merges = tuple(map(tuple, content["merges"]))
-        return cls(content["kind"], content["lowercase"], tuple(content["vocab"]), merges)
+        digest = content.pop("sha256", None)  # an earlier version wrote none
+        try:
+            _check_kind(content["kind"])
+            merges = tuple((str(a), str(b)) for a, b in content["merges"])
+            found = cls(content["kind"], bool(content["lowercase"]), tuple(map(str, content["vocab"])), merges)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({type(error).__name__}: {error}); bring it back") from error
+        if digest is not None and digest != found._digest():
+            raise DataError(
+                f"{path} was changed after it was written: its ids are no longer those of training; bring it back"
+            )
+        return found
+
+    def _digest(self) -> str:
+        """SHA-256 of all that it holds."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()
 
 
 def _check_kind(kind: str) -> None:

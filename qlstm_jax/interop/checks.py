@@ -1,9 +1,11 @@
-"""Names and shapes compared with what a converter expects, all differences in one message."""
+"""Names and shapes compared with what a converter expects, all differences in one message; weights as numpy arrays."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 Shape: TypeAlias = tuple[int | None, ...]  # None: of unknown size
@@ -22,13 +24,19 @@ def times(factor: int, value: int | None) -> int | None:
     return None if value is None else factor * value
 
 
-def check_arrays(source: str, arrays: Mapping[str, ArrayLike], expected: Mapping[str, Shape]) -> None:
-    """Raises ValueError unless `arrays` has the names and shapes of `expected`, no more and no less.
+def checked(
+    source: str, arrays: Mapping[str, ArrayLike], expected: Mapping[str, Shape], hint: str = ""
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """`arrays` as numpy arrays, if they have the names and shapes of `expected`, no more and no less.
 
     Args:
         source: what the arrays are, for the message.
-        arrays: mapping from name to array.
+        arrays: mapping from name to array, of any library; see `as_numpy`.
         expected: mapping from name to shape; an axis of unknown size is None and fits any.
+        hint: the end of the message.
+
+    Raises:
+        ValueError: that lists every name missing, unexpected or of another shape; for an array of other numbers.
     """
     missing = sorted(set(expected) - set(arrays))
     unexpected = sorted(set(arrays) - set(expected))
@@ -40,7 +48,30 @@ def check_arrays(source: str, arrays: Mapping[str, ArrayLike], expected: Mapping
     lists = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
     problems = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
     if problems:
-        raise ValueError(f"These are not the weights of {source}. " + "; ".join(problems))
+        raise ValueError(f"These are not the weights of {source}. " + "; ".join(problems) + hint)
+    return {name: as_numpy(name, array) for name, array in arrays.items()}
+
+
+def as_numpy(name: str, array: Any) -> Float[np.ndarray, "..."]:
+    """A weight as a numpy array with the same numbers, of the same kind of float.
+
+    Args:
+        name: for the message.
+        array: what numpy reads, or a PyTorch tensor: on any device, wanting gradients or not, bfloat16 too, which
+            neither numpy nor PyTorch turns into the other.
+
+    Raises:
+        ValueError: if it does not hold floating-point numbers.
+    """
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        kind = str(array.dtype).removeprefix("torch.")
+        if array.dtype.is_floating_point and kind not in ("float16", "float32", "float64"):
+            return np.asarray(array.float().numpy(), jnp.dtype(kind))  # there and back without rounding
+    numbers = np.asarray(array)
+    if not jnp.issubdtype(numbers.dtype, jnp.floating):
+        raise ValueError(f"{name} is an array of {numbers.dtype}; expected floating-point numbers")
+    return numbers
 
 
 def _fits(given: Sequence[int], expected: Shape) -> bool:

@@ -49,17 +49,17 @@ def pr_lstm_from_haiku(flat: Mapping[str, ArrayLike], *, dtype: DTypeLike = "flo
     for name, rows, blocks in zip(names, fan_in, gates, strict=True):
         expected[f"{name}/w"] = (rows, checks.times(blocks, h))
         expected[f"{name}/b"] = (checks.times(blocks, h),)
-    checks.check_arrays(f"a PR-{cell.upper()} with {refinements} refinements in Haiku", flat, expected)
+    arrays = checks.checked(f"a PR-{cell.upper()} with {refinements} refinements in Haiku", flat, expected)
 
-    kernels, biases = ([np.asarray(flat[f"{name}/{kind}"]) for name in names] for kind in "wb")
+    kernels, biases = ([arrays[f"{name}/{kind}"] for name in names] for kind in "wb")
     size = kernels[1].shape[1] // merge
     return pr_lstm.Params(
-        leaf_kernel=jnp.asarray(kernels[0]),
-        leaf_bias=jnp.asarray(biases[0]),
-        merge_kernel=jnp.asarray(kernels[1]),
-        merge_bias=jnp.asarray(biases[1]),
-        refine_kernel=jnp.asarray(np.reshape(kernels[2:], (refinements, size, refine * size)), kernels[1].dtype),
-        refine_bias=jnp.asarray(np.reshape(biases[2:], (refinements, refine * size)), biases[1].dtype),
+        leaf_kernel=jnp.array(kernels[0]),
+        leaf_bias=jnp.array(biases[0]),
+        merge_kernel=jnp.array(kernels[1]),
+        merge_bias=jnp.array(biases[1]),
+        refine_kernel=jnp.array(np.reshape(kernels[2:], (refinements, size, refine * size)), kernels[1].dtype),
+        refine_bias=jnp.array(np.reshape(biases[2:], (refinements, refine * size)), biases[1].dtype),
         cell=cell,
         dtype=jnp.dtype(dtype).name,
     )

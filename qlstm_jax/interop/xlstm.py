@@ -55,12 +55,12 @@ def slstm_from_torch(
     common.check_choice("bias_layout", bias_layout, BIAS_LAYOUTS)
     size = checks.size(state_dict, "_bias_", 0, 4 * num_heads)
     expected = _cell_shapes(num_heads, size, bias_layout)
-    checks.check_arrays(f"an sLSTM cell of {num_heads} heads in the layout {bias_layout!r}", state_dict, expected)
-    kernel, bias = _cell(state_dict, "", num_heads, bias_layout)
+    source = f"an sLSTM cell of {num_heads} heads in the layout {bias_layout!r}"
+    kernel, bias = _cell(checks.checked(source, state_dict, expected), "", num_heads, bias_layout)
     return slstm.Params(
         input_kernel=jnp.eye(bias.shape[0], dtype=bias.dtype),
-        recurrent_kernel=jnp.asarray(kernel),
-        bias=jnp.asarray(bias),
+        recurrent_kernel=jnp.array(kernel),
+        bias=jnp.array(bias),
         dtype=jnp.dtype(dtype).name,
     )
 
@@ -108,8 +108,7 @@ def xlstm_block_from_torch(
         raise ValueError(f"index is {index}; expected 0..{config.num_blocks - 1}, as the config has that many blocks")
     kind = block_kind(config, index)
     source = f"an xLSTM's {'sLSTM' if kind is SLSTMBlock else 'mLSTM'} block of this config"
-    checks.check_arrays(source, state_dict, _block_shapes(config, index, bias_layout))
-    w = {name: np.asarray(array) for name, array in state_dict.items()}
+    w = checks.checked(source, state_dict, _block_shapes(config, index, bias_layout))
     return made(kind, config, _block_tree(w, "", index, config, bias_layout), index=index)
 
 
@@ -154,9 +153,7 @@ def whole(
         expected |= {outer.embedding: rows, "lm_head.weight": rows}
     for index, prefix in enumerate(starts):
         expected |= {prefix + name: shape for name, shape in shapes(index).items()}
-    checks.check_arrays(source, state_dict, expected)
-
-    w = {name: np.asarray(array) for name, array in state_dict.items()}
+    w = checks.checked(source, state_dict, expected)
     blocks = {index: tree(w, prefix, index) for index, prefix in enumerate(starts)}
     stack = {"blocks": blocks, "norm": {"scale": w[start + outer.norm]}}
     if not is_model:
@@ -169,7 +166,7 @@ def made(kind: type[Module], config: XLSTMConfig | MLSTM7BConfig, tree: Mapping[
     """A module with the parameters of `tree`; none is initialized, so that nothing is in memory twice."""
     build: Callable[..., Module] = kind
     module = nnx.eval_shape(lambda: build(config, rngs=nnx.Rngs(params=0), **options))
-    nnx.update(module, jax.tree.map(lambda a: jnp.asarray(a, config.param_dtype), tree))
+    nnx.update(module, jax.tree.map(lambda a: jnp.array(a, config.param_dtype), tree))
     return module
 
 
@@ -254,10 +251,10 @@ def _cell_shapes(heads: int, size: int | None, bias_layout: str | None) -> dict[
 
 
 def _cell(
-    w: Mapping[str, ArrayLike], start: str, heads: int, bias_layout: str | None
+    w: Layer, start: str, heads: int, bias_layout: str | None
 ) -> tuple[Float[np.ndarray, "n k gates"], Float[np.ndarray, " bias"]]:
     """The recurrent kernel (N, K, 4K) and the bias (4H,) gate by gate."""
-    kernel, bias = np.asarray(w[f"{start}_recurrent_kernel_"]), np.asarray(w[f"{start}_bias_"])
+    kernel, bias = w[f"{start}_recurrent_kernel_"], w[f"{start}_bias_"]
     if bias_layout == "vanilla":
         return kernel.swapaxes(1, 2), bias
     return kernel, bias.reshape(heads, 4, -1).swapaxes(0, 1).reshape(-1)

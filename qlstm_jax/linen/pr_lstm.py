@@ -38,7 +38,7 @@ class StreamCell(Cell):
 
 
 class StreamLayer(Layer):
-    """Layers of `qlstm_jax.cells.pr_lstm`, PR-LSTM or PR-RNN.
+    """Layers of `qlstm_jax.cells.pr_lstm`, a balanced tree of the merge that `cell` names.
 
     `last` takes half the merges of a call. With max_offset and deterministic=False the tree of each sequence begins at
     a random place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm.regularization`), drawn from

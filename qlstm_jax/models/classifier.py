@@ -5,9 +5,11 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Float, Integer
 
-from qlstm_jax.cells.common import valid_mask
+from qlstm_jax.models.pooling import packed_summary, pooled_size, summary
+from qlstm_jax.models.streams import PooledCarry, pooled_start, pooled_step
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.protocol import SequenceLayer
 
 
@@ -26,6 +28,7 @@ class Classifier(nnx.Module):
         rngs: for the initial parameters.
     """
 
+    @keeps_arguments
     def __init__(
         self,
         vocab_size: int,
@@ -44,51 +47,71 @@ class Classifier(nnx.Module):
         self.layer = layer
         self.pooling = pooling
         self.dropout = nnx.Dropout(dropout)
-        features = layer.output_size * (2 if pooling == "mean_max" else 1)
-        self.head = nnx.Linear(features, num_classes, rngs=rngs)
+        self.head = nnx.Linear(pooled_size(layer, pooling), num_classes, rngs=rngs)
 
     def __call__(
         self, ids: Integer[ArrayLike, "batch time"], *, seq_lengths: Any, rngs: nnx.Rngs | Array | None = None
     ) -> Float[Array, "batch classes"]:
         """ids (B, T) and seq_lengths (B,) to logits (B, num_classes). A row of length 0 is pooled to zeros."""
         xs = self.embedding_dropout(self.embed(jnp.asarray(ids)), rngs=rngs)
-        pooled = summary(self.layer, xs, seq_lengths, self.pooling, rngs)
+        return self._logits(summary(self.layer, xs, seq_lengths, self.pooling, rngs), rngs)
+
+    def packed(
+        self,
+        ids: Integer[ArrayLike, "batch time"],
+        *,
+        seq_lengths: Any,
+        resets: Any,
+        max_sequences: int,
+        rngs: nnx.Rngs | Array | None = None,
+    ) -> Float[Array, "batch sequences classes"]:
+        """The logits of several texts a row, each equal to those of a call on it alone but for dropout's draws.
+
+        `qlstm_jax.data.packing.pack` makes such rows.
+
+        Args:
+            ids: (B, T).
+            seq_lengths: (B,) number of valid positions.
+            resets: (B, T) booleans, true where a text begins.
+            max_sequences: P, at least the number of texts of any row.
+            rngs: for dropout.
+
+        Returns:
+            logits (B, P, num_classes), in the order of the texts; where a row has fewer than P, those of zeros.
+        """
+        xs = self.embedding_dropout(self.embed(jnp.asarray(ids)), rngs=rngs)
+        lengths, resets = jnp.asarray(seq_lengths), jnp.asarray(resets)
+        return self._logits(packed_summary(self.layer, xs, lengths, resets, self.pooling, max_sequences, rngs), rngs)
+
+    @property
+    def has_carry(self) -> bool:
+        """Whether it reads streams, as the layer says."""
+        return self.layer.has_carry
+
+    def initialize_carry(self, batch_size: int) -> PooledCarry:
+        """The carry of `step` before the first token.
+
+        Raises:
+            ValueError: unless `has_carry`.
+        """
+        return pooled_start(self.layer, batch_size, self.pooling)
+
+    def step(
+        self, carry: PooledCarry, ids: Integer[ArrayLike, " batch"], *, reset: ArrayLike | None = None
+    ) -> tuple[PooledCarry, Float[Array, "batch classes"]]:
+        """One token a row, (B,) to (carry, the logits (B, num_classes) of all tokens so far), without dropout.
+
+        Args:
+            carry: from `initialize_carry`, or the step before.
+            ids: (B,).
+            reset: optional (B,) booleans, true where a new text begins with this token.
+
+        Raises:
+            ValueError: if the carry or the reset does not fit.
+        """
+        carry, pooled = pooled_step(self.layer, carry, self.embed(jnp.asarray(ids)), self.pooling, reset)
+        return carry, self.head(pooled.astype(jnp.float32))
+
+    def _logits(self, pooled: Float[Array, "*rows features"], rngs: nnx.Rngs | Array | None) -> Array:
         logits: Array = self.head(self.dropout(pooled.astype(jnp.float32), rngs=rngs))
         return logits
-
-
-def summary(
-    layer: SequenceLayer,
-    xs: Float[Array, "batch time d"],
-    seq_lengths: Any,
-    pooling: str,
-    rngs: nnx.Rngs | Array | None = None,
-) -> Float[Array, "batch features"]:
-    """One vector for each row: the "last" output of `layer`, or its outputs pooled.
-
-    Args:
-        layer: a `SequenceLayer`.
-        xs: (B, T, D).
-        seq_lengths: (B,) number of valid positions, None for all T.
-        pooling: "last", "mean", "max" or "mean_max".
-        rngs: for dropout.
-    """
-    if pooling == "last":
-        return layer.last(xs, seq_lengths=seq_lengths, rngs=rngs)
-    lengths = jnp.full(xs.shape[0], xs.shape[1], jnp.int32) if seq_lengths is None else jnp.asarray(seq_lengths)
-    return pool(layer(xs, seq_lengths=seq_lengths, rngs=rngs), lengths, pooling)
-
-
-def pool(
-    ys: Float[Array, "batch time h"], seq_lengths: Int[Array, " batch"], pooling: str
-) -> Float[Array, "batch features"]:
-    """Mean, maximum or both of the valid positions of ys (B, T, H) whose padding is 0; zeros at length 0."""
-    ys = ys.astype(jnp.float32)
-    parts = []
-    if pooling in ("mean", "mean_max"):
-        parts.append(jnp.sum(ys, axis=1) / jnp.maximum(seq_lengths, 1)[:, None])
-    if pooling in ("max", "mean_max"):
-        valid = valid_mask(seq_lengths, ys.shape[1])[:, :, None]
-        highest = jnp.max(jnp.where(valid, ys, -jnp.inf), axis=1, initial=-jnp.inf)
-        parts.append(jnp.where(seq_lengths[:, None] > 0, highest, 0.0))
-    return jnp.concatenate(parts, axis=-1)

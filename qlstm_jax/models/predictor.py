@@ -7,7 +7,9 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from qlstm_jax.models.classifier import summary
+from qlstm_jax.models.pooling import pooled_size, summary
+from qlstm_jax.models.streams import PooledCarry, pooled_start, pooled_step
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.protocol import SequenceLayer
 
 
@@ -22,6 +24,7 @@ class Predictor(nnx.Module):
         rngs: for the initial parameters.
     """
 
+    @keeps_arguments
     def __init__(
         self,
         layer: SequenceLayer,
@@ -34,8 +37,7 @@ class Predictor(nnx.Module):
         self.layer = layer
         self.pooling = pooling
         self.dropout = nnx.Dropout(dropout)
-        features = layer.output_size * (2 if pooling == "mean_max" else 1)
-        self.head = nnx.Linear(features, output_size, rngs=rngs)
+        self.head = nnx.Linear(pooled_size(layer, pooling), output_size, rngs=rngs)
 
     def __call__(
         self, xs: Float[ArrayLike, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
@@ -44,3 +46,32 @@ class Predictor(nnx.Module):
         pooled = summary(self.layer, jnp.asarray(xs), seq_lengths, self.pooling, rngs)
         outputs: Array = self.head(self.dropout(pooled.astype(jnp.float32), rngs=rngs))
         return outputs
+
+    @property
+    def has_carry(self) -> bool:
+        """Whether it reads streams, as the layer says."""
+        return self.layer.has_carry
+
+    def initialize_carry(self, batch_size: int) -> PooledCarry:
+        """The carry of `step` before the first token.
+
+        Raises:
+            ValueError: unless `has_carry`.
+        """
+        return pooled_start(self.layer, batch_size, self.pooling)
+
+    def step(
+        self, carry: PooledCarry, x: Float[ArrayLike, "batch d"], *, reset: ArrayLike | None = None
+    ) -> tuple[PooledCarry, Float[Array, "batch k"]]:
+        """One time step, x (B, D) to (carry, the outputs (B, K) of all steps so far), without dropout.
+
+        Args:
+            carry: from `initialize_carry`, or the step before.
+            x: (B, D).
+            reset: optional (B,) booleans, true where a new sequence begins with this step.
+
+        Raises:
+            ValueError: if the carry or the reset does not fit.
+        """
+        carry, pooled = pooled_step(self.layer, carry, jnp.asarray(x), self.pooling, reset)
+        return carry, self.head(pooled.astype(jnp.float32))

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from qlstm_jax import stack
 from qlstm_jax.cells import common
@@ -21,9 +21,11 @@ class SequenceModule(TokenInputs, nnx.Module):
         in_features: D, features of the input.
         output_size: H, features of the output.
         has_carry: whether a sequence can be continued in another call.
+        bidirectional: False: the outputs are no two halves that read forward and backward.
     """
 
     in_features: int
+    bidirectional: bool
     output_size: int
     has_carry: bool
 
@@ -37,13 +39,12 @@ class SequenceModule(TokenInputs, nnx.Module):
 
     def _read(
         self,
-        xs: Float[Array, "batch time d"],
-        seq_lengths: Int[Array, " batch"] | None,
+        sequence: common.Sequence,
         carry: Any,
         deterministic: bool | None,
         rngs: nnx.Rngs | Array | None,
     ) -> tuple[Any, Float[Array, "batch time h"]]:
-        """(carry, outputs), these 0 beyond `seq_lengths`; carry is None at the start of a sequence."""
+        """(carry, outputs), these 0 in padding; carry is None at the start of a sequence."""
         raise NotImplementedError
 
     def __call__(
@@ -52,6 +53,7 @@ class SequenceModule(TokenInputs, nnx.Module):
         *,
         initial_carry: Any = None,
         seq_lengths: Any = None,
+        resets: Any = None,
         return_carry: bool = False,
         time_major: bool = False,
         reverse: bool = False,
@@ -67,11 +69,11 @@ class SequenceModule(TokenInputs, nnx.Module):
         """
         if initial_carry is not None or return_carry:
             self._check_has_carry()
-        (xs, lengths, *_), batch = stack.batch_major(inputs, seq_lengths, None, self.in_features, time_major)
-        xs = common.reverse(xs, lengths) if reverse else xs
+        sequence, batch = stack.batch_major(inputs, seq_lengths, resets, self.in_features, time_major)
+        sequence = stack.read_backward(sequence) if reverse else sequence
         start = jax.tree.map(lambda a: a.reshape(math.prod(batch), *a.shape[len(batch) :]), initial_carry)
-        end, ys = self._read(xs, lengths, start, deterministic, rngs)
-        ys = common.reverse(ys, lengths) if reverse and keep_order else ys
+        end, ys = self._read(sequence, start, deterministic, rngs)
+        ys = common.reverse(ys, sequence.seq_lengths) if reverse and keep_order else ys
         outputs = stack.as_given(ys, batch, time_major)
         if not return_carry:
             return outputs
@@ -82,6 +84,7 @@ class SequenceModule(TokenInputs, nnx.Module):
         inputs: Float[Array, "..."],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         time_major: bool = False,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | Array | None = None,
@@ -90,8 +93,8 @@ class SequenceModule(TokenInputs, nnx.Module):
 
         Arguments and errors are those of a call.
         """
-        (xs, lengths, *_), batch = stack.batch_major(inputs, seq_lengths, None, self.in_features, time_major)
-        ys = common.last_valid(self._read(xs, lengths, None, deterministic, rngs)[1], lengths)
+        sequence, batch = stack.batch_major(inputs, seq_lengths, resets, self.in_features, time_major)
+        ys = common.last_valid(self._read(sequence, None, deterministic, rngs)[1], sequence.seq_lengths)
         return ys.reshape(*batch, ys.shape[-1])
 
     def _check_has_carry(self) -> None:

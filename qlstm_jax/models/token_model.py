@@ -7,6 +7,8 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Integer
 
+from qlstm_jax.models.streams import layer_step
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.protocol import SequenceLayer
 
 
@@ -24,6 +26,7 @@ class TokenModel(nnx.Module):
         rngs: for the initial parameters.
     """
 
+    @keeps_arguments
     def __init__(
         self,
         vocab_size: int,
@@ -56,6 +59,7 @@ class TokenModel(nnx.Module):
         ids: Integer[ArrayLike, "batch time"],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         initial_carry: Any = None,
         return_carry: bool = False,
         rngs: nnx.Rngs | Array | None = None,
@@ -65,6 +69,7 @@ class TokenModel(nnx.Module):
         Args:
             ids: (B, T).
             seq_lengths: optional (B,) number of valid positions; logits beyond are undefined.
+            resets: optional (B, T) booleans, true where a new sequence begins: each is read as if alone.
             initial_carry: where to continue from; default `initialize_carry`.
             return_carry: whether to return the carry after each row's last valid position too.
             rngs: for dropout.
@@ -76,7 +81,24 @@ class TokenModel(nnx.Module):
             ValueError: as the layer does, for a carry that does not fit or of a layer that has none.
         """
         xs = self.embedding_dropout(self.embed(jnp.asarray(ids)), rngs=rngs)
-        ys = self.layer(xs, seq_lengths=seq_lengths, initial_carry=initial_carry, return_carry=return_carry, rngs=rngs)
+        options = {"seq_lengths": seq_lengths, "resets": resets, "return_carry": return_carry, "rngs": rngs}
+        ys = self.layer(xs, initial_carry=initial_carry, **options)
         carry, ys = ys if return_carry else (None, ys)
         logits: Float[Array, "batch time k"] = self.head(self.dropout(ys.astype(self.head.kernel.dtype), rngs=rngs))
         return (carry, logits) if return_carry else logits
+
+    def step(
+        self, carry: Any, ids: Integer[ArrayLike, " batch"], *, reset: ArrayLike | None = None
+    ) -> tuple[Any, Float[Array, "batch k"]]:
+        """One token a row, (B,) to (carry, logits (B, K)), without dropout.
+
+        Args:
+            carry: from `initialize_carry`, or the step before.
+            ids: (B,).
+            reset: optional (B,) booleans, true where a new sequence begins with this token.
+
+        Raises:
+            ValueError: as a call.
+        """
+        carry, y = layer_step(self.layer, carry, self.embed(jnp.asarray(ids)), reset)
+        return carry, self.head(y.astype(self.head.kernel.dtype))

@@ -8,6 +8,8 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from qlstm_jax.models.streams import layer_step
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.protocol import SequenceLayer
 
 
@@ -24,6 +26,7 @@ class Transducer(nnx.Module):
         rngs: for the initial parameters.
     """
 
+    @keeps_arguments
     def __init__(
         self,
         layer: SequenceLayer,
@@ -39,10 +42,15 @@ class Transducer(nnx.Module):
         self.head = nnx.Linear(layer.output_size, output_size, rngs=rngs)
 
     def __call__(
-        self, xs: Float[ArrayLike, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
+        self,
+        xs: Float[ArrayLike, "batch time d"],
+        *,
+        seq_lengths: Any = None,
+        resets: Any = None,
+        rngs: nnx.Rngs | Array | None = None,
     ) -> Float[Array, "batch time k"]:
-        """xs (B, T, D) to logits (B, T, K)."""
-        return self._read(self.layer(jnp.asarray(xs), seq_lengths=seq_lengths, rngs=rngs), rngs)
+        """xs (B, T, D) to logits (B, T, K); resets (B, T) are true where a new sequence begins."""
+        return self._read(self.layer(jnp.asarray(xs), seq_lengths=seq_lengths, resets=resets, rngs=rngs), rngs)
 
     def last(
         self, xs: Float[ArrayLike, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
@@ -74,6 +82,32 @@ class Transducer(nnx.Module):
             self.layer.last_from_tokens(symbols, ids, seq_lengths=seq_lengths, rngs=rngs),
             rngs,
         )
+
+    @property
+    def has_carry(self) -> bool:
+        """Whether it reads streams, as the layer says."""
+        return self.layer.has_carry
+
+    def initialize_carry(self, batch_size: int) -> Any:
+        """The layer's carry before the first position; raises ValueError unless `has_carry`."""
+        return self.layer.initialize_carry(batch_size)
+
+    def step(
+        self, carry: Any, x: Float[ArrayLike, "batch d"], *, reset: ArrayLike | None = None
+    ) -> tuple[Any, Float[Array, "batch k"]]:
+        """One position of the tape, x (B, D) to (carry, logits (B, K)), without dropout.
+
+        Args:
+            carry: from `initialize_carry`, or the step before.
+            x: (B, D).
+            reset: optional (B,) booleans, true where a new tape begins with this position.
+
+        Raises:
+            ValueError: as a call.
+        """
+        carry, y = layer_step(self.layer, carry, jnp.asarray(x), reset)
+        y = jax.nn.relu(y) if self.readout == "relu" else y
+        return carry, self.head(y.astype(self.head.kernel.dtype))
 
     def _read(self, h: Float[Array, "*rows h"], rngs: nnx.Rngs | Array | None) -> Float[Array, "*rows k"]:
         h = jax.nn.relu(h) if self.readout == "relu" else h

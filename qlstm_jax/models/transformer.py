@@ -10,8 +10,8 @@ Pre-LN blocks (arXiv 2002.04745, figure 1b) of attention and feed-forward (arXiv
     Attention(x)_i = W_o concat_n sum_j softmax_j(q_i·k_j / √K + bias_ij) v_j + b_o
     q, k, v = x W + b, N heads of K = H / N channels    rotary positions turn q and k, ALiBi is the bias
 
-j runs over the valid positions, causal over those up to i. Softmax, norms and the residual sum are float32 whatever the
-activations are. Scores take B·N·T² numbers in each block.
+j runs over the valid positions of i's sequence, causal over those up to i. Softmax, norms and the residual sum are
+float32 whatever the activations are. Scores take B·N·T² numbers in each block.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from qlstm_jax.cells import common
 from qlstm_jax.models.positions import POSITIONS, alibi, rotate, sinusoidal
 from qlstm_jax.models.sequence_layer import SequenceModule
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.dropout import applied, dropout_stream
 
 
@@ -81,9 +82,15 @@ class Attention(nnx.Module):
         self.num_heads, self.positions, self.causal = num_heads, positions, causal
 
     def __call__(
-        self, x: Float[Array, "batch time h"], seq_lengths: Int[Array, " batch"] | None = None
+        self,
+        x: Float[Array, "batch time h"],
+        seq_lengths: Int[Array, " batch"] | None = None,
+        number: Int[Array, "batch time"] | None = None,
     ) -> Float[Array, "batch time h"]:
-        """Positions beyond `seq_lengths` are not attended to, and their outputs are undefined."""
+        """Positions attend to those of the same `number`, None for all.
+
+        Positions beyond `seq_lengths` are not attended to, and their outputs are undefined.
+        """
         batch, steps, features = x.shape
         heads = (batch, steps, self.num_heads, features // self.num_heads)
         query, key, value = (f(x).reshape(heads) for f in (self.query, self.key, self.value))
@@ -91,8 +98,9 @@ class Attention(nnx.Module):
             query, key = rotate(query), rotate(key)
         bias = alibi(steps, self.num_heads) if self.positions == "alibi" else None
         # A row of length 0 masks all scores alike by a large finite number, so that its softmax is finite.
+        mask = None if number is None else (number[:, :, None] == number[:, None, :])[:, None]
         mixed = jax.nn.dot_product_attention(
-            query, key, value, bias, is_causal=self.causal, key_value_seq_lengths=seq_lengths
+            query, key, value, bias, mask, is_causal=self.causal, key_value_seq_lengths=seq_lengths
         )
         output: Array = self.output(mixed.reshape(x.shape))
         return output
@@ -125,10 +133,11 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "batch time h"],
         seq_lengths: Int[Array, " batch"] | None,
+        number: Int[Array, "batch time"] | None,
         dropout: Callable[[Array], Array],
     ) -> Float[Array, "batch time h"]:
-        """`dropout` is applied to all that is added."""
-        x = x + dropout(self.attention(self.attention_norm(x), seq_lengths))
+        """`number` is that of each position's sequence in its row; `dropout` is applied to all that is added."""
+        x = x + dropout(self.attention(self.attention_norm(x), seq_lengths, number))
         wide = jax.nn.gelu(self.feedforward_in(self.feedforward_norm(x)), approximate=False)
         return x + dropout(self.feedforward_out(wide))
 
@@ -164,6 +173,7 @@ class Transformer(SequenceModule):
 
     has_carry = False
 
+    @keeps_arguments
     def __init__(
         self,
         in_features: int,
@@ -202,19 +212,25 @@ class Transformer(SequenceModule):
 
     def _read(
         self,
-        xs: Float[Array, "batch time d"],
-        seq_lengths: Int[Array, " batch"] | None,
+        sequence: common.Sequence,
         carry: Any,
         deterministic: bool | None,
         rngs: nnx.Rngs | Array | None,
     ) -> tuple[None, Float[Array, "batch time h"]]:
+        xs, seq_lengths, valid, resets = sequence
         dropout = applied(self.dropout, deterministic, rngs)
         x: Array = self.embed(xs)
         x = x.astype(common.accumulator(x.dtype))
         if self.positions == "sinusoidal":
-            x = x + sinusoidal(x.shape[1], self.hidden_features)[None]
+            positions = sinusoidal(x.shape[1], self.hidden_features)
+            x = x + (positions[None] if resets is None else positions[_place(resets)])
+        number = None if resets is None else jnp.cumsum(resets, axis=1, dtype=jnp.int32)
         for block in self.blocks:
-            x = block(x, seq_lengths, dropout)
-        ys = self.norm(x).astype(self.embed.dtype)
-        valid = None if seq_lengths is None else common.valid_mask(seq_lengths, ys.shape[1])
-        return None, common.zero_padding(ys, valid)
+            x = block(x, seq_lengths, number, dropout)
+        return None, common.zero_padding(self.norm(x).astype(self.embed.dtype), valid)
+
+
+def _place(resets: Bool[Array, "batch time"]) -> Int[Array, "batch time"]:
+    """The place of each position in its sequence, from 0."""
+    t = jnp.arange(resets.shape[1], dtype=jnp.int32)[None]
+    return t - jax.lax.cummax(jnp.where(resets, t, 0), axis=1)

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Float, Integer
 
 from qlstm_jax.cells import common
 from qlstm_jax.models.sequence_layer import SequenceModule
@@ -21,6 +21,7 @@ from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
 from qlstm_jax.models.xlstm_config import XLSTMConfig, slstm_positions
 from qlstm_jax.models.xlstm_layers import linear, small_init
 from qlstm_jax.models.xlstm_stack import XLSTMStack, block_kind
+from qlstm_jax.nnx.arguments import keeps_arguments
 
 __all__ = [
     "XLSTM",
@@ -54,6 +55,7 @@ class XLSTMLanguageModel(nnx.Module):
 
     has_carry = True
 
+    @keeps_arguments
     def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs) -> None:
         if config.vocab_size is None:
             raise ValueError("vocab_size is None; expected the number of tokens of the language model")
@@ -72,6 +74,7 @@ class XLSTMLanguageModel(nnx.Module):
         tokens: Integer[ArrayLike, "batch time"],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         initial_carry: tuple[Any, ...] | None = None,
         return_carry: bool = False,
         deterministic: bool | None = None,
@@ -81,7 +84,7 @@ class XLSTMLanguageModel(nnx.Module):
 
         Args:
             tokens: (B, T) integers in 0..V−1, beyond seq_lengths any.
-            seq_lengths, return_carry, deterministic, rngs: as of `XLSTMStack`.
+            seq_lengths, resets, return_carry, deterministic, rngs: as of `XLSTMStack`.
             initial_carry: where to continue from; default `initialize_carry`.
 
         Returns:
@@ -94,6 +97,7 @@ class XLSTMLanguageModel(nnx.Module):
         carry, ys = self.stack(
             self.embed(ids),
             seq_lengths=seq_lengths,
+            resets=resets,
             carry=initial_carry,
             return_carry=True,
             deterministic=deterministic,
@@ -102,14 +106,14 @@ class XLSTMLanguageModel(nnx.Module):
         return (carry, self._logits(ys)) if return_carry else self._logits(ys)
 
     def step(
-        self, carry: tuple[Any, ...] | None, tokens: Integer[ArrayLike, " batch"]
+        self, carry: tuple[Any, ...] | None, tokens: Integer[ArrayLike, " batch"], *, reset: ArrayLike | None = None
     ) -> tuple[tuple[Any, ...], Float[Array, "batch v"]]:
-        """One token a row, (B,) integers to (carry, logits (B, V)), without dropout.
+        """One token a row, (B,) integers to (carry, logits (B, V)), without dropout; `reset` as of `XLSTMStack.step`.
 
         Raises:
-            ValueError: if tokens are not (B,) integers, or the carry does not fit.
+            ValueError: if tokens are not (B,) integers, or the carry or the reset does not fit.
         """
-        carry, y = self.stack.step(carry, self.embed(self._checked(tokens, 1, "(batch,)")))
+        carry, y = self.stack.step(carry, self.embed(self._checked(tokens, 1, "(batch,)")), reset=reset)
         return carry, self._logits(y)
 
     def _logits(self, ys: Float[Array, "*rows h"]) -> Float[Array, "*rows v"]:
@@ -151,6 +155,7 @@ class XLSTM(SequenceModule):
 
     has_carry = True
 
+    @keeps_arguments
     def __init__(
         self,
         in_features: int,
@@ -190,15 +195,15 @@ class XLSTM(SequenceModule):
 
     def _read(
         self,
-        xs: Float[Array, "batch time d"],
-        seq_lengths: Int[Array, " batch"] | None,
+        sequence: common.Sequence,
         carry: Any,
         deterministic: bool | None,
         rngs: nnx.Rngs | Array | None,
     ) -> tuple[tuple[Any, ...], Float[Array, "batch time h"]]:
         end, ys = self.stack(
-            self.embed(xs),
-            seq_lengths=seq_lengths,
+            self.embed(sequence.xs),
+            seq_lengths=sequence.seq_lengths,
+            resets=sequence.resets,
             carry=carry,
             return_carry=True,
             deterministic=deterministic,

@@ -15,14 +15,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from qlstm_jax.cells import common
 from qlstm_jax.cells.mlstm import matrix_memory
 from qlstm_jax.cells.mlstm.matrix_memory import State
 from qlstm_jax.models.xlstm_config import StackConfig, rounded_up
 from qlstm_jax.models.xlstm_layers import HeadNorm, linear, small_init, wang_init
-from qlstm_jax.models.xlstm_residual import Dropout, ResidualBlock, read_memory
+from qlstm_jax.models.xlstm_residual import Dropout, Masks, ResidualBlock, read_memory
 
 EPSILON = 1e-6
 INPUT_GATE_BIAS = -10.0
@@ -105,7 +105,7 @@ class MLSTM7BBlock(ResidualBlock[MLSTM7BConfig, State]):
         self,
         x: Float[Array, "batch time h"],
         carry: State,
-        seq_lengths: Int[Array, " batch"] | None,
+        masks: Masks,
         dropout: Dropout,
         *,
         one_token: bool = False,
@@ -116,7 +116,7 @@ class MLSTM7BBlock(ResidualBlock[MLSTM7BConfig, State]):
         gates = capped(common.affine(u, self.gate_kernel[...], self.gate_bias[...], config.dtype), config.gate_cap)
         inputs = [a.reshape(*a.shape[:2], config.num_heads, a.shape[2] // config.num_heads) for a in qkv]
         q, k, v = (a.astype(config.dtype) for a in inputs)
-        carry, h = read_memory(q, k, v, gates, carry, seq_lengths, config.chunk_size, one_token)
+        carry, h = read_memory(q, k, v, gates, carry, masks, config.chunk_size, one_token)
         x = x + dropout(self.down(jax.nn.sigmoid(o) * self.head_norm(h.reshape(x.shape))))
         g, p = jnp.split(self.feedforward_in(self.feedforward_norm(x)), 2, axis=-1)
         return carry, x + dropout(self.feedforward_out(jax.nn.silu(g) * p))

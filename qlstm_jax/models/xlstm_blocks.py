@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from qlstm_jax.cells import common, slstm
 from qlstm_jax.cells.mlstm import matrix_memory
@@ -39,7 +39,7 @@ from qlstm_jax.models.xlstm_layers import (
     small_init,
     wang_init,
 )
-from qlstm_jax.models.xlstm_residual import Dropout, ResidualBlock, read_memory
+from qlstm_jax.models.xlstm_residual import Dropout, Masks, ResidualBlock, read_memory
 
 
 class MLSTMCarry(NamedTuple):
@@ -88,7 +88,7 @@ class MLSTMBlock(ResidualBlock[XLSTMConfig, MLSTMCarry]):
         self,
         x: Float[Array, "batch time h"],
         carry: MLSTMCarry,
-        seq_lengths: Int[Array, " batch"] | None,
+        masks: Masks,
         dropout: Dropout,
         *,
         one_token: bool = False,
@@ -96,7 +96,7 @@ class MLSTMBlock(ResidualBlock[XLSTMConfig, MLSTMCarry]):
         config = self.config
         u, z = jnp.split(self.up(self.norm(x)), 2, axis=-1)
         u = u.astype(config.dtype)
-        c, conv = self.conv(u, carry.conv, seq_lengths)
+        c, conv = self.conv(u, carry.conv, **masks._asdict())
         c = jax.nn.silu(c)
         q, k = jnp.split(self.query_key(c).astype(config.dtype), 2, axis=-1)
         v = self.value(u).astype(config.dtype)
@@ -104,9 +104,7 @@ class MLSTMBlock(ResidualBlock[XLSTMConfig, MLSTMCarry]):
         gates = common.affine(gates, self.gate_kernel[...], self.gate_bias[...], config.dtype)
         heads = (*u.shape[:2], config.num_heads, config.inner_size // config.num_heads)
         q, k, v = (a.reshape(heads) for a in (q, k, v))
-        memory, h = read_memory(
-            q, k, v, gates, carry.memory, seq_lengths, chunk_size=config.chunk_size, one_token=one_token
-        )
+        memory, h = read_memory(q, k, v, gates, carry.memory, masks, chunk_size=config.chunk_size, one_token=one_token)
         h = self.head_norm(h.reshape(c.shape)) + common.row(self.skip[...], 3) * c
         return MLSTMCarry(conv=conv, memory=memory), x + dropout(self.down(h * jax.nn.silu(z)))
 
@@ -143,20 +141,21 @@ class SLSTMBlock(ResidualBlock[XLSTMConfig, SLSTMCarry]):
         self,
         x: Float[Array, "batch time h"],
         carry: SLSTMCarry,
-        seq_lengths: Int[Array, " batch"] | None,
+        masks: Masks,
         dropout: Dropout,
         *,
         one_token: bool = False,
     ) -> tuple[SLSTMCarry, Float[Array, "batch time h"]]:
         dtype, kernel = self.config.dtype, self.recurrent_kernel[...]
         u = self.norm(x).astype(dtype)
-        c, conv = self.conv(u, carry.conv, seq_lengths)
+        c, conv = self.conv(u, carry.conv, **masks._asdict())
         gates = jnp.concatenate([self.input_forget(jax.nn.silu(c)), self.cell_output(u)], axis=-1)
         gates = gates + common.row(self.bias[...], 3)
         if one_token:
             cell, y = slstm.recur(kernel, carry.cell, gates[:, 0], dtype=dtype)
         else:
-            cell, y = slstm.unroll_preactivations(kernel, gates, seq_lengths=seq_lengths, carry=carry.cell, dtype=dtype)
+            options = {"carry": carry.cell, "dtype": dtype, **masks._asdict()}
+            cell, y = slstm.unroll_preactivations(kernel, gates, **options)
         x = x + dropout(self.head_norm(y.reshape(x.shape)))
         g, p = jnp.split(self.feedforward_in(self.feedforward_norm(x)), 2, axis=-1)
         ys = x + dropout(self.feedforward_out(jax.nn.gelu(g, approximate=False) * p))

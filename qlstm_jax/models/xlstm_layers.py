@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from qlstm_jax.cells import common
 
@@ -130,7 +130,7 @@ class HeadwiseLinear(nnx.Module):
 
 
 class CausalConv(nnx.Module):
-    """Causal depthwise convolution over time: y_t = Σ_w kernel_w ⊙ x_{t−W+1+w} + b.
+    """Causal depthwise convolution over time: y_t = Σ_w kernel_w ⊙ x_{t−W+1+w} + b, x of before the sequence 0.
 
     Args:
         features: C.
@@ -148,6 +148,7 @@ class CausalConv(nnx.Module):
         x: Float[Array, "batch time c"],
         before: Float[Array, "batch w c"],
         seq_lengths: Int[Array, " batch"] | None = None,
+        resets: Bool[Array, "batch time"] | None = None,
     ) -> tuple[Float[Array, "batch time c"], Float[Array, "batch w c"]]:
         """Part of a stream.
 
@@ -155,16 +156,28 @@ class CausalConv(nnx.Module):
             x: (B, T, C), 0 beyond seq_lengths.
             before: (B, W−1, C), the inputs before it, the oldest first; zeros at the start of a stream.
             seq_lengths: None or (B,) number of valid positions.
+            resets: None or (B, T) booleans, true where a new sequence begins; false beyond seq_lengths.
 
         Returns:
-            (y (B, T, C), the last W−1 valid inputs).
+            (y (B, T, C), the last W−1 valid inputs; of them, those before the last reset are 0).
         """
         steps, wide = x.shape[1], common.accumulator(x.dtype)
         seen = jnp.concatenate([before.astype(x.dtype), x], axis=1)
+        number = None if resets is None else _sequence_number(resets, before.shape[1])
         y = common.row(self.bias[...].astype(wide), 3)
         for shift, kernel in enumerate(self.kernel[...].astype(wide)):
-            y = y + common.row(kernel, 3) * seen[:, shift : shift + steps].astype(wide)
+            tap = seen[:, shift : shift + steps]
+            if number is not None:
+                tap = common.zero_padding(tap, number[:, shift : shift + steps] == number[:, before.shape[1] :])
+            y = y + common.row(kernel, 3) * tap.astype(wide)
+        if number is not None:
+            seen = common.zero_padding(seen, number == number[:, -1:])
         if seq_lengths is None:
             return y, seen[:, steps:]
         index = seq_lengths[:, None] + jnp.arange(before.shape[1], dtype=seq_lengths.dtype)[None]
         return y, jnp.take_along_axis(seen, index[:, :, None], axis=1)
+
+
+def _sequence_number(resets: Bool[Array, "batch time"], before: int) -> Int[Array, "batch positions"]:
+    """How many sequences have begun in the row by each position, and 0 for `before` positions ahead of it."""
+    return jnp.pad(jnp.cumsum(resets, axis=1, dtype=jnp.int32), ((0, 0), (before, 0)))

@@ -1,21 +1,30 @@
 """The base class of the blocks of xLSTM: whole sequences and single tokens, the residual sum, dropout, the carry."""
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int
 
 from qlstm_jax.cells import common, mlstm
 from qlstm_jax.cells.mlstm import matrix_memory
 from qlstm_jax.models.xlstm_config import StackConfig
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.dropout import applied, dropout_stream
 
 Config = TypeVar("Config", bound=StackConfig)
 Carry = TypeVar("Carry")
 Dropout = Callable[[Array], Array]
+
+
+class Masks(NamedTuple):
+    """Which tokens there are, and which begin a sequence."""
+
+    seq_lengths: Int[Array, " batch"] | None = None
+    resets: Bool[Array, "batch time"] | None = None
 
 
 def read_memory(
@@ -24,7 +33,7 @@ def read_memory(
     v: Float[Array, "batch time heads v"],
     gates: Float[Array, "batch time gates"],
     state: mlstm.Carry,
-    seq_lengths: Int[Array, " batch"] | None,
+    masks: "Masks",
     chunk_size: int,
     one_token: bool,
 ) -> tuple[mlstm.Carry, Float[Array, "..."]]:
@@ -35,7 +44,7 @@ def read_memory(
     i, f = jnp.split(gates, 2, axis=-1)
     if one_token:
         return matrix_memory.step(q[:, 0], k[:, 0], v[:, 0], i[:, 0], f[:, 0], state)
-    return mlstm.chunkwise(q, k, v, i, f, state, seq_lengths=seq_lengths, chunk_size=chunk_size)
+    return mlstm.chunkwise(q, k, v, i, f, state, **masks._asdict(), chunk_size=chunk_size)
 
 
 class ResidualBlock(nnx.Module, Generic[Config, Carry]):
@@ -47,6 +56,7 @@ class ResidualBlock(nnx.Module, Generic[Config, Carry]):
         rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
     """
 
+    @keeps_arguments
     def __init__(self, config: Config, *, index: int = 0, rngs: nnx.Rngs) -> None:
         self.config = config
         self.dropout = nnx.Dropout(config.dropout, rngs=dropout_stream(rngs)) if config.dropout else None
@@ -64,7 +74,7 @@ class ResidualBlock(nnx.Module, Generic[Config, Carry]):
         self,
         x: Float[Array, "batch time h"],
         carry: Carry,
-        seq_lengths: Int[Array, " batch"] | None,
+        masks: Masks,
         dropout: Dropout,
         *,
         one_token: bool = False,
@@ -77,24 +87,27 @@ class ResidualBlock(nnx.Module, Generic[Config, Carry]):
         xs: Float[Array, "batch time h"],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         carry: Carry | None = None,
         return_carry: bool = False,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | Array | None = None,
     ) -> Any:
         """The outputs at every position, float32; arguments, result and errors as of `XLSTMStack`."""
-        xs, lengths, valid, _ = common.check_sequence(xs, seq_lengths, self.config.embedding_size)
+        xs, lengths, valid, resets = common.check_sequence(xs, seq_lengths, self.config.embedding_size, resets)
         start = self._checked(carry, xs.shape[0])
         x = xs.astype(common.accumulator(xs.dtype))
-        end, ys = self._read(x, start, lengths, applied(self.dropout, deterministic, rngs))
+        end, ys = self._read(x, start, Masks(lengths, resets), applied(self.dropout, deterministic, rngs))
         ys = common.zero_padding(ys, valid)
         return (end, ys) if return_carry else ys
 
-    def step(self, carry: Carry | None, x: Float[Array, "batch h"]) -> tuple[Carry, Float[Array, "batch h"]]:
-        """One token, x (B, H) to (carry, y (B, H)), without dropout.
+    def step(
+        self, carry: Carry | None, x: Float[Array, "batch h"], *, reset: ArrayLike | None = None
+    ) -> tuple[Carry, Float[Array, "batch h"]]:
+        """One token, x (B, H) to (carry, y (B, H)), without dropout; `reset` as of `XLSTMStack.step`.
 
         Raises:
-            ValueError: if x or the carry does not fit.
+            ValueError: if x, the carry or the reset does not fit.
         """
         if x.ndim != 2 or x.shape[1] != self.config.embedding_size:
             raise ValueError(
@@ -102,8 +115,10 @@ class ResidualBlock(nnx.Module, Generic[Config, Carry]):
                 "whole sequence call the block."
             )
         start = self._checked(carry, x.shape[0])
+        if reset is not None:
+            start = common.step_carry(start, self.initialize_carry(x.shape[0]), reset)
         x = x.astype(common.accumulator(x.dtype))[:, None]
-        end, ys = self._read(x, start, None, lambda added: added, one_token=True)
+        end, ys = self._read(x, start, Masks(), lambda added: added, one_token=True)
         return end, ys[:, 0]
 
     def _checked(self, carry: Carry | None, batch: int) -> Carry:

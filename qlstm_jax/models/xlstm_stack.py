@@ -9,12 +9,14 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from qlstm_jax.cells import common
 from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig
 from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
 from qlstm_jax.models.xlstm_config import XLSTMConfig
+from qlstm_jax.nnx.arguments import keeps_arguments
 
 Block = MLSTMBlock | SLSTMBlock | MLSTM7BBlock
 
@@ -39,6 +41,7 @@ class XLSTMStack(nnx.Module):
         rngs: for the initial parameters (stream "params") and the dropout (stream "dropout").
     """
 
+    @keeps_arguments
     def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         kinds: list[Any] = [block_kind(config, n) for n in range(config.num_blocks)]
@@ -54,6 +57,7 @@ class XLSTMStack(nnx.Module):
         xs: Float[Array, "batch time h"],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         carry: tuple[Any, ...] | None = None,
         return_carry: bool = False,
         deterministic: bool | None = None,
@@ -64,6 +68,7 @@ class XLSTMStack(nnx.Module):
         Args:
             xs: (B, T, H).
             seq_lengths: optional (B,) number of valid positions; nothing beyond is read.
+            resets: optional (B, T) booleans, true where a new sequence begins: each is read as if alone.
             carry: where to continue from; default `initialize_carry`.
             return_carry: whether to return the carry after each row's last valid position too.
             deterministic: whether dropout is off; default as set by `train()` and `eval()`.
@@ -75,29 +80,37 @@ class XLSTMStack(nnx.Module):
         Raises:
             ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
         """
-        xs, lengths, valid, _ = common.check_sequence(xs, seq_lengths, self.config.embedding_size)
+        xs, lengths, valid, resets = common.check_sequence(xs, seq_lengths, self.config.embedding_size, resets)
         # One key would give every block the same masks.
         rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
         ends = []
         for block, start in self._with_carries(carry):
             end, xs = block(
-                xs, seq_lengths=lengths, carry=start, return_carry=True, deterministic=deterministic, rngs=rngs
+                xs,
+                seq_lengths=lengths,
+                resets=resets,
+                carry=start,
+                return_carry=True,
+                deterministic=deterministic,
+                rngs=rngs,
             )
             ends.append(end)
         ys = common.zero_padding(self.norm(xs).astype(self.config.dtype), valid)
         return (tuple(ends), ys) if return_carry else ys
 
     def step(
-        self, carry: tuple[Any, ...] | None, x: Float[Array, "batch h"]
+        self, carry: tuple[Any, ...] | None, x: Float[Array, "batch h"], *, reset: ArrayLike | None = None
     ) -> tuple[tuple[Any, ...], Float[Array, "batch h"]]:
         """One token, x (B, H) to (carry, y (B, H)), without dropout.
 
+        Where `reset`, None or (B,) booleans, a new sequence begins, and the carry is dropped.
+
         Raises:
-            ValueError: if x or the carry does not fit.
+            ValueError: if x, the carry or the reset does not fit.
         """
         ends = []
         for block, start in self._with_carries(carry):
-            end, x = block.step(start, x)
+            end, x = block.step(start, x, reset=reset)
             ends.append(end)
         return tuple(ends), self.norm(x).astype(self.config.dtype)
 

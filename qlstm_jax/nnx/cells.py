@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from qlstm_jax import describe, stack
 from qlstm_jax.cells import common
 from qlstm_jax.describe import Initializer
+from qlstm_jax.nnx.arguments import keeps_arguments
 
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
@@ -44,6 +45,7 @@ class Cell(nnx.RNNCellBase):
     functions: ClassVar[common.Cell]
     num_feature_axes = 1
 
+    @keeps_arguments
     def __init__(
         self,
         in_features: int,
@@ -64,6 +66,7 @@ class Cell(nnx.RNNCellBase):
         dtypes = {"dtype": jnp.float32 if dtype is None else dtype, "param_dtype": param_dtype}
         params = self.functions.init(rngs.params(), in_features, hidden_features, **dtypes, **options)
         self.in_features, self.hidden_features = in_features, hidden_features
+        self.params_class = type(params)  # which depends on the options where a cell has several kinds
         given = {"kernel": kernel_init, "recurrent_kernel": recurrent_kernel_init, "bias": bias_init}
         metadata = {"kernel": kernel_metadata, "recurrent_kernel": recurrent_kernel_metadata, "bias": bias_metadata}
         for field in dataclasses.fields(params):
@@ -77,8 +80,8 @@ class Cell(nnx.RNNCellBase):
     @property
     def params(self) -> Any:
         """The cell's `Params`, for use with its functions."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self.functions.Params)}
-        return self.functions.Params(
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self.params_class)}
+        return self.params_class(
             **{name: value[...] if isinstance(value, nnx.Variable) else value for name, value in fields.items()}
         )
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from qlstm_jax import describe, stack
 from qlstm_jax.cells import common
 from qlstm_jax.describe import Initializer
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.cells import NO_METADATA, Cell, carry_key, described
 from qlstm_jax.nnx.dropout import applied, dropout_stream
 from qlstm_jax.nnx.protocol import TokenInputs
@@ -48,6 +49,7 @@ class Layer(TokenInputs, nnx.Module):
     cell_class: ClassVar[type[Cell]]
     functions: ClassVar[common.Cell]
 
+    @keeps_arguments
     def __init__(
         self,
         in_features: int,

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from qlstm_jax.cells import common, pr_lstm
 from qlstm_jax.cells.pr_lstm import regularization, tokens
 from qlstm_jax.describe import Initializer
+from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.cells import Cell
 from qlstm_jax.nnx.layers import Layer
 
@@ -17,10 +18,11 @@ LONGEST = 2**pr_lstm.MAX_SLOTS - 1  # tokens of the longest stream
 
 
 class PRLSTMCell(Cell):
-    """The PR-LSTM or PR-RNN cell of `qlstm_jax.cells.pr_lstm`, as a stream; works inside `flax.nnx.RNN`."""
+    """The cell of `qlstm_jax.cells.pr_lstm`, with any of its merges, as a stream; works inside `flax.nnx.RNN`."""
 
     functions: ClassVar[common.Cell] = pr_lstm
 
+    @keeps_arguments
     def __init__(
         self, in_features: int, hidden_features: int, *, max_length: int = LONGEST, rngs: nnx.Rngs, **options: Any
     ) -> None:
@@ -47,7 +49,7 @@ class PRLSTMCell(Cell):
 
 
 class PRLSTM(Layer):
-    """Layers of `qlstm_jax.cells.pr_lstm`, PR-LSTM or PR-RNN.
+    """Layers of `qlstm_jax.cells.pr_lstm`, a balanced tree of the merge that `cell` names.
 
     `last` takes half the merges of a call. With max_offset, after `train()` the tree of each sequence begins at a
     random place up to max_offset leaves before its first token (`qlstm_jax.cells.pr_lstm.regularization`); `rngs` draws
@@ -57,6 +59,7 @@ class PRLSTM(Layer):
     cell_class: ClassVar[type[Cell]] = PRLSTMCell
     functions: ClassVar[common.Cell] = pr_lstm
 
+    @keeps_arguments
     def __init__(
         self, in_features: int, hidden_features: int, *, max_offset: int = 0, rngs: nnx.Rngs, **options: Any
     ) -> None:
@@ -110,13 +113,15 @@ class PRLSTM(Layer):
         ids: Int[Array, "batch time"],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | Array | None = None,
     ) -> Float[Array, "batch time h"]:
-        """A call on the inputs symbols[ids]: in fewer products where one layer reads forward and V is small."""
-        if self._shares_merges(deterministic):
+        """A call on the inputs symbols[ids]: without resets, in fewer products where one layer reads forward."""
+        if resets is None and self._shares_merges(deterministic):
             return tokens.unroll(self.cells[0].params, symbols, ids, seq_lengths=seq_lengths)
-        return super().from_tokens(symbols, ids, seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        options = {"seq_lengths": seq_lengths, "resets": resets, "deterministic": deterministic, "rngs": rngs}
+        return super().from_tokens(symbols, ids, **options)
 
     def last_from_tokens(
         self,
@@ -124,13 +129,15 @@ class PRLSTM(Layer):
         ids: Int[Array, "batch time"],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | Array | None = None,
     ) -> Float[Array, "batch h"]:
         """`last` of the inputs symbols[ids], in far fewer merges; see `from_tokens`."""
-        if self._shares_merges(deterministic):
+        if resets is None and self._shares_merges(deterministic):
             return tokens.reduce(self.cells[0].params, symbols, ids, seq_lengths=seq_lengths).h
-        return super().last_from_tokens(symbols, ids, seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        options = {"seq_lengths": seq_lengths, "resets": resets, "deterministic": deterministic, "rngs": rngs}
+        return super().last_from_tokens(symbols, ids, **options)
 
     def _shares_merges(self, deterministic: bool | None) -> bool:
         return len(self.cells) == 1 and not self.bidirectional and not self._has_offsets(deterministic)

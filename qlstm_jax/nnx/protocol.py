@@ -10,6 +10,7 @@ class SequenceLayer(Protocol):
     """Sequences in, sequences out: the layers of `qlstm_jax.nnx`, and what may stand in their place in a model."""
 
     in_features: int
+    bidirectional: bool  # whether the second half of the outputs is read backward
 
     @property
     def output_size(self) -> int:
@@ -28,6 +29,7 @@ class SequenceLayer(Protocol):
         *,
         initial_carry: Any = None,
         seq_lengths: Any = None,
+        resets: Any = None,
         return_carry: bool = False,
         time_major: bool = False,
         reverse: bool = False,
@@ -42,16 +44,21 @@ class SequenceLayer(Protocol):
         inputs: Array,
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         time_major: bool = False,
         deterministic: bool | None = None,
         rngs: Any = None,
     ) -> Float[Array, "*batch h"]:
         """The output at each sequence's last valid position; zeros at length 0."""
 
-    def from_tokens(self, symbols: Array, ids: Array, *, seq_lengths: Any = None, rngs: Any = None) -> Array:
+    def from_tokens(
+        self, symbols: Array, ids: Array, *, seq_lengths: Any = None, resets: Any = None, rngs: Any = None
+    ) -> Array:
         """A call on the inputs symbols[ids], as `TokenInputs` has it."""
 
-    def last_from_tokens(self, symbols: Array, ids: Array, *, seq_lengths: Any = None, rngs: Any = None) -> Array:
+    def last_from_tokens(
+        self, symbols: Array, ids: Array, *, seq_lengths: Any = None, resets: Any = None, rngs: Any = None
+    ) -> Array:
         """`last` of the inputs symbols[ids]."""
 
 
@@ -64,6 +71,7 @@ class TokenInputs:
         ids: Int[Array, "batch time"],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         deterministic: bool | None = None,
         rngs: Any = None,
     ) -> Float[Array, "batch time h"]:
@@ -73,11 +81,13 @@ class TokenInputs:
             symbols: (V, D), the input of each symbol.
             ids: (B, T) integers in 0..V-1; nothing beyond `seq_lengths` is read.
             seq_lengths: as for a call.
+            resets: as for a call.
             deterministic: as for a call.
             rngs: as for a call.
         """
         layer = cast(SequenceLayer, self)
-        ys: Array = layer(symbols[ids], seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        options = {"seq_lengths": seq_lengths, "resets": resets, "deterministic": deterministic, "rngs": rngs}
+        ys: Array = layer(symbols[ids], **options)
         return ys
 
     def last_from_tokens(
@@ -86,9 +96,11 @@ class TokenInputs:
         ids: Int[Array, "batch time"],
         *,
         seq_lengths: Any = None,
+        resets: Any = None,
         deterministic: bool | None = None,
         rngs: Any = None,
     ) -> Float[Array, "batch h"]:
         """`last` of the inputs symbols[ids]; see `from_tokens`."""
         layer = cast(SequenceLayer, self)
-        return layer.last(symbols[ids], seq_lengths=seq_lengths, deterministic=deterministic, rngs=rngs)
+        options = {"seq_lengths": seq_lengths, "resets": resets, "deterministic": deterministic, "rngs": rngs}
+        return layer.last(symbols[ids], **options)

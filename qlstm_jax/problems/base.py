@@ -38,6 +38,9 @@ class Problem(abc.ABC):
     on_device = True  # whether `sample` draws the batches, or `stream` brings them from the host
     select = "accuracy"  # the validation metric that names the best checkpoint
     select_mode = "max"  # whether a higher one is better, or "min": a lower one
+    evaluates: ClassVar[tuple[str, ...] | None] = None  # the keys of `eval` that `report` reads
+    validation_metrics: ClassVar[tuple[str, ...]] = ()  # all that `validate` gives, where a config may select by them
+    higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy", "macro_f1"})  # of these; of others, lower is
 
     @classmethod
     def defaults(cls) -> ConfigDict:
@@ -114,6 +117,10 @@ class Problem(abc.ABC):
         raise ConfigError(
             f"{type(self).__name__} has no predictions for a file; train on problem='text' or 'series' for those"
         )
+
+    def score_file(self, model: Model, path: Path, folder: Path) -> dict[str, Any]:
+        """The figures of `report` on a labelled file that is no part of the run; pictures are written to `folder`."""
+        raise ConfigError(f"{type(self).__name__} scores no other file; train on problem='text' for that")
 
     def generate(self, model: Model, prompts: list[str], steps: int, key: Key[Array, ""], **options: Any) -> list[str]:
         """Each prompt continued by `steps` tokens; options as for `qlstm_jax.models.generate.generate`."""

@@ -5,8 +5,12 @@ A section of a config is an `ml_collections.ConfigDict`. A problem declares its 
     rules = {"length": at_least(2), "mode": one_of("pixels", "clips"), "validation": fraction}
 """
 
+import ast
+import contextlib
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,9 @@ from qlstm_jax.data.checks import check_shares
 from qlstm_jax.data.rows import DataError
 
 Rule = Callable[[Any], str | None]  # a value to what was expected instead, None where it is right
+
+
+KEEP = "bring the run's own file back, or train anew in another --workdir"  # where what a run wrote is damaged
 
 
 class ConfigError(ValueError):
@@ -86,11 +93,32 @@ def get(config: Any, key: str) -> Any:
 
 
 def nearest(given: Any, names: Iterable[Any]) -> str:
-    """A hint for an error: the nearest of `names`, or all of them."""
+    """A hint for an error: the nearest of `names`, and all of them."""
     names = [str(n) for n in names]
     close = difflib.get_close_matches(str(given), names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}expected one of {', '.join(names)}"
+
+
+@contextlib.contextmanager
+def as_flags(section: str, *options: str) -> Iterator[None]:
+    """Lets the data's errors name flags, --config.text.text_column=review, where they name text_column='review'.
+
+    Args:
+        section: of the config.
+        options: keywords of what reads the data, which are keys of that section.
+    """
+    value = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\.\.\."""
+    try:
+        yield
+    except DataError as error:
+        given = re.compile(rf"\b({'|'.join(options)})=({value})")
+        raise DataError(given.sub(lambda found: _flag(section, *found.groups()), str(error))) from error
+
+
+def _flag(section: str, option: str, shown: str) -> str:
+    value = shown if shown == "..." else shlex.quote(ast.literal_eval(shown))
+    return f"--config.{section}.{option}={value}"
 
 
 def run_exists(workdir: str | Path) -> bool:

@@ -23,6 +23,8 @@ class DigitsProblem(Problem):
     """`qlstm_jax.data.digits`: the images of each part are kept on the device, where batches are drawn from them."""
 
     name = "digits"
+    evaluates = ("sequences",)
+    validation_metrics = ("accuracy", "loss")
     rules: ClassVar = {
         "mode": one_of("pixels", "clips"),
         "validation": fraction,

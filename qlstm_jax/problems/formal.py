@@ -26,6 +26,8 @@ class FormalProblem(Problem):
     """One of the fifteen tasks of `qlstm_jax.data.formal`."""
 
     name = "formal"
+    evaluates = ("min_length", "max_length", "stride", "sequences")
+    validation_metrics = ("accuracy",)
     rules: ClassVar = {
         "task": one_of(*TASKS),
         "min_length": positive,

@@ -21,10 +21,11 @@ from qlstm_jax.data.batching import stream
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.models.generate import check_options, generate
-from qlstm_jax.problems import plots
+from qlstm_jax.problems import inherited, kept, plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import (
     ConfigError,
+    as_flags,
     check_split,
     fraction,
     not_negative,
@@ -52,10 +53,12 @@ class LMProblem(Problem):
     """
 
     name = "lm"
+    evaluates = ("tokens",)
     rules: ClassVar = {
         "max_bytes": not_negative,
         "validation": fraction,
         "test": fraction,
+        "split_seed": not_negative,
         "tokenizer": one_of("byte", "bpe"),
         "vocab_size": positive,
         "length": positive,
@@ -64,6 +67,7 @@ class LMProblem(Problem):
     }
     on_device = False
     select, select_mode = "bits_per_byte", "min"
+    validation_metrics = ("loss", "accuracy", "bits_per_byte", "perplexity")
 
     @classmethod
     def defaults(cls) -> ConfigDict:
@@ -133,8 +137,7 @@ class LMProblem(Problem):
         options = self.config.lm
         self.tokenizer = corpora.Bytes()
         if options.tokenizer == "bpe":
-            texts = corpora.as_texts(self.contents["train"], self.corpus.source)
-            self.tokenizer = Tokenizer.train(texts, kind="bpe", vocab_size=options.vocab_size, lowercase=False)
+            self.tokenizer = inherited.tokenizer(self.config, self.name) or self._learn_tokenizer()
         # What a user may have to mend comes before anything is written.
         for part in PARTS:
             self.windows(part)
@@ -143,7 +146,12 @@ class LMProblem(Problem):
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "corpus.json").write_text(json.dumps(self.corpus.record(), indent=2) + "\n")
 
+    def _learn_tokenizer(self) -> Tokenizer:
+        texts = corpora.as_texts(self.contents["train"], self.corpus.source)
+        return Tokenizer.train(texts, kind="bpe", vocab_size=self.config.lm.vocab_size, lowercase=False)
+
     @cached_property
+    @as_flags("lm", "pattern")
     def corpus(self) -> corpora.Corpus:
         """The files, read when first wanted.
 
@@ -159,7 +167,8 @@ class LMProblem(Problem):
         else:
             found = corpora.load(options.path, pattern=options.pattern, max_bytes=options.max_bytes)
         if self.resumed:
-            began, now = json.loads((self.folder / "corpus.json").read_text()), found.record()
+            now = found.record()
+            began = kept.record(self.folder / "corpus.json", *now)
             if began["sha256"] != now["sha256"]:
                 described = [f"{r['source']}, {r['files']} files, {r['bytes']} bytes" for r in (began, now)]
                 raise DataError(

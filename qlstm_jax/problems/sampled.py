@@ -29,8 +29,10 @@ class SampledProblem(Problem):
         title: of the picture.
     """
 
+    validation_metrics = ("accuracy", "loss")
     least = 0.25  # of the training length: what is reported goes from here on, doubling
     shortest = 1  # length
+    evaluates = ("sequences", "longest")
 
     def __init__(self, config: ConfigDict, task: Any, *, length: int, chance: float, title: str) -> None:
         self.config, self.task, self.length, self.chance, self.title = config, task, length, chance, title

@@ -1,8 +1,7 @@
 """Forecasts of time series from the user's own csv file, beside the two naive ones."""
 
 import csv
-import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,16 +14,21 @@ from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax.data import series
 from qlstm_jax.data.batching import stream
-from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems import plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums
-from qlstm_jax.problems.config import ConfigError, check_split, fraction, not_negative, one_of, positive
+from qlstm_jax.problems.config import ConfigError, Rule, check_split, fraction, nearest, not_negative, one_of, positive
 from qlstm_jax.problems.models import predictor
+from qlstm_jax.problems.series_data import SeriesData
 
 WINDOWS = 256  # that are evaluated at once
 Z90 = 1.6448536269514722  # a standard normal lies within ± this with probability 0.9
 LOG_VARIANCES = (-12.0, 12.0)  # beyond which a network's answer is not believed: e^-12 of standardised data is noise
 PANELS = 4  # series that the picture shows at most
+
+
+def _found_or(*choices: str) -> Rule:
+    """One of `choices`, or "" where it is to be found."""
+    return lambda value: None if value in ("", *choices) else f"{nearest(value, choices)}, or '' to find it"
 
 
 class SeriesProblem(Problem):
@@ -35,7 +39,7 @@ class SeriesProblem(Problem):
         loss = (log 2π + s + (y − μ)² e^(−s)) / 2       "gaussian"
         loss = (y − μ)²                                  "point"
 
-    The workdir's folder series keeps what tells the file from another.
+    The workdir's folder series keeps what tells the file from another, and what forecasts from other files need.
 
     Args:
         config: of the run.
@@ -44,8 +48,13 @@ class SeriesProblem(Problem):
     """
 
     name = "series"
+    evaluates = ()
     rules: ClassVar = {
-        "header": one_of("auto", "yes", "no"),
+        "header": one_of(*series.HEADERS),
+        "separator": _found_or(*series.SEPARATORS),
+        "decimal": _found_or(".", ","),
+        "thousands": _found_or(*series.THOUSANDS),
+        "on_missing": one_of(*series.ON_MISSING),
         "loss": one_of("gaussian", "point"),
         "context": positive,
         "horizon": positive,
@@ -55,6 +64,7 @@ class SeriesProblem(Problem):
     }
     on_device = False
     select, select_mode = "loss", "min"
+    validation_metrics = ("loss", "mae")
 
     @classmethod
     def defaults(cls) -> ConfigDict:
@@ -62,7 +72,14 @@ class SeriesProblem(Problem):
         return config_dict.create(
             path="",  # a csv file, a row for each time
             header="auto",  # whether its first row holds names: auto, yes or no
-            columns="",  # to read, separated by commas; "": all of numbers
+            separator="",  # of columns: comma, semicolon, tab, bar or space; "": found
+            decimal="",  # . or , before decimals; "": found
+            thousands="",  # what stands between thousands: , . ' space or none; "": found
+            time_column="",  # of the times; date,hour: of several columns; none: no times; "": found
+            time_format="",  # as %d.%m.%Y of Python's strptime, or unix, unix_ms; "": found
+            on_missing="refuse",  # missing values: refuse; drop the row; interpolate (from both sides, so that what is
+            # forecast may be looked at), or hold the last value, where rows are put in for times left out as well
+            columns="",  # to read, separated by commas; "": all of numbers, but for counters of rows and times
             targets="",  # to forecast, of these; "": all
             context=96,  # rows that are seen
             horizon=24,  # rows that are forecast
@@ -88,72 +105,24 @@ class SeriesProblem(Problem):
 
     def __init__(self, config: ConfigDict, workdir: str | Path, *, table: series.Table | None = None) -> None:
         self.config, self.options = config, config.series
-        options, folder = config.series, Path(workdir) / "series"
-        self.gaussian = options.loss == "gaussian"
-        table = series.read(options.path, header=options.header) if table is None else table
-        self.table = table.take(options.columns, "series.columns")
-        self.targets = self.table.columns(options.targets, "series.targets")
-        self.names = [self.table.names[place] for place in self.targets]
-        values = self.table.values
-        self.parts = series.split(len(values), validation=options.validation, test=options.test)
-        self.mean, self.deviation = series.scale(values[: self.parts["train"].stop])
-        self.standardised = (values - self.mean) / self.deviation
-        # What a user may have to mend comes before anything is written.
-        self.windows = {part: self._windows(part) for part in series.PARTS}
-        first = self.windows["validation"].origins[0]
-        if options.period > first:
-            raise DataError(f"series.period is {options.period}; expected at most {first}, the rows before validation")
-        self._check_file(folder)
+        self.gaussian = self.options.loss == "gaussian"
+        self.data = SeriesData(config, workdir, table)
+        self.targets = list(self.data.targets)
+        self.names = [self.data.names[place] for place in self.targets]
         self._forecast = jax.jit(lambda graphdef, p, xs: self.forecast(nnx.merge(graphdef, p), xs), static_argnums=0)
-
-    def _check_file(self, folder: Path) -> None:
-        path = folder / "file.json"
-        now = {"source": self.table.source, "rows": len(self.table.values), "sha256": self.table.sha256}
-        if path.exists():
-            began = json.loads(path.read_text())
-            if began["sha256"] != now["sha256"]:
-                described = [f"{r['source']}, {r['rows']} rows" for r in (began, now)]
-                raise DataError(
-                    f"{folder.parent} was trained on another file ({described[0]}) than is there now ({described[1]}); "
-                    "bring that file back, or give another --workdir"
-                )
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(now, indent=2) + "\n")
-
-    def _windows(self, part: str) -> series.Windows:
-        return series.Windows(
-            self.standardised,
-            self.parts[part],
-            context=self.options.context,
-            horizon=self.options.horizon,
-            targets=self.targets,
-            batch_size=self.config.train.batch_size,
-            seed=self.config.seed,
-            name=part,
-        )
 
     def stream(self, start: int) -> Generator[Batch, None, None]:
         """Training windows from batch `start` on, without end."""
-        return stream(self.windows["train"], start)
+        return stream(self.data.windows["train"], start)
 
     def notes(self) -> list[str]:
-        """Rows, columns, parts and windows."""
-        table, train = self.table, self.parts["train"]
-        lines = [f"{table.source}: {len(table.values)} rows of {', '.join(table.names)}"]
-        if table.skipped:
-            lines.append(f"not read, as they hold no numbers: {', '.join(table.skipped)}")
-        spread = np.ptp(table.values[: train.stop], axis=0)
-        constant = [name for name, moves in zip(table.names, spread, strict=True) if not moves]
-        if constant:
-            lines.append(f"constant in the training part, and so of no use: {', '.join(constant)}")
-        sizes = [f"{name} {len(rows)} ({len(self.windows[name].origins)} windows)" for name, rows in self.parts.items()]
-        return [*lines, f"rows: {', '.join(sizes)}; forecast: {', '.join(self.names)}"]
+        """Rows, columns, parts and windows, and how the file was read."""
+        return self.data.notes()
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A `Predictor` of horizon x targets x (mean, and log-variance)."""
         size = self.options.horizon * len(self.targets) * (2 if self.gaussian else 1)
-        return predictor(self.config.model, len(self.table.names), size, rngs)
+        return predictor(self.config.model, len(self.data.names), size, rngs)
 
     def forecast(self, model: Model, inputs: Any, rngs: nnx.Rngs | None = None) -> Any:
         """Mean and log-variance (B, H, K), None for point forecasts, of what follows inputs (B, L, D); standardised."""
@@ -192,8 +161,8 @@ class SeriesProblem(Problem):
             "loss"; "absolute" and "squared" errors of the model, of the last value as "last_value_absolute" and so on,
             with a period of "seasonal" forecasts; for "gaussian" "covered", the share within the 90 % interval.
         """
-        windows, horizon, period = self.windows[part], self.options.horizon, self.options.period
-        values = self.standardised[:, self.targets]
+        windows, horizon, period = self.data.windows[part], self.options.horizon, self.options.period
+        values = self.data.standardised[:, self.targets]
         sums: dict[str, Any] = {}
         for start in range(0, len(windows.origins), WINDOWS):
             origins = np.asarray(windows.origins[start : start + WINDOWS])
@@ -222,13 +191,13 @@ class SeriesProblem(Problem):
         What follows the last row of the file is forecast in next.csv.
         """
         errors = self.errors(model, "test")
-        deviation = self.deviation[list(self.targets)]
+        deviation = self.data.deviation[self.targets]
         columns = {n: self._figures(errors, place, deviation[place]) for place, n in enumerate(self.names)}
         self._draw(model, folder / "forecast.png")
         self._write_next(model, folder / "next.csv")
         return {
             "part": "test",
-            "windows": len(self.windows["test"].origins),
+            "windows": len(self.data.windows["test"].origins),
             "context": self.options.context,
             "horizon": self.options.horizon,
             "loss": float(errors["loss"].mean()),
@@ -251,33 +220,61 @@ class SeriesProblem(Problem):
             figures["coverage_90"] = float(errors["covered"][:, place].mean())
         return figures
 
+    def predict_file(self, model: Model, path: Path) -> Iterable[dict[str, Any]]:
+        """What follows the last row of another file of the same series: a record for each step, as a row of next.csv.
+
+        The first one has "notes" besides: how the file was read.
+
+        Raises:
+            DataError: as for `SeriesData.other`.
+        """
+        table = self.data.other(path)
+        first, *others = self.following(model, table)
+        return [first | {"notes": list(table.notes)}, *others]
+
+    def following(self, model: Model, table: series.Table) -> list[dict[str, Any]]:
+        """A record for each step after a table: its number, its time where that is known, and for each target the
+        forecast, and the ends of its 90 % interval as "NAME low" and "NAME high".
+        """
+        inputs = (table.values[-self.options.context :] - self.data.mean) / self.data.deviation
+        centre, half = self._in_units(model, inputs)
+        times = table.following(len(centre))
+        records = []
+        for step in range(len(centre)):
+            record: dict[str, Any] = {"step": step + 1} | ({"time": times[step]} if times else {})
+            for place, name in enumerate(self.names):
+                middle = float(centre[step, place])
+                record[name] = middle
+                if half is not None:
+                    around = float(half[step, place])
+                    record |= {f"{name} low": middle - around, f"{name} high": middle + around}
+            records.append(record)
+        return records
+
     def _in_units(self, model: Model, inputs: Any) -> Any:
         """Forecast and half the 90 % interval (H, K), None for point forecasts, after inputs (L, D); in user units."""
-        places = list(self.targets)
         mean, log_variance = self.forecast_all(model, inputs[None])
-        centre = self.mean[None, places] + self.deviation[None, places] * mean[0]
-        half = self.deviation[None, places] * Z90 * np.exp(log_variance[0] / 2) if self.gaussian else None
-        return centre, half
+        unit = self.data.deviation[None, self.targets]
+        centre = self.data.mean[None, self.targets] + unit * mean[0]
+        return centre, unit * Z90 * np.exp(log_variance[0] / 2) if self.gaussian else None
 
     def _draw(self, model: Model, path: Path) -> None:
         """The forecast of the window in the middle of the test part."""
-        origins, options = self.windows["test"].origins, self.options
+        origins, options = self.data.windows["test"].origins, self.options
         origin = origins[len(origins) // 2]
-        centre, half = self._in_units(model, self.standardised[origin - options.context : origin])
-        around = self.table.values[origin - options.context : origin + options.horizon, list(self.targets)]
+        centre, half = self._in_units(model, self.data.standardised[origin - options.context : origin])
+        around = self.data.table.values[origin - options.context : origin + options.horizon, self.targets]
         panels = {
             name: (around[:, place], centre[:, place], None if half is None else half[:, place])
             for place, name in enumerate(self.names[:PANELS])
         }
-        title = f"{self.config.model.cell}, row {origin} of {Path(self.table.source).name}"
+        title = f"{self.config.model.cell}, row {origin} of {Path(self.data.table.source).name}"
         plots.forecasts(panels, origin, title, path)
 
     def _write_next(self, model: Model, path: Path) -> None:
-        """A row for each step after the file: its number, and each target's forecast with the ends of its interval."""
-        centre, half = self._in_units(model, self.standardised[-self.options.context :])
-        ends = {} if half is None else {" low": centre - half, " high": centre + half}
+        """What follows the run's own file, a row for each step."""
+        records = self.following(model, self.data.table)
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["step", *(name + end for name in self.names for end in ("", *ends))])
-            table = np.stack([centre, *ends.values()], axis=2).reshape(len(centre), -1)
-            writer.writerows([step + 1, *row] for step, row in enumerate(table.tolist()))
+            writer = csv.DictWriter(file, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ml_collections import ConfigDict
 
 from qlstm_jax.problems.base import Problem
 from qlstm_jax.training.checkpoints import Checkpoints
+from qlstm_jax.training.config import ConfigError
+from qlstm_jax.training.lock import locked
 from qlstm_jax.training.loop import Interrupted, StopSignal, run_keys
 from qlstm_jax.training.metrics import Progress, Writer
 from qlstm_jax.training.step import TrainState, configured_step, initial_state, make_optimizer
@@ -34,6 +37,8 @@ class Trainer:
 
     def __init__(self, problem: Problem, config: ConfigDict) -> None:
         self.problem, self.config = problem, config.train
+        if config.train.init_from:
+            raise ConfigError(f"train.init_from is {config.train.init_from!r}; expected '': seeds here begin anew")
         self.optimizer = make_optimizer(config.train)
         model = problem.model(nnx.Rngs(params=0))
         model.train()
@@ -108,15 +113,19 @@ class Trainer:
 
         Raises:
             Interrupted: after a signal, once all is saved.
+            WorkdirError, WriteError: as for `qlstm_jax.training.loop.train`.
         """
-        workdir.mkdir(parents=True, exist_ok=True)
-        checkpoints = Checkpoints(workdir, keep=1)
-        state = self.initial(seeds)
-        state = checkpoints.restore(state) or state
-        done, saved = int(state.step), time.monotonic()
-        writer = Writer(workdir, done)
-        progress.last_step = done
-        try:
+        with locked(workdir), ExitStack() as end:
+            checkpoints = Checkpoints(workdir)
+            end.callback(checkpoints.close)
+            state = self.initial(seeds)
+            state = checkpoints.restore(state) or state
+            for line in checkpoints.notes:
+                progress.say(f"note: {line}")
+            done, saved = int(state.step), time.monotonic()
+            writer = Writer(workdir, done)
+            end.callback(writer.close)
+            progress.last_step = done
             while done < self.config.steps:
                 steps = min(self.config.log_every - done % self.config.log_every, self.config.steps - done)
                 state, metrics = self.chunk(state, steps)
@@ -128,10 +137,8 @@ class Trainer:
                     checkpoints.save(state)
                     saved = time.monotonic()
                 if stop.received and done < self.config.steps:
-                    raise Interrupted(f"{stop.received.name} at step {done}: saved. Run the same command to go on.")
-        finally:
-            writer.close()
-            checkpoints.close()
+                    message = f"{stop.received.name} at step {done}: saved. Run the same command to go on."
+                    raise Interrupted(message, stop.received)
         return state
 
 

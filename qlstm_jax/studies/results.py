@@ -4,10 +4,13 @@ import json
 import os
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from qlstm_jax.data.files import read_text
 from qlstm_jax.data.formal import TASKS
+from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems import plots
 from qlstm_jax.problems.formal import SOLVED
 
@@ -25,11 +28,21 @@ class Results:
         self.path = Path(path)
 
     def records(self) -> list[dict[str, Any]]:
-        """All results. A last line that a killed process left half written is not one."""
+        """All results. A last line that a killed process left half written is not one.
+
+        Raises:
+            DataError: for a file that cannot be read, or another line that is no JSON.
+        """
         if not self.path.exists():
             return []
-        lines = self.path.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        found = []
+        for number, line in enumerate(read_text(self.path, "expected a JSON line a run").splitlines(), 1):
+            if line.endswith("}"):
+                try:
+                    found.append(json.loads(line))
+                except json.JSONDecodeError as error:
+                    raise DataError(f"{self.path}:{number}: no JSON ({error.msg}); take the line out") from error
+        return found
 
     def add(self, record: dict[str, Any]) -> None:
         """Appends one result."""
@@ -42,9 +55,22 @@ class Results:
         finally:
             os.close(file)
 
-    def has(self, identity: dict[str, Any], seed: int) -> bool:
-        """Whether the result of this run is there."""
-        return any(r["identity"] == identity and r["seed"] == seed for r in self.records())
+    def has(self, identity: dict[str, Any], seed: int, also: Callable[[dict[str, Any]], bool] | None = None) -> bool:
+        """Whether the result of this run is there.
+
+        Args:
+            identity: of the run.
+            seed: of the run.
+            also: which other identities count as this one.
+        """
+        mine = (r["identity"] for r in self.records() if r["seed"] == seed)
+        return any(found == identity or (also is not None and also(found)) for found in mine)
+
+
+def latest(records: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+    """The last record of each run, which `keys` tell from others: one that was made anew replaces the earlier."""
+    found = {tuple(record[key] for key in keys): record for record in records}
+    return list(found.values())
 
 
 def budgets(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

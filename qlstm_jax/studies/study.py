@@ -13,72 +13,80 @@ intervals over the seeds; OUT/*.png the pictures.
 
     python -m qlstm_jax.studies.study reviews --set text.path=reviews.tsv
 
+With --choose "train.learning_rate=0.001" "train.learning_rate=0.003" every model is trained with each of these settings.
+The tables report, of each row and column, the settings that are best on validation (by train.select_metric, or the
+problem's own metric, the mean over the seeds); their figures are of the test part, which chooses nothing.
+
 A name is that of a study in named.py, which gives the other arguments; what is given here as well wins, and --set
 adds to its settings.
 """
 
 import argparse
 import contextlib
+import dataclasses
+import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import logging
 from ml_collections import ConfigDict
 
 from qlstm_jax import problems
-from qlstm_jax.data.rows import DataError
-from qlstm_jax.studies import footprint, named, study_report, variants
+from qlstm_jax.console import outcome
+from qlstm_jax.console.arguments import Parser, settings_of
+from qlstm_jax.studies import choice, footprint, named, study_report, variants
 from qlstm_jax.studies.provenance import provenance
-from qlstm_jax.studies.results import Results
+from qlstm_jax.studies.results import Results, latest
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_files
+from qlstm_jax.training import config_files, config_settings
 from qlstm_jax.training.evaluate import evaluate, run_name
-from qlstm_jax.training.loop import Diverged, Interrupted, train
+from qlstm_jax.training.faults import InUse
+from qlstm_jax.training.loop import Diverged, train
 from qlstm_jax.training.metrics import clock
+from qlstm_jax.training.selection import selection
 
 EQUAL = ("hidden_size", "parameters", "recurrent_parameters")
+TAKEN = variants.TAKEN | {"model.cell": "--rows"}  # keys that the study sets itself, to the flag that says how
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(
-        prog="python -m qlstm_jax.studies.study",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = Parser("python -m qlstm_jax.studies.study", __doc__)
     p.add_argument("name", nargs="?", metavar="NAME", help=f"a study of named.py: {', '.join(named.STUDIES)}")
     p.add_argument("--config", metavar="FILE[:ARGUMENT]", help="config file, as for train.py; needed unless reporting")
     p.add_argument("--rows", nargs="+", default=[], metavar="CELL[,key=value...]")
     p.add_argument("--columns", nargs="+", default=[""], metavar="key=value[,key=value...]")
+    p.add_argument(
+        "--choose", nargs="+", default=[""], metavar="key=value[,key=value...]", help="the best on validation"
+    )
     p.add_argument("--seeds", type=int, default=3, help="seeds 0 .. SEEDS - 1")
-    p.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of all runs")
     p.add_argument("--equal", nargs="+", choices=EQUAL, default=["hidden_size"], help="what rows share with the first")
     p.add_argument("--metric", nargs="+", default=["accuracy"], help="figures of eval.py's report, a table each")
     p.add_argument("--out", type=Path, help="folder of the results; of a study by name, results/NAME")
     p.add_argument("--workdir", type=Path, default=Path("runs/study"), help="folder of the runs")
+    p.add_argument("--keep_old", action="store_true", help="results of other versions count, by the values they name")
     p.add_argument("--report_only", action="store_true", help="only write the tables and pictures anew")
     return p
 
 
-def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments of the command line, over those of the study that it names.
 
     Raises:
         ConfigError: if there is no such study, or what neither gives is missing.
     """
-    # Python 3.11 does not find an optional word behind options but by the intermixed form.
     p = parser()
-    args = p.parse_intermixed_args(argv)
+    args = p.read(argv)
     if args.name:
         given = named.defaults(args.name)
-        settings = given.pop("set", []) + args.set  # of two values for a key the later counts
+        pairs = given.pop("set", []) + args.set  # of two values for a key the later counts
         p.set_defaults(**given)
-        args = p.parse_intermixed_args(argv)
-        args.set = settings
+        args = p.read(argv)
+        args.set = pairs
     if not args.out:
         raise configs.ConfigError("--out is missing; expected a folder for the results, or the name of a study")
     if not (args.config or args.report_only):
@@ -87,25 +95,39 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def grid(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The runs: {"row", "column", "config", "identity"} for each row and column, the first row first.
+    """The runs: {"row", "column", "choice", "config", "identity"} for each of them, the first row first.
 
     Raises:
         ConfigError: for names or values that do not exist, all before anything runs.
     """
     if args.seeds < 1 or not args.rows:
         raise configs.ConfigError(f"--seeds={args.seeds} --rows {args.rows}; expected 1 or more of each")
-    base, common = config_files.load(args.config), variants.parse_settings(args.set)
-    columns = {text: variants.parse_settings(text.split(",") if text else []) for text in args.columns}
-    if set(args.equal) != {"hidden_size"} and any("model.hidden_size" in column for column in columns.values()):
-        raise configs.ConfigError(f"--equal {' '.join(args.equal)} sets model.hidden_size; expected columns without it")
+    base = config_files.load(args.config)
+    common = settings_of(args, base, taken=TAKEN)
+    columns = {text: _settings("column", text, base) for text in args.columns}
+    choices = {text: _settings("choice", text, base) for text in args.choose}
+    sized = any("model.hidden_size" in settings for settings in (*columns.values(), *choices.values()))
+    if set(args.equal) != {"hidden_size"} and sized:
+        raise configs.ConfigError(
+            f"--equal {' '.join(args.equal)} sets model.hidden_size; expected columns and choices without it"
+        )
     lines = models(base, list(map(variants.parse, args.rows)), common | columns[args.columns[0]], args.equal)
     cells = []
-    for text, column in columns.items():
+    for (text, column), (chosen, settings) in itertools.product(columns.items(), choices.items()):
         for name, variant, hidden_size in lines:
-            config = variants.apply(base, variant, common | column)
+            config = variants.apply(base, variant, common | column | settings)
             config.model.hidden_size = hidden_size or config.model.hidden_size
-            cells.append({"row": name, "column": text, "config": config, "identity": variants.identity(config)})
+            about = {"row": name, "column": text, "choice": chosen}
+            cells.append({**about, "config": config, "identity": variants.identity(config)})
     return cells
+
+
+def _settings(what: str, text: str, base: ConfigDict) -> dict[str, Any]:
+    """The settings of a column or a choice, "key=value,key=value" or ""."""
+    try:
+        return config_settings.parse(text.split(",") if text else [], base, taken=TAKEN)
+    except configs.ConfigError as error:
+        raise configs.ConfigError(f"{what} {text!r}: {error}") from error
 
 
 def models(
@@ -156,10 +178,11 @@ def run(cell: dict[str, Any], seed: int, workdir: Path) -> dict[str, Any]:
     if lost:
         seconds = time.perf_counter() - start
         print(f"  {lost}", file=sys.stderr)
+    problem = problems.make(config, folder)
     if "step_bytes" not in cell:  # the same for all seeds
-        cell["step_bytes"] = footprint.step_bytes(problems.make(config, folder), config)
+        cell["step_bytes"] = footprint.step_bytes(problem, config)
     return {
-        **{key: cell[key] for key in ("row", "column", "identity")},
+        **{key: cell[key] for key in ("row", "column", "choice", "identity")},
         "seed": seed,
         "task": run_name(config),
         "steps": config.train.steps,
@@ -170,18 +193,48 @@ def run(cell: dict[str, Any], seed: int, workdir: Path) -> dict[str, Any]:
         "step_bytes": cell["step_bytes"],
         **provenance(),
         "last": validation,
+        "selection": dataclasses.astuple(selection(problem, config.train.select_metric)),
+        "validation": choice.validation_at(folder, figures["step"]) if figures else {},
         "report": figures,
     }
 
 
+def _is_done(cell: dict[str, Any], seed: int, args: argparse.Namespace, results: Results) -> bool:
+    also = partial(variants.is_same_but_for_version, config=cell["config"]) if args.keep_old else None
+    return results.has(cell["identity"], seed, also)
+
+
+def _is_of(record: dict[str, Any], cell: dict[str, Any], seed: int) -> bool:
+    return all(record[key] == cell[key] for key in ("row", "column", "choice")) and record["seed"] == seed
+
+
+def _records(results: Results) -> list[dict[str, Any]]:
+    """All results; those of earlier versions were of no choice."""
+    return [{"choice": "", **record} for record in results.records()]
+
+
 def run_all(cells: list[dict[str, Any]], args: argparse.Namespace, results: Results) -> None:
     """The runs that have no result yet, seed by seed."""
-    todo = [(seed, cell) for seed in range(args.seeds) for cell in cells if not results.has(cell["identity"], seed)]
+    todo = [(seed, cell) for seed in range(args.seeds) for cell in cells if not _is_done(cell, seed, args, results)]
+    anew = [c for seed, c in todo if any(_is_of(r, c, seed) for r in _records(results))]
+    if anew:
+        print(
+            f"note: {len(anew)} runs have a result in {results.path} that another version of qlstm_jax made, or other "
+            "settings; they run anew, and the new results are reported (--keep_old counts those of other versions)"
+        )
     started = time.perf_counter()
     for done, (seed, cell) in enumerate(todo):
         left = clock((time.perf_counter() - started) / done * (len(todo) - done)) if done else "?"
-        print(f"[{done + 1}/{len(todo)}] {cell['row']}  {cell['column']}  seed {seed}, left {left}", flush=True)
-        results.add(run(cell, seed, args.workdir))
+        print(
+            f"[{done + 1}/{len(todo)}] {cell['row']}  {cell['column']}  {cell['choice']}  seed {seed}, left {left}",
+            flush=True,
+        )
+        if _is_done(cell, seed, args, results):  # by another process on the same files
+            continue
+        try:
+            results.add(run(cell, seed, args.workdir))
+        except InUse as error:
+            print(f"  left out: {error}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -196,23 +249,20 @@ def compiled_once(folder: Path) -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit status: 0, 1 for settings or data that cannot be, 130 when interrupted."""
-    logging.set_verbosity(logging.WARNING)  # orbax writes a page for each checkpoint
-    try:
-        args = arguments(argv)
-        results = Results(args.out / "results.jsonl")
-        if not args.report_only:
-            with compiled_once(args.workdir / "compiled"):
-                run_all(grid(args), args, results)
-        print(f"tables and pictures: {study_report.write(results.records(), args.metric, args.out)}")
-    except (configs.ConfigError, DataError) as error:
-        # A config's errors name the flags of train.py.
-        print(f"error: {str(error).replace('--config.', '--set ')}", file=sys.stderr)
-        return 1
-    except Interrupted as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return 130
-    return 0
+    """Runs the study; returns the exit code, as for `console.outcome`."""
+    return outcome.run(_run, argv)
+
+
+def _run(argv: list[str]) -> None:
+    args = arguments(argv)
+    results = Results(args.out / "results.jsonl")
+    if not args.report_only:
+        with compiled_once(args.workdir / "compiled"):
+            cells = grid(args)
+            args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is told before hours of training
+            run_all(cells, args, results)
+    records = latest(_records(results), "row", "column", "choice", "seed")
+    print(f"tables and pictures: {study_report.write(records, args.metric, args.out)}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What a config must hold before anything is read or written: names, ranges, and keys that fit each other."""
 
+import math
+
 import jax
 from flax import nnx
 from ml_collections import ConfigDict
@@ -11,15 +13,17 @@ from qlstm_jax.problems.config import (
     check_lengths,
     check_rules,
     fraction,
+    get,
     nearest,
     not_negative,
     one_of,
     positive,
 )
+from qlstm_jax.training.config_settings import flat_keys, no_such_key
 from qlstm_jax.training.defaults import default
 
 RULES = {
-    "seed": not_negative,
+    "seed": lambda value: None if 0 <= value < 2**32 else f"0 or more, up to {2**32 - 1}",
     "train.steps": positive,
     "train.batch_size": positive,
     "train.optimizer": one_of("adam", "adamw"),
@@ -38,6 +42,7 @@ RULES = {
     "train.select": one_of("last", "best"),
     "train.mapping": one_of("shard_map", "pmap"),
     "train.num_devices": not_negative,
+    "model.num_layers": lambda value: None if value <= 1000 else "at most 1000",
     "model.embedding_size": positive,
     "model.embedding_dropout": fraction,
     "model.dropout": fraction,
@@ -64,6 +69,7 @@ def check(config: ConfigDict, *, own_problem: bool = False) -> list[str]:
     Raises:
         ConfigError: naming the key, what it is and what was expected.
     """
+    _check_keys(config, own_problem)
     if not own_problem and config.problem not in PROBLEMS:
         raise ConfigError(f"problem is {config.problem!r}; {nearest(config.problem, PROBLEMS)}")
     if config.model.cell not in LAYER_CLASSES:
@@ -75,12 +81,38 @@ def check(config: ConfigDict, *, own_problem: bool = False) -> list[str]:
     _check_layer(config.model)
     if not own_problem:
         PROBLEMS[config.problem].check(config)
+        metric, metrics = config.train.select_metric, PROBLEMS[config.problem].validation_metrics
+        if metric and metric not in metrics:
+            raise ConfigError(f"train.select_metric is {metric!r}; {nearest(metric, metrics)}")
     if config.train.weight_decay and config.train.optimizer != "adamw":
         raise ConfigError(
             f"train.weight_decay is {config.train.weight_decay} and train.optimizer is {config.train.optimizer!r}; "
             "only adamw decays weights: --config.train.optimizer=adamw"
         )
     return _unused(config, None if own_problem else config.problem)
+
+
+def _check_keys(config: ConfigDict, own_problem: bool) -> None:
+    """Raises ConfigError unless a config has the keys and types of the default one; an unlocked one may have others.
+
+    A problem of the user's own may have keys of its own.
+    """
+    plain = default()
+    known, given = flat_keys(plain), flat_keys(config)
+    for key in known:
+        if key not in given:
+            raise ConfigError(f"{key} is missing; expected a config made by qlstm_jax.training.config.default()")
+        kind, value = type(get(plain, key)), get(config, key)
+        fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+        if not fits or (isinstance(value, bool) and kind is not bool):
+            raise ConfigError(f"{key} is {value!r}; expected a value like {get(plain, key)!r}")
+        if kind is int and key != "seed" and abs(value) >= 2**31:
+            raise ConfigError(f"{key} is {value}; expected an integer of at most 32 bits")
+        if kind is float and not math.isfinite(value) and (key, value) != ("train.clip_norm", math.inf):
+            raise ConfigError(f"{key} is {value}; expected a finite number")
+    for key in given:
+        if key not in known and not own_problem:
+            raise no_such_key(plain, key)
 
 
 def _check_layer(model: ConfigDict) -> None:
@@ -103,6 +135,8 @@ def _unused(config: ConfigDict, used: str | None) -> list[str]:
         for c in layer_options()
         if c != config.model.cell
     ]
+    if config.train.select_metric and config.train.select == "last" and not config.train.patience:
+        notes.append("train.select_metric: not used, as train.select is 'last' and train.patience is 0")
     return [n for n in notes if n] + ([] if used is None else PROBLEMS[used].unused(config))
 
 

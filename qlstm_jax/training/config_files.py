@@ -6,12 +6,16 @@ packaged config, with or without ".py" and "configs/".
 
 import difflib
 import importlib.util
+import os
+import re
 import sys
+import traceback
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from qlstm_jax.data import files
 from qlstm_jax.training.config import ConfigError
 
 
@@ -48,6 +52,8 @@ def resolve(text: str) -> tuple[Path, str]:
     packaged = folder() / f"{path.stem}.py"
     if path.parent in (Path(), Path("configs")) and path.suffix in ("", ".py") and path.stem in names():
         return packaged, argument
+    if path.name and os.path.lexists(path):
+        return path, argument  # a folder, a pipe or a broken link: who reads it says so
     near = difflib.get_close_matches(path.stem, names(), n=2)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ConfigError(
@@ -74,7 +80,7 @@ def load(text: str) -> ConfigDict:
         What the file's `get_config` returns.
 
     Raises:
-        ConfigError: if there is no such file, or it has no `get_config`.
+        ConfigError: if there is no such file, it has no `get_config`, or that fails, naming the file and its line.
 
     Example:
         config = load("formal.py:bucket_sort,lstm")
@@ -84,9 +90,39 @@ def load(text: str) -> ConfigDict:
     spec = importlib.util.spec_from_file_location("qlstm_jax_config", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is not a Python file; expected a config file that ends in .py")
+    source = files.read_text(path, "expected a config file, Python in UTF-8")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ConfigError(f"{path} defines no get_config()")
-    config: ConfigDict = module.get_config(argument) if argument else module.get_config()
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+        if not hasattr(module, "get_config"):
+            raise ConfigError(f"{path} defines no get_config()")
+        config = module.get_config(argument) if argument else module.get_config()
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{path}{_line(path, error)}: {_reason(error)}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(
+            f"{path}: get_config() gives a {type(config).__name__}; expected the ConfigDict of "
+            "qlstm_jax.training.config.default(), changed at will"
+        )
     return config
+
+
+def _line(path: Path, error: Exception) -> str:
+    """ ":LINE" of the config file where it failed, "" if it was not there."""
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f":{lines[-1]}" if lines else ""
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line. ml_collections names the key nearest to one that does not exist, after all the others."""
+    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    key, near = (
+        re.search(pattern, text) for pattern in (r'Key \\?"(.+?)\\?" does not', r'Did you mean \\?"(.+?)\\?" ')
+    )
+    if key and isinstance(error, AttributeError | KeyError):
+        return f"there is no key {key[1]!r}" + (f"; did you mean {near[1]!r}?" if near else "")
+    return f"{type(error).__name__}: {text}"

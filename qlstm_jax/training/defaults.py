@@ -52,6 +52,8 @@ def train_section() -> ConfigDict:
         warmup_steps=0,
         weight_decay=0.0,  # adamw
         clip_norm=1.0,  # of the global norm of the gradient
+        init_from="",  # the folder of a run whose weights a new one begins with
+        freeze="",  # parameters that stay as they are: their paths with * for any letters, separated by commas
         weight_dropout=0.0,  # rate on the recurrent kernels
         average_decay=0.0,  # of the average of the parameters that is evaluated; 0: the parameters themselves
         patience=0,  # validations without a better one after which training ends; 0: never
@@ -60,6 +62,7 @@ def train_section() -> ConfigDict:
         checkpoint_every=500,
         keep_checkpoints=2,
         select="last",  # which parameters eval.py takes: the last, or the best on validation
+        select_metric="",  # the validation metric that says what is best, such as loss; "": the problem's own
         mapping="shard_map",  # or pmap
         num_devices=0,  # 0: all
     )

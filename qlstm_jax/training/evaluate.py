@@ -1,6 +1,8 @@
 """The evaluation of a trained run: figures as JSON, pictures as PNG."""
 
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from qlstm_jax.problems.base import Problem
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
-from qlstm_jax.training.loop import OwnModel, OwnProblem, make_problem, run_keys
+from qlstm_jax.training.config import ConfigError
+from qlstm_jax.training.loop import run_keys
 from qlstm_jax.training.metrics import history
+from qlstm_jax.training.opening import OwnModel, OwnProblem, make_problem
 from qlstm_jax.training.step import TrainState, initial_state, make_optimizer
 from qlstm_jax.training.summary import count
 
@@ -22,6 +26,7 @@ def restore(
     workdir: str | Path,
     *,
     checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> tuple[ConfigDict, Problem, Any, int]:
@@ -30,15 +35,19 @@ def restore(
     Args:
         workdir: its folder.
         checkpoint: "last", "best", or None for what the run's config selects.
+        settings: dotted keys of the run's config to other values, of `config.CHANGEABLE`.
         problem, model: your own, as the run was trained with.
 
     Returns:
         (config, problem, model in evaluation mode, step of its checkpoint).
 
     Raises:
-        ConfigError: if there is no run or no such checkpoint.
+        ConfigError: if there is no run or no such checkpoint, or none that can be read, or for settings that cannot be
+            changed.
     """
-    config, made, trained, state = restore_state(workdir, checkpoint=checkpoint, problem=problem, model=model)
+    config, made, trained, state = restore_state(
+        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
+    )
     return config, made, trained, int(state.step)
 
 
@@ -46,24 +55,30 @@ def restore_state(
     workdir: str | Path,
     *,
     checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> tuple[ConfigDict, Problem, Any, TrainState]:
     """`restore` with the whole `TrainState`, a language model's carry among it, in place of the step."""
     workdir = Path(workdir)
     config = configs.load(workdir / "config.json")
+    if settings:
+        configs.change(config, settings)
+        config_checks.check(config, own_problem=problem is not None)
     problem = make_problem(config, workdir, problem, model)
     init_key, train_key, _ = run_keys(config.seed)
     model = problem.model(nnx.Rngs(params=init_key))
-    checkpoints = Checkpoints(workdir, select=problem.select, mode=problem.select_mode)
+    checkpoints = Checkpoints(workdir, read_only=True)
     wanted = checkpoint or config.train.select
     carry = problem.initial_carry(model, config.train.batch_size)
     averaged = config.train.average_decay > 0
     like = initial_state(model, make_optimizer(config.train), train_key, carry, averaged=averaged)
     state = checkpoints.restore(like, best=wanted == "best")
+    for line in checkpoints.notes:
+        print(f"note: {line}", file=sys.stderr)
     checkpoints.close()
     if state is None:
-        raise configs.ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")
+        raise ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")
     model.eval()
     return config, problem, nnx.merge(nnx.graphdef(model), state.final_params), state
 
@@ -72,6 +87,7 @@ def evaluate(
     workdir: str | Path,
     *,
     checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
     **overrides: object,
@@ -80,7 +96,7 @@ def evaluate(
 
     Args:
         workdir: the run's folder.
-        checkpoint: as for `restore`.
+        checkpoint, settings: as for `restore`.
         problem, model: as for `restore`.
         overrides: keys of the config's `eval` section.
 
@@ -91,27 +107,78 @@ def evaluate(
         ConfigError: as for `restore`, or for overrides out of range.
     """
     own_problem = problem is not None
-    config, problem, model, step = restore(workdir, checkpoint=checkpoint, problem=problem, model=model)
+    config, problem, model, step = restore(
+        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
+    )
+    _check_used(
+        problem, [*overrides, *(key.removeprefix("eval.") for key in settings or {} if key.startswith("eval."))]
+    )
     config.eval.update(overrides)
     config_checks.check(config, own_problem=own_problem)
     folder = Path(workdir) / "eval"
     folder.mkdir(exist_ok=True)
     *_, key = run_keys(config.seed)
+    report = _about(config, model, step) | problem.report(model, key, folder, config.eval)
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    if records := history(workdir):
+        title = f"{run_name(config)}, {config.model.cell}"
+        plots.learning_curves(records, title, folder / "learning_curves.png")
+    return report
+
+
+def score(
+    workdir: str | Path,
+    path: str | Path,
+    *,
+    checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    problem: OwnProblem | None = None,
+    model: OwnModel | None = None,
+) -> dict[str, Any]:
+    """Scores a labelled file that is no part of the run: `score_NAME.json` and a picture in `workdir/eval`.
+
+    Args:
+        workdir: the run's folder.
+        path: of the file, or what else `qlstm_jax.data.text.load` reads.
+        checkpoint, settings, problem, model: as for `restore`.
+
+    Returns:
+        What the JSON file holds.
+
+    Raises:
+        ConfigError: as for `restore`, or if the run's problem scores no files.
+        DataError: if the file cannot be read, or has a label that training had not.
+    """
+    config, problem, model, step = restore(
+        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
+    )
+    path, folder = Path(path).expanduser(), Path(workdir) / "eval"
+    folder.mkdir(exist_ok=True)
+    report = _about(config, model, step) | problem.score_file(model, path, folder)
+    (folder / f"score_{path.stem}.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _about(config: ConfigDict, model: Any, step: int) -> dict[str, Any]:
+    """What every report begins with."""
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    report = {
+    return {
         "task": run_name(config),
         "cell": config.model.cell,
         "seed": config.seed,
         "step": step,
         "parameters": count(params),
         "recurrent_parameters": count(params.get("layer", {})),
-        **problem.report(model, key, folder, config.eval),
     }
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    if records := history(workdir):
-        title = f"{run_name(config)}, {config.model.cell}"
-        plots.learning_curves(records, title, folder / "learning_curves.png")
-    return report
+
+
+def _check_used(problem: Problem, keys: list[str]) -> None:
+    """Raises ConfigError for keys of `eval` that are changed for an evaluation which does not read them."""
+    used = problem.evaluates
+    for key in keys:
+        if used is not None and key not in used:
+            others = f"; it reads {', '.join(f'eval.{name}' for name in used)}" if used else ", nor any other of eval"
+            raise ConfigError(f"the evaluation of {problem.name} does not read eval.{key}{others}")
 
 
 def run_name(config: ConfigDict) -> str:

@@ -3,7 +3,7 @@
 import math
 import signal
 import threading
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -13,14 +13,17 @@ from flax import nnx
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from qlstm_jax import problems
 from qlstm_jax.problems import Problem
-from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
+from qlstm_jax.training.config import ConfigError
+from qlstm_jax.training.lock import locked
 from qlstm_jax.training.metrics import Patience, Progress, Writer
+from qlstm_jax.training.opening import Opened, OwnModel, OwnProblem, open_run
+from qlstm_jax.training.selection import selection
 from qlstm_jax.training.step import TrainState, choose_devices, initial_state, make_optimizer, make_step
 from qlstm_jax.training.summary import parameter_table
+from qlstm_jax.training.warm_start import warm_start
 
 
 class Diverged(RuntimeError):
@@ -28,7 +31,16 @@ class Diverged(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """The run was asked to stop; all is saved."""
+    """The run was asked to stop; all is saved.
+
+    Args:
+        message: what to say.
+        number: the signal that asked.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.code = 128 + number  # the exit code that shells and schedulers give a process which this signal ended
 
 
 class StopSignal:
@@ -61,49 +73,6 @@ def run_keys(seed: int) -> Key[Array, " 3"]:
     return jax.random.split(jax.random.key(seed), 3)
 
 
-# A problem of the user's own: itself, or what makes it of a checked config and the run's folder.
-OwnProblem = Problem | Callable[[ConfigDict, Path], Problem]
-OwnModel = Callable[[nnx.Rngs], nnx.Module]
-
-
-def make_problem(
-    config: ConfigDict, workdir: Path, problem: OwnProblem | None = None, model: OwnModel | None = None
-) -> Problem:
-    """The problem of a run: the one that the config names, or one of the user's own; with the user's model, if any."""
-    if problem is None:
-        made = problems.make(config, workdir)
-    else:
-        made = problem if isinstance(problem, Problem) else problem(config, workdir)
-    if model is not None:
-        made.model = model  # type: ignore[method-assign, assignment]  # of this problem alone
-    return made
-
-
-def open_run(
-    config: ConfigDict, workdir: Path, problem: OwnProblem | None = None, model: OwnModel | None = None
-) -> Problem:
-    """The run's problem, with the config saved in the workdir, after a check against the one that it already has.
-
-    Raises:
-        ConfigError: if the workdir holds a run of another config, or for devices that do not fit.
-        DataError: for data that cannot be read.
-    """
-    path = workdir / "config.json"
-    if configs.run_exists(workdir):
-        different = configs.differences(configs.load(path), config)
-        if different:
-            raise configs.ConfigError(
-                f"{workdir} holds a run of another config ({'; '.join(different)}). Give another --workdir, or "
-                "delete that folder to start anew."
-            )
-    # Whatever the user may have to mend comes before the config is saved, or the mended one would be refused.
-    choose_devices(config.train.num_devices, config.train.batch_size)
-    workdir.mkdir(parents=True, exist_ok=True)
-    made = make_problem(config, workdir, problem, model)
-    configs.save(config, path)
-    return made
-
-
 def train(
     config: ConfigDict,
     workdir: str | Path,
@@ -125,34 +94,59 @@ def train(
 
     Raises:
         ConfigError: for a config that cannot be run, or another one than the workdir's.
+        WorkdirError: for a workdir that another run is using, or whose checkpoints or figures are damaged.
+        WriteError: for a workdir that cannot be written.
         Diverged: at a loss that is not finite, naming the step and the last good checkpoint.
         Interrupted: after SIGINT or SIGTERM, once everything is saved.
     """
     workdir = Path(workdir)
     unused = config_checks.check(config, own_problem=problem is not None)
-    problem = open_run(config, workdir, problem, model)
+    choose_devices(config.train.num_devices, config.train.batch_size)
+    with locked(workdir):
+        return _train(config, workdir, [f"note: {line}" for line in unused], open_run(config, workdir, problem, model))
+
+
+def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened) -> dict[str, float]:
+    """`train` in a folder that is the run's alone; `notes` are said first."""
+    problem, select = opened.problem, selection(opened.problem, config.train.select_metric)
     init_key, train_key, eval_key = run_keys(config.seed)
     built = _build(problem, init_key)
     optimizer = make_optimizer(config.train)
-    best = {"select": problem.select, "mode": problem.select_mode}
-    checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, **best)
     carry = problem.initial_carry(built, config.train.batch_size)
     state = initial_state(built, optimizer, train_key, carry, averaged=config.train.average_decay > 0)
-    state = checkpoints.restore(state) or state
-    start = int(state.step)
-    progress = Progress(start, config.train.steps)
-    for line in [*(f"note: {n}" for n in unused), *problem.notes(), parameter_table(state.params)]:
-        progress.say(line)
-    if start:
-        progress.say(f"continuing from step {start} of {config.train.steps}")
-    writer = Writer(workdir, start)
-    patience = Patience(workdir, config.train.patience, **best)
-    run = _Run(config, problem, built, optimizer, checkpoints, writer, patience, progress, eval_key)
-    try:
+    with ExitStack() as end:
+        keep = config.train.keep_checkpoints
+        checkpoints = Checkpoints(workdir, keep=keep, select=select.metric, mode=select.mode)
+        end.callback(checkpoints.close)
+        state = _where_it_stopped(checkpoints, state, opened, wants_best=config.train.select == "best")
+        start = int(state.step)
+        if config.train.init_from and not start:
+            state, lines = warm_start(state, config, problem)
+            notes = [*notes, *lines]
+        progress = Progress(start, config.train.steps)
+        end.callback(progress.close)
+        for line in [*notes, *problem.notes(), parameter_table(state.params)]:
+            progress.say(line)
+        for line in [*checkpoints.notes, *(f"changed since the last call: {line}" for line in opened.changed)]:
+            progress.say(f"note: {line}")
+        if start:
+            progress.say(f"continuing from step {start} of {config.train.steps}")
+        writer = Writer(workdir, start)
+        end.callback(writer.close)
+        patience = Patience(workdir, config.train.patience, select=select.metric, mode=select.mode)
+        run = _Run(config, problem, built, optimizer, checkpoints, writer, patience, progress, eval_key)
         with StopSignal() as stop:
             return run.to_the_end(state, stop)
-    finally:
-        run.close()
+
+
+def _where_it_stopped(checkpoints: Checkpoints, state: TrainState, opened: Opened, *, wants_best: bool) -> TrainState:
+    """The state that a run goes on from: of its latest checkpoint, or `state`, a new one's."""
+    found = checkpoints.restore(state)
+    if opened.another_course:
+        checkpoints.drop_best_after(int((found or state).step))
+    if wants_best:
+        checkpoints.check_best(state)
+    return found or state
 
 
 def _build(problem: Problem, key: Key[Array, ""]) -> nnx.Module:
@@ -184,6 +178,7 @@ class _Run:
         self.eval_graphdef = nnx.graphdef(model)
         self.pending: list[tuple[int, dict[str, Array]]] = []
         self.latest: dict[str, float] = {}
+        self.first_loss = writer.first_loss  # of step 1; of a run that goes on, the mean that was logged first
 
     def to_the_end(self, state: TrainState, stop: StopSignal) -> dict[str, float]:
         """Runs from `state` to the last step."""
@@ -206,13 +201,24 @@ class _Run:
                 break
             if stop.received and done < last:
                 self.checkpoints.close()
-                raise Interrupted(f"{stop.received.name} at step {done}: saved. Run the same command to go on.")
+                message = f"{stop.received.name} at step {done}: saved. Run the same command to go on."
+                raise Interrupted(message, stop.received)
         if start >= last:
             more = "patience" if self.patience.is_over() else "steps"
             self.progress.say(f"nothing to do: step {start} of {last} is done (--config.train.{more}=N for more)")
             # Not `validate`, which would write the figures of this step a second time.
             self.latest = self.problem.validate(nnx.merge(self.eval_graphdef, state.final_params), self.eval_key)
+        self.say_if_diverged()
         return self.latest
+
+    def say_if_diverged(self) -> None:
+        """A line at the end of a run that is worse than at its start, though its loss is finite."""
+        first, last = self.first_loss, self.latest.get("train_loss")
+        if first is not None and last is not None and last - first > max(1.0, abs(first)):
+            self.progress.say(
+                f"diverged: the loss is {last:.4f} at the end and was {first:.4f} at the start. Try a lower "
+                "--config.train.learning_rate or --config.train.clip_norm in another --workdir."
+            )
 
     def log(self) -> None:
         """Reads the figures of the steps since the last log, which waits for the device, and writes their means."""
@@ -230,6 +236,8 @@ class _Run:
                     f"{good}. Try a lower --config.train.learning_rate or --config.train.clip_norm in another "
                     "--workdir."
                 )
+        if steps[0] == 1:
+            self.first_loss = float(values[0]["loss"])
         names = [n for n in values[0] if n != "tokens"]
         means = {name: float(sum(v[name] for v in values) / len(values)) for name in names}
         means["grad_norm_max"] = float(max(v["grad_norm"] for v in values))
@@ -246,15 +254,12 @@ class _Run:
             values = self.problem.validate(nnx.merge(self.eval_graphdef, state.final_params), self.eval_key)
         if not values:
             return
+        metric = self.patience.selection.metric
+        if metric not in values:
+            raise ConfigError(f"a run is selected by {metric!r}; expected one of the validation's {', '.join(values)}")
         self.writer.write(step, "validation", values)
-        self.patience.add(values[self.problem.select])
+        self.patience.add(values[metric])
         self.progress.say(f"step {step}  validation  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
         self.latest |= values
         if self.config.select == "best":
             self.checkpoints.save_if_best(state, values)
-
-    def close(self) -> None:
-        """Ends the bar, and waits until all is written."""
-        self.progress.close()
-        self.writer.close()
-        self.checkpoints.close()

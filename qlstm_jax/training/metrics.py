@@ -10,47 +10,63 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from qlstm_jax.training import records
+from qlstm_jax.training.board import Board
+from qlstm_jax.training.faults import writing
+from qlstm_jax.training.selection import Selection
 
 
 class Writer:
-    """Appends metrics to `metrics.jsonl` and TensorBoard event files in a workdir.
+    """Appends metrics to `metrics.jsonl` and TensorBoard event files in a workdir; each is on the disk at once.
 
     Args:
         workdir: the run's folder.
         start: the step that the run continues from; figures of later steps, which a run that was cut off wrote and
             will now write again, are dropped.
+
+    Raises:
+        WorkdirError: if `metrics.jsonl` is damaged.
+        WriteError: if they cannot be written.
     """
 
     def __init__(self, workdir: Path, start: int) -> None:
-        self.path = Path(workdir) / "metrics.jsonl"
-        if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start]
-            self.path.write_text("".join(line + "\n" for line in lines))
-        self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start + 1 if start else None)
+        self.path = Path(workdir) / records.NAME
+        past = [record for record in records.read(workdir) if record["step"] <= start]
+        records.rewrite(Path(workdir), past)
+        with writing(self.path):
+            self.file = self.path.open("a", encoding="utf-8")
+        self.board = Board(Path(workdir) / "tensorboard", past)
+        self.first_loss: float | None = next((r["loss"] for r in past if "loss" in r and r["split"] == "train"), None)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
-        """One line of figures: `split` is "train" or "validation"."""
-        self.file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        self.file.flush()
-        for name, value in values.items():
-            self.board.add_scalar(f"{split}/{name}", value, step)
+        """One line of figures: `split` is "train" or "validation".
+
+        Raises:
+            WriteError: if they cannot be written.
+        """
+        record = {"step": step, "split": split, **values, records.TIME: round(time.time(), 3)}
+        with writing(self.path):
+            self.file.write(json.dumps(record) + "\n")
+            self.file.flush()
+        self.board.add(record)
+        self.board.flush()
 
     def close(self) -> None:
-        """Flushes and closes both."""
-        self.file.close()
+        """Closes both."""
+        with writing(self.path):
+            self.file.close()
         self.board.close()
 
 
 def history(workdir: str | Path) -> list[dict[str, Any]]:
-    """The records that a `Writer` left in a workdir; none where there was none."""
-    path = Path(workdir) / "metrics.jsonl"
-    if not path.exists():
-        return []
-    # A run that was killed while it wrote leaves a last line without an end.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    """The records that a `Writer` left in a workdir; none where there was none.
+
+    Raises:
+        WorkdirError: if `metrics.jsonl` is damaged.
+    """
+    return records.read(workdir)
 
 
 class Patience:
@@ -59,33 +75,24 @@ class Patience:
     Args:
         workdir: the run's folder, after its `Writer` has been opened.
         limit: validations without a better one after which patience is over; 0: never.
-        select: the validation metric.
+        select: the validation metric; a figure that is not finite is never a better one.
         mode: "max" if the higher is the better, or "min".
     """
 
     def __init__(self, workdir: Path, limit: int, *, select: str, mode: str) -> None:
-        self.limit, self.sign, self.best, self.since = limit, {"max": 1, "min": -1}[mode], -math.inf, 0
-        for line in (Path(workdir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            if record["split"] == "validation":
+        self.limit, self.selection, self.best, self.since = limit, Selection(select, mode), -math.inf, 0
+        for record in records.read(workdir):
+            if record["split"] == "validation" and select in record:
                 self.add(record[select])
 
     def add(self, value: float) -> None:
         """Takes the figure of one more validation."""
-        better = self.sign * value > self.best
-        self.best, self.since = (self.sign * value, 0) if better else (self.best, self.since + 1)
+        score = self.selection.score(value)
+        self.best, self.since = (score, 0) if score > self.best else (self.best, self.since + 1)
 
     def is_over(self) -> bool:
         """Whether there were `limit` validations without a better one."""
         return 0 < self.limit <= self.since
-
-
-def _step_of(line: str) -> int:
-    try:
-        step: int = json.loads(line)["step"]
-        return step
-    except json.JSONDecodeError:  # the last line of a run that was killed while it wrote
-        return sys.maxsize
 
 
 class Progress:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from qlstm_jax.problems.base import Batch, Problem
 from qlstm_jax.training.config import ConfigError
+from qlstm_jax.training.freezing import frozen, hold
 
 AXIS = "data"
 
@@ -40,7 +41,10 @@ Step: TypeAlias = Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]
 
 
 def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
-    """Clipping by global norm, then Adam or AdamW with the schedule of a config's `train` section."""
+    """Clipping by global norm, then Adam or AdamW with the schedule of a config's `train` section.
+
+    What is frozen is not moved, nor decayed, and has no moments.
+    """
     peak, warmup = train.learning_rate, train.warmup_steps
     decay = max(train.steps - warmup, 1)
     after = {
@@ -50,7 +54,10 @@ def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
     }[train.schedule]
     rate = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup]) if warmup else after
     adam = optax.adamw(rate, weight_decay=train.weight_decay) if train.optimizer == "adamw" else optax.adam(rate)
-    return optax.chain(optax.clip_by_global_norm(train.clip_norm), adam)
+    whole = optax.chain(optax.clip_by_global_norm(train.clip_norm), adam)
+    if not train.freeze:
+        return whole
+    return optax.partition({False: whole, True: optax.set_to_zero()}, lambda params: frozen(params, train.freeze))
 
 
 def initial_state(
@@ -116,6 +123,7 @@ def device_step(
     *,
     weight_dropout: float = 0.0,
     average_decay: float = 0.0,
+    freeze: str = "",
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step on one device, inside a mapped axis `axis`; None for a step that is all of it.
 
@@ -133,6 +141,7 @@ def device_step(
         axis: over which gradients are averaged.
         weight_dropout: rate of `drop_weights`.
         average_decay: of the state's average, if it has one.
+        freeze: parameters that have no gradient, as for `freezing.frozen`.
 
     Returns:
         (state, metrics), the same on every device but for the carry; metrics hold the scalars loss, accuracy (where the
@@ -147,6 +156,7 @@ def device_step(
             batch = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, device * rows, rows), batch)
 
     def loss(params: Any) -> tuple[Array, Any]:
+        params = hold(params, freeze)
         if weight_dropout:  # the same weights on every device
             params = drop_weights(params, jax.random.fold_in(model_key, devices), weight_dropout)
         model, rngs = nnx.merge(graphdef, params), nnx.Rngs(dropout=jax.random.fold_in(model_key, device))
@@ -190,6 +200,7 @@ def configured_step(
         axis=axis,
         weight_dropout=train.weight_dropout,
         average_decay=train.average_decay,
+        freeze=train.freeze,
     )
 
 

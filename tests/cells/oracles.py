@@ -147,6 +147,45 @@ def pr_lstm(p, x, *, cell="lstm"):
     return [pr_state(p, x[: t + 1], cell=cell)[0] for t in range(len(x))]
 
 
+def layer_norm(x, scale, bias):
+    return scale * (x - x.mean()) / np.sqrt(1e-5 + x.var()) + bias
+
+
+def gelu(x):
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def ldru_merge(p, left, right):
+    """h (H,) of the union of two spans; each pair of children is one row."""
+    both = np.concatenate([left, right])
+    gates = gelu(both @ p["merge_kernel"] + p["merge_bias"]) @ p["gate_kernel"] + p["gate_bias"]
+    value = (gates * both) @ p["value_kernel"] + p["value_bias"]
+    h = layer_norm(value @ p["output_kernel"] + p["output_bias"], p["norm_scale"][0], p["norm_bias"][0])
+    for r in range(len(p["refine_bias"])):
+        hidden = gelu(h @ p["refine_kernel"][r] + p["refine_bias"][r])
+        new = hidden @ p["refine_output_kernel"][r] + p["refine_output_bias"][r]
+        h = layer_norm(h + new, p["norm_scale"][r + 1], p["norm_bias"][r + 1])
+    return h
+
+
+def grc_merge(p, left, right):
+    hidden = np.maximum(np.concatenate([left, right]) @ p["merge_kernel"] + p["merge_bias"], 0)
+    f_left, f_right, i, u = np.split(hidden @ p["gate_kernel"] + p["gate_bias"], 4)
+    return layer_norm(
+        sigmoid(f_left) * left + sigmoid(f_right) * right + sigmoid(i) * u, p["norm_scale"], p["norm_bias"]
+    )
+
+
+@case("pr_lstm", "ldru-0r", main=False, cell="ldru", refinements=0)
+@case("pr_lstm", "ldru-1r", cell="ldru", refinements=1)
+@case("pr_lstm", "ldru-2r", main=False, cell="ldru", refinements=2)
+@case("pr_lstm", "grc", cell="grc")
+def tree_of_vectors(p, x, *, cell):
+    merge = {"ldru": ldru_merge, "grc": grc_merge}[cell]
+    leaves = list(x @ p["leaf_kernel"] + p["leaf_bias"])
+    return [prefix(lambda left, right: merge(p, left, right), leaves[: t + 1]) for t in range(len(x))]
+
+
 @case("slstm", "slstm-1-sigmoid", num_heads=1, forget_gate="sigmoid")
 @case("slstm", "slstm-5-exponential", main=False, num_heads=5, forget_gate="exponential")
 def slstm(p, x, *, num_heads=1, forget_gate="sigmoid"):

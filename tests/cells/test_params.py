@@ -178,6 +178,24 @@ def test_initial_values_of_pr_lstm(cell):
     assert not any(np.any(b) for b in (params.leaf_bias, params.merge_bias, params.refine_bias))
 
 
+def test_initial_values_of_the_other_merges():
+    hidden = 90
+    ldru = pr_lstm.init(KEY, 150, hidden, cell="ldru", refinements=2)
+    grc = pr_lstm.init(KEY, 150, hidden, cell="grc")
+    for params in (ldru, grc):
+        assert_truncated_normal(params.leaf_kernel, 150**-0.5, corrected=False)
+        assert_truncated_normal(params.merge_kernel, (2 * hidden) ** -0.5, corrected=False)
+        assert_truncated_normal(params.gate_kernel, (4 * hidden) ** -0.5, corrected=False)
+        assert not any(np.any(a) for name, a in vars(params).items() if name.endswith("bias"))
+        assert np.all(params.norm_scale == 1)
+    np.testing.assert_array_equal(ldru.value_kernel, np.tile(np.eye(hidden), (2, 1)))
+    assert_truncated_normal(ldru.refine_kernel, hidden**-0.5, corrected=False)
+    assert_truncated_normal(ldru.refine_output_kernel, (4 * hidden) ** -0.5, corrected=False)
+    once = pr_lstm.init(KEY, 5, hidden, cell="ldru")
+    assert sum(a.size for a in jax.tree.leaves(once)) == (8 + 8 + 2 + 1 + 8) * hidden**2 + 23 * hidden
+    assert sum(a.size for a in jax.tree.leaves(grc)) == (8 + 16) * hidden**2 + 161 * hidden
+
+
 @cases.MAIN
 def test_initial_carry_is_zero(case):
     carry = case.cell.initial_carry(case.params(), 2)
@@ -201,7 +219,7 @@ def test_bad_sizes(cell, bad):
         (ql_lstm, {"epsilon": 0.0}, "epsilon is 0.0; expected a number above 0"),
         (ql_lstm, {"epsilon": float("nan")}, "epsilon is nan; expected a number above 0"),
         (ql_lstm, {"chrono": 9, "forget_bias": 2.0}, "chrono is 9 and forget_bias 2.0; expected chrono=0 or"),
-        (pr_lstm, {"cell": "gru"}, "cell is 'gru'; expected one of 'lstm', 'rnn'"),
+        (pr_lstm, {"cell": "gru"}, "cell is 'gru'; expected one of 'lstm', 'rnn', 'ldru', 'grc'"),
         (pr_lstm, {"refinements": -1}, "refinements is -1; expected an integer, 0 or more"),
         (pr_lstm, {"refinements": True}, "refinements is True; expected an integer, 0 or more"),
     ],

@@ -73,7 +73,7 @@ def test_reduce_of_no_tokens():
         chex.assert_trees_all_equal(state, pr_lstm.State(h=jnp.zeros((2, 4)), c=jnp.zeros((2, 4))))
 
 
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", ["lstm", "rnn", "ldru", "grc"])
 def test_reduce_ignores_padding(cell):
     params, xs = weights(cell=cell), cases.sequence(3, 7)
     lengths = np.array([7, 4, 0])
@@ -153,10 +153,10 @@ def test_a_saved_stream_continues_exactly():
     np.testing.assert_allclose(again[1], ys[:, 7:], rtol=CLOSE, atol=CLOSE)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", ["lstm", "rnn", "ldru", "grc"])
 def test_combine_pairs_equals_combine(cell):
     """Two forms of one merge: neighbours in one array, and two arrays."""
-    params = weights(cell=cell, refinements=2)
+    params = weights(cell=cell, **({} if cell == "grc" else {"refinements": 2}))
     states = pr_lstm_merge.leaf(params, cases.sequence(2, 6))
     left, right = (jax.tree.map(lambda a, k=k: a[:, k::2], states) for k in (0, 1))
     pairs, two = pr_lstm_merge.combine_pairs(params, states), pr_lstm_merge.combine(params, left, right)

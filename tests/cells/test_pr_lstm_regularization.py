@@ -1,5 +1,6 @@
 """What the PR-LSTM has beyond its paper: options of the merge, random left offsets, the associativity penalty."""
 
+import dataclasses
 import functools
 
 import chex
@@ -17,6 +18,7 @@ from qlstm_jax.nnx import PRLSTM
 from tests.cells import cases
 
 H = 4
+CLOSE = 2e-5  # of numbers of size 1, in float32; layer normalisation makes rounding larger where a sum is near 0
 
 
 def weights(**options):
@@ -44,6 +46,8 @@ def test_forget_bias():
     params = pr_lstm.init(jax.random.key(0), cases.D, H, forget_bias=2.0)
     np.testing.assert_array_equal(params.merge_bias, [0] * 3 * H + [2] * 2 * H)
     np.testing.assert_array_equal(params.refine_bias, [[0] * 3 * H + [2] * H])
+    grc = pr_lstm.init(jax.random.key(0), cases.D, H, cell="grc", forget_bias=2.0)
+    np.testing.assert_array_equal(grc.gate_bias, [2] * 2 * H + [0] * 2 * H)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +55,10 @@ def test_forget_bias():
     [
         ({"norm": "layer"}, "norm is 'layer'; expected one of 'none', 'rms'"),
         ({"value_init": "zero"}, "value_init is 'zero'"),
-        ({"norm": "rms", "cell": "rnn"}, "expected 'none' and 0 with cell='rnn'"),
-        ({"forget_bias": 1.0, "cell": "rnn"}, "expected 'none' and 0 with cell='rnn'"),
+        ({"norm": "rms", "cell": "rnn"}, "norm is 'rms'; expected 'none', as cell='rnn' has no such option"),
+        ({"forget_bias": 1.0, "cell": "rnn"}, "forget_bias is 1.0; expected 0.0, as cell='rnn'"),
+        ({"value_init": "identity", "cell": "ldru"}, "value_init is 'identity'; expected 'paper', as cell='ldru'"),
+        ({"refinements": 0, "cell": "grc"}, "refinements is 0; expected 1, as cell='grc'"),
     ],
 )
 def test_options_out_of_range(options, message):
@@ -85,10 +91,11 @@ def test_rms_norm_by_hand():
     chex.assert_trees_all_close(pr_lstm_merge.combine(params, left, right), pr_lstm.State(h, c), rtol=1e-5, atol=1e-6)
 
 
-def test_norm_streams_and_remat_changes_nothing(monkeypatch):
+@pytest.mark.parametrize("options", [{"norm": "rms"}, {"cell": "ldru"}, {"cell": "grc"}], ids=str)
+def test_norm_streams_and_remat_changes_nothing(monkeypatch, options):
     monkeypatch.setattr(pr_lstm_merge, "MIN_GROUP", 1)  # so that 6 merges are computed in two groups
-    plain, xs = weights(norm="rms"), cases.sequence(2, 7)
-    again = weights(norm="rms", remat=True)
+    plain, xs = weights(**options), cases.sequence(2, 7)
+    again = weights(remat=True, **options)
     folded = cases.fold(pr_lstm, plain, xs, jnp.array([7, 4]))[1]
 
     def run(params):
@@ -96,8 +103,8 @@ def test_norm_streams_and_remat_changes_nothing(monkeypatch):
         return jnp.sum(ys**2), ys
 
     grad = jax.jit(jax.grad(run, has_aux=True))
-    chex.assert_trees_all_close(grad(plain)[1], folded, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(jax.tree.leaves(grad(plain)), jax.tree.leaves(grad(again)), rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(grad(plain)[1], folded, rtol=1e-5, atol=CLOSE)
+    chex.assert_trees_all_close(jax.tree.leaves(grad(plain)), jax.tree.leaves(grad(again)), rtol=1e-5, atol=CLOSE)
 
 
 def span(params, xs):
@@ -128,40 +135,42 @@ def moved(params, xs, start):
     return state
 
 
-def test_offsets_against_recursion():
+@pytest.mark.parametrize("cell", ["lstm", "rnn", "ldru", "grc"])
+def test_offsets_against_recursion(cell):
     """Rows with every offset 0..room, of different lengths: prefixes and the last state alone."""
     room, steps = 5, 6
-    params, xs = weights(), cases.sequence(room + 1, steps)
+    params, xs = weights(cell=cell), cases.sequence(room + 1, steps)
     starts, lengths = jnp.arange(room + 1), jnp.array([6, 5, 3, 6, 1, 0])
     both, leaves = pr_lstm_merge.merge(params), pr_lstm_merge.leaf(params, xs)
     prefixes = jax.jit(functools.partial(offset.prefixes, both, max_offset=room))(leaves, starts)
     last = jax.jit(functools.partial(offset.reduce, both, max_offset=room))(leaves, lengths, starts)
     with jax.disable_jit():
         expected = [[moved(params, xs[b, : t + 1], b).h[0] for t in range(steps)] for b in range(room + 1)]
-    np.testing.assert_allclose(prefixes.h, np.asarray(expected), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(prefixes.h, np.asarray(expected), rtol=1e-5, atol=CLOSE)
     for b, n in enumerate(lengths):
-        np.testing.assert_allclose(last.h[b], expected[b][n - 1] if n else np.zeros(H), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(last.h[b], expected[b][n - 1] if n else np.zeros(H), rtol=1e-5, atol=CLOSE)
 
 
 def test_offset_zero_is_the_plain_tree():
     params, xs, lengths = weights(), cases.sequence(3, 7), np.array([7, 2, 0])
     still = regularization.RandomOffset(jax.random.key(0), 0)
-    carry, ys = still.unroll(params, xs, seq_lengths=lengths)
-    assert carry is None
-    chex.assert_trees_all_close(ys, pr_lstm.unroll(params, xs, seq_lengths=lengths)[1], rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(
-        still.reduce(params, xs, seq_lengths=lengths),
-        pr_lstm.reduce(params, xs, seq_lengths=lengths),
-        rtol=1e-5,
-        atol=1e-6,
-    )
+
+    @jax.jit
+    def run(params):
+        carry, ys = still.unroll(params, xs, seq_lengths=lengths)
+        assert carry is None
+        moved = ys, still.reduce(params, xs, seq_lengths=lengths)
+        _, ys = pr_lstm.unroll(params, xs, seq_lengths=lengths)
+        return moved, (ys, pr_lstm.reduce(params, xs, seq_lengths=lengths))
+
+    chex.assert_trees_all_close(*run(params), rtol=1e-5, atol=1e-6)
 
 
 def test_offsets_are_drawn_from_the_whole_range():
     """Each row shows one of the trees, and many rows all of them."""
     params, room = weights(), 3
     xs = jnp.tile(cases.sequence(1, 3), (200, 1, 1))
-    state = regularization.RandomOffset(jax.random.key(1), room).reduce(params, xs)
+    state = jax.jit(regularization.RandomOffset(jax.random.key(1), room).reduce)(params, xs)
     with jax.disable_jit():
         trees = np.concatenate([moved(params, xs[0], start).h for start in range(room + 1)])
     distance = np.abs(np.asarray(state.h)[:, None] - trees[None]).max(axis=-1)
@@ -174,13 +183,20 @@ def test_layers_move_in_training_alone():
     layer = PRLSTM(cases.D, H, max_offset=3, rngs=nnx.Rngs(0))
     plain = PRLSTM(cases.D, H, rngs=nnx.Rngs(0))
     xs, key = cases.sequence(8, 5), jax.random.key(3)
+
+    @nnx.jit
+    def run(layer, rngs=None):
+        return layer(xs, rngs=rngs), layer.last(xs, rngs=rngs)
+
+    still = run(plain)
     layer.eval()
-    chex.assert_trees_all_close(layer(xs), plain(xs))
+    chex.assert_trees_all_close(run(layer), still)
     layer.train()
-    assert not np.allclose(layer(xs, rngs=key), plain(xs))
-    chex.assert_trees_all_close(layer(xs, rngs=key, deterministic=True), plain(xs))
-    np.testing.assert_allclose(layer.last(xs, rngs=key), layer(xs, rngs=key)[:, -1], rtol=1e-5, atol=1e-6)
-    assert not np.allclose(layer.last(xs, rngs=nnx.Rngs(dropout=4)), plain.last(xs))
+    moved = run(layer, key)
+    assert not np.allclose(moved[0], still[0])
+    np.testing.assert_allclose(moved[1], moved[0][:, -1], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(run(layer, nnx.Rngs(dropout=4))[1], still[1])
+    chex.assert_trees_all_close(nnx.jit(lambda layer: layer(xs, rngs=key, deterministic=True))(layer), still[0])
     with pytest.raises(ValueError, match="rngs is None"):
         layer(xs)
     with pytest.raises(ValueError, match="a carry is given or wanted"):
@@ -194,11 +210,11 @@ def test_layers_move_in_training_alone():
 def test_linen_layer_moves_in_training_alone():
     layer, xs = linen_layers.PRLSTM(H, max_offset=3), cases.sequence(8, 5)
     assert isinstance(layer, linen.Module)
-    variables = layer.init(jax.random.key(0), xs)
-    still = linen_layers.PRLSTM(H).apply(variables, xs)
-    chex.assert_trees_all_close(layer.apply(variables, xs), still)
+    variables = jax.jit(layer.init)(jax.random.key(0), xs)
+    still = jax.jit(linen_layers.PRLSTM(H).apply)(variables, xs)
+    chex.assert_trees_all_close(jax.jit(layer.apply)(variables, xs), still)
     moving = functools.partial(layer.apply, variables, xs, deterministic=False, rngs={"dropout": jax.random.key(1)})
-    assert not np.allclose(moving(), still)
+    assert not np.allclose(jax.jit(moving)(), still)
     with pytest.raises(ValueError, match="a carry is given or wanted"):
         moving(return_carry=True)
     with pytest.raises(ValueError, match="max_offset is -2"):
@@ -208,16 +224,42 @@ def test_linen_layer_moves_in_training_alone():
 def test_associativity_of_three_tokens_by_hand():
     """Three tokens have one triple; a row of two has none and does not count."""
     params, xs = weights(), cases.sequence(3, 3)
-    a, b, c = (pr_lstm_merge.leaf(params, xs[:, t]) for t in range(3))
-    left = pr_lstm_merge.combine(params, pr_lstm_merge.combine(params, a, b), c)
-    right = pr_lstm_merge.combine(params, a, pr_lstm_merge.combine(params, b, c))
+    leaf, combine, penalty = map(jax.jit, (pr_lstm_merge.leaf, pr_lstm_merge.combine, regularization.associativity))
+    a, b, c = (leaf(params, xs[:, t]) for t in range(3))
+    left, right = combine(params, combine(params, a, b), c), combine(params, a, combine(params, b, c))
     by_row = np.mean((left.h - right.h) ** 2, axis=-1) + np.mean((np.tanh(left.c) - np.tanh(right.c)) ** 2, axis=-1)
     by_row, key = np.asarray(by_row), jax.random.key(0)
-    np.testing.assert_allclose(regularization.associativity(params, xs, key), by_row.mean(), rtol=1e-5)
-    some = regularization.associativity(params, xs, key, seq_lengths=np.array([3, 2, 3]))
+    np.testing.assert_allclose(penalty(params, xs, key), by_row.mean(), rtol=1e-5)
+    some = penalty(params, xs, key, seq_lengths=np.array([3, 2, 3]))
     np.testing.assert_allclose(some, by_row[[0, 2]].mean(), rtol=1e-5)
-    assert regularization.associativity(params, xs, key, seq_lengths=np.array([2, 0, 1])) == 0
-    assert regularization.associativity(params, xs[:, :2], key) == 0
+    assert penalty(params, xs, key, seq_lengths=np.array([2, 0, 1])) == 0
+    assert penalty(params, xs[:, :2], key) == 0
+
+
+@pytest.mark.parametrize("cell", ["ldru", "grc"])
+def test_associativity_of_vectors_is_a_cosine(cell):
+    params, xs = weights(cell=cell), cases.sequence(3, 3)
+    a, b, c = (pr_lstm_merge.leaf(params, xs[:, t]) for t in range(3))
+    left = np.asarray(pr_lstm_merge.combine(params, pr_lstm_merge.combine(params, a, b), c).h)
+    right = np.asarray(pr_lstm_merge.combine(params, a, pr_lstm_merge.combine(params, b, c)).h)
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    distance = np.mean(1 - np.sum(left * right, axis=1) / lengths)
+    assert distance > 0.01
+    value, grads = jax.value_and_grad(regularization.associativity)(params, xs, jax.random.key(0))
+    np.testing.assert_allclose(value, distance, rtol=1e-4)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads)) and np.any(grads.merge_kernel)
+
+
+def test_ldru_starts_from_a_sum_that_gates_weigh():
+    """With gates of 1 and W_o = I, the initial merge without feed-forward is the normalised sum of the two spans."""
+    params = pr_lstm.init(jax.random.key(0), cases.D, H, cell="ldru", refinements=0)
+    params = dataclasses.replace(
+        params, gate_kernel=jnp.zeros((4 * H, 2 * H)), gate_bias=jnp.ones(2 * H), output_kernel=jnp.eye(H)
+    )
+    left, right = (pr_lstm_merge.leaf(params, x) for x in cases.sequence(2, 3))
+    both = left.h + right.h
+    expected = (both - both.mean(axis=1, keepdims=True)) / jnp.sqrt(1e-5 + both.var(axis=1, keepdims=True))
+    np.testing.assert_allclose(pr_lstm_merge.combine(params, left, right).h, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_associativity_is_zero_for_an_associative_merge():
@@ -229,17 +271,22 @@ def test_associativity_is_zero_for_an_associative_merge():
         **{**vars(params), "merge_kernel": jnp.concatenate([same, same]), "leaf_kernel": leaves},
     )
     xs = jnp.abs(cases.sequence(2, 13))
-    assert regularization.associativity(params, xs, jax.random.key(0)) < 1e-9
-    assert regularization.associativity(weights(), xs, jax.random.key(0)) > 1e-4
+    penalty = jax.jit(regularization.associativity)
+    assert penalty(params, xs, jax.random.key(0)) < 1e-9
+    assert penalty(weights(), xs, jax.random.key(0)) > 1e-4
 
 
 def test_a_layers_penalty():
     layer, xs = PRLSTM(cases.D, H, num_layers=2, rngs=nnx.Rngs(0)), cases.sequence(2, 3)
     below, above = (cell.params for cell in layer.cells)
-    by_layer = [
-        regularization.associativity(params, inputs, jax.random.key(0))
-        for params, inputs in [(below, xs), (above, pr_lstm.unroll(below, xs)[1])]
-    ]
-    np.testing.assert_allclose(layer.associativity(xs, rngs=jax.random.key(9)), np.mean(by_layer), rtol=1e-5)
+
+    @nnx.jit
+    def run(layer):
+        pairs = (below, xs), (above, pr_lstm.unroll(below, xs)[1])
+        by_layer = [regularization.associativity(*pair, jax.random.key(0)) for pair in pairs]
+        return layer.associativity(xs, rngs=jax.random.key(9)), by_layer
+
+    found, by_layer = run(layer)
+    np.testing.assert_allclose(found, np.mean(by_layer), rtol=1e-5)
     with pytest.raises(ValueError, match="bidirectional is True"):
         PRLSTM(2, H, bidirectional=True, rngs=nnx.Rngs(0)).associativity(xs, rngs=jax.random.key(0))

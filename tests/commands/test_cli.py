@@ -1,14 +1,18 @@
-"""The command lines in processes of their own; each takes seconds, so each checks many things."""
+"""The command lines: two in processes of their own, which takes seconds, the others in this one."""
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from qlstm_jax.training.loop import train
+from qlstm_jax.commands.programs import evaluate, train
+from qlstm_jax.training.loop import train as trainer
+from tests.commands.calls import call, mistake
+from tests.data.test_files import odd_files
 from tests.training.conftest import tiny, write_reviews
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +38,7 @@ def run(script, *arguments, folder):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_train_then_evaluate(tmp_path):
+def test_train_then_evaluate(tmp_path, monkeypatch):
     config = f"--config={ROOT / 'configs' / 'formal.py'}:even_pairs,lstm"
     small = [f"--config.{key}={value}" for key, value in SMALL.items()]
     done = run("train.py", config, *small, "--workdir=run", folder=tmp_path)
@@ -49,47 +53,87 @@ def test_train_then_evaluate(tmp_path):
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (saved["formal"]["task"], saved["model"]["cell"], saved["train"]["steps"]) == ("even_pairs", "rnn", 2)
 
-    done = run("eval.py", "--workdir=run", "--max_length=6", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    done = call(evaluate, "--workdir=run", "--max_length=6")
+    assert done.code == 0, done.err
     report = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())
     assert report["score_lengths"] == [4, 6, 1]
-    assert f'"score": {report["score"]}' in done.stdout
-    assert "accuracy_by_length.png" in done.stdout
+    assert f'"score": {report["score"]}' in done.out
+    assert "accuracy_by_length.png" in done.out
 
 
-@pytest.mark.parametrize(
-    ("argument", "code", "part"),
-    [
-        ("--config.train.stepz=3", 2, "steps"),
-        ("--config.train.steps=many", 2, "many"),
-        ("--config=parity_pr_lstn", 1, "--config=parity_pr_lstn does not exist; did you mean parity_pr_lstm?"),
-        ("--config.train.mapping=pmpa", 1, "train.mapping is 'pmpa'; did you mean 'pmap'?"),
-    ],
-)
-def test_mistakes_end_in_one_line(argument, code, part, tmp_path):
-    done = run("train.py", argument, "--workdir=run", folder=tmp_path)
-    assert done.returncode == code, done.stderr
-    message = done.stderr.strip().splitlines()
-    assert len(message) == 1
-    assert message[0].startswith("error: ")
-    assert part in message[0]
-    assert not (tmp_path / "run").exists()
+def test_settings_are_one_thing_however_they_are_typed(tmp_path):
+    typed = ["--config.formal.max_length=9", "--config.train.steps", "2", "--noconfig.model.bidirectional"]
+    typed += ["--set", "formal.max_length=3", "hidden_size=4", "num_devices=1", "--config.formal.task=even_pairs"]
+    typed += ["--set=model.cell=rnn"]
+    typed += ["--set", "train.batch_size=4", "--config", "formal:parity_check,lstm"]
+    assert call(train, *typed, f"--workdir={tmp_path / 'run'}").code == 0
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved["formal"]["max_length"] == 3 and saved["formal"]["task"] == "even_pairs"
+    assert (saved["model"]["cell"], saved["model"]["hidden_size"], saved["model"]["bidirectional"]) == ("rnn", 4, False)
+    assert (saved["train"]["steps"], saved["train"]["batch_size"]) == (2, 4)
+
+    lengths = ["--set", "min_length=4", "eval.sequences=4", "--max_length=4"]  # the last word of eval's keys is no key
+    line, code = mistake(evaluate, f"--workdir={tmp_path / 'run'}", *lengths)
+    assert (code, "formal.min_length" in line) == (1, True)
+    lengths[1:2] = ["eval.min_length=4"]
+    done = call(evaluate, f"--workdir={tmp_path / 'run'}", *lengths)
+    assert done.code == 0 and json.loads(done.out.partition("figures in")[0])["score_lengths"] == [4, 4, 1]
+    for key in ("train.steps=9", "model.hidden_size=5"):
+        line, code = mistake(evaluate, f"--workdir={tmp_path / 'run'}", "--set", key)
+        assert code == 1 and "a trained run keeps its" in line and "expected one of eval.*, model.dtype" in line
 
 
-def test_predict(tmp_path):
-    path = write_reviews(tmp_path / "reviews.tsv")
-    train(tiny("text", text__path=str(path), train__steps=1), tmp_path / "run")
-    (tmp_path / "lines.txt").write_text("dull\n\nfine\u2028☃\n", encoding="utf-8")
-    done = run("eval.py", "--workdir=run", "--predict=a lovely film", "--predict_file=lines.txt", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    records = [json.loads(line) for line in done.stdout.rstrip("\n").split("\n")]
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """The folder of a run on texts."""
+    folder = tmp_path_factory.mktemp("texts")
+    path = write_reviews(folder / "reviews.tsv")
+    trainer(tiny("text", text__path=str(path), train__steps=1), folder / "run")
+    return folder
+
+
+def test_predict(texts):
+    (texts / "lines.txt").write_text("dull\n\nfine\u2028☃\n", encoding="utf-8")
+    done = call(evaluate, f"--workdir={texts}/run", "--predict=a lovely film", f"--predict_file={texts}/lines.txt")
+    assert done.code == 0, done.err
+    records = [json.loads(line) for line in done.out.rstrip("\n").split("\n")]
     assert [r["text"] for r in records] == ["a lovely film", "dull", "", "fine\u2028☃"]
     assert {r["label"] for r in records[:2] + records[3:]} <= {"good", "bad"}
     assert records[2] == {"text": "", "label": None, "probabilities": None, "note": "empty text"}
 
 
-def test_evaluating_what_is_not_there(tmp_path):
-    done = run("eval.py", "--workdir=nowhere", folder=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: nowhere/config.json does not exist; expected the folder of a run")
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_files_that_cannot_be_predicted(texts, tmp_path):
+    for path, part in odd_files(tmp_path).values():
+        line, code = mistake(evaluate, f"--workdir={texts}/run", f"--predict_file={path}")
+        assert str(path) in line and part in line and code == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_narrow_output_gets_json(texts, encoding):
+    text = "café فیلم 👍"
+    done = call(evaluate, f"--workdir={texts}/run", f"--predict={text}", encoding=encoding)
+    assert done.code == 0 and json.loads(done.out)["text"] == text
+
+
+def test_what_an_evaluation_does_not_read_is_refused(texts):
+    for options in (["--longest=3"], ["--set", "eval.longest=3"]):
+        line, code = mistake(evaluate, f"--workdir={texts}/run", *options)
+        assert code == 1 and line.startswith("the evaluation of text does not read eval.longest")
+
+
+def test_a_run_whose_data_moved(texts):
+    moved = texts / "reviews.tsv"
+    moved = moved.rename(texts / "moved.tsv")
+    line, code = mistake(evaluate, f"--workdir={texts}/run")
+    assert code == 1 and "reviews.tsv does not exist" in line
+    done = call(evaluate, f"--workdir={texts}/run", "--set", f"text.path={moved}", "model.dtype=bfloat16")
+    assert done.code == 0 and json.loads(done.out.partition("figures in")[0])["part"] == "test"
+
+
+def test_a_reader_that_left():
+    """In a process of its own, whose output Python flushes once more at its end."""
+    command = f"{shlex.quote(sys.executable)} train.py --helpfull | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.stderr, done.stdout[:15]) == ("", "usage: train.py")
+    assert done.returncode in (0, 141)  # 0 where the pipe held all of it

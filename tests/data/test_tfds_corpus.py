@@ -72,7 +72,7 @@ def test_a_dataset_without_parts_is_split_by_shares(data_dir):
 def test_mistakes(data_dir):
     with pytest.raises(DataError, match=r"no dataset 'tiny_shakespear'; did you mean 'tiny_shakespeare'"):
         tfds_corpus.load("tiny_shakespear", data_dir=data_dir)
-    with pytest.raises(DataError, match=r"snow has no feature 'txt'; give one of .*text.*\(lm.feature\)"):
+    with pytest.raises(DataError, match=r"snow has no feature 'txt'; give one of .*text.*\(--config.lm.feature=NAME\)"):
         tfds_corpus.load("snow", data_dir=data_dir, feature="txt")
     with pytest.raises(DataError, match=r"'number' holds int, no text"):
         tfds_corpus.load("snow", data_dir=data_dir, feature="number")

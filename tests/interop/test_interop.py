@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from qlstm_jax import interop
 from qlstm_jax.cells import gru, lstm, pr_lstm, rnn
@@ -80,71 +81,71 @@ def test_flax_tree_of_another_cell():
         interop.rnn_from_flax(flax_cell("rnn")[1])
 
 
-def torch_state(layer="l0", prefix="", inputs=D):
-    rng = np.random.default_rng(3)
-    shapes = {"weight_ih": (4 * H, inputs), "weight_hh": (4 * H, H), "bias_ih": (4 * H,), "bias_hh": (4 * H,)}
-    return {f"{prefix}{k}_{layer}": rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+NNX = {
+    "LSTMCell": ("lstm", "nnx"),
+    "OptimizedLSTMCell": ("lstm", "nnx_fused"),
+    "GRUCell": ("gru", "nnx_fused"),
+    "SimpleCell": ("rnn", "nnx_fused"),
+}
 
 
-def torch_lstm(state, x, layer="l0"):
-    """PyTorch's documented equations, for one sequence (T, D)."""
-    w, u, b, v = (state[f"{k}_{layer}"] for k in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-    h = c = np.zeros(H)
-    ys = []
-    for x_t in np.asarray(x, np.float64):
-        i, f, g, o = np.split(w @ x_t + b + u @ h + v, 4)
-        i, f, o = (1 / (1 + np.exp(-z)) for z in (i, f, o))
-        c = f * c + i * np.tanh(g)
-        h = o * np.tanh(c)
-        ys.append(h)
-    return np.stack(ys)
+def nnx_cell(kind, **options):
+    """A cell with random weights."""
+    cell = getattr(nnx, kind)(D, H, rngs=nnx.Rngs(params=0), **options)
+    nnx.update(cell, redrawn(nnx.state(cell, nnx.Param)))
+    return cell
 
 
-def test_torch_equations():
-    state, xs = torch_state(), sequence()
-    _, ys = lstm.unroll(interop.lstm_from_torch(state), xs)
-    np.testing.assert_allclose(ys, np.stack([torch_lstm(state, x) for x in xs]), rtol=3e-6, atol=3e-6)
+@pytest.mark.parametrize("kind", list(NNX))
+def test_nnx_cell_gives_the_same_outputs(kind):
+    name, form = NNX[kind]
+    cell, _, from_flax, to_flax = FLAX[name]
+    theirs, xs = nnx_cell(kind), sequence()
+    params = from_flax(theirs)
+    with jax.numpy_rank_promotion("allow"):  # Flax adds (H,) to (B, H)
+        carry, expected = theirs.initialize_carry((2, D), rngs=nnx.Rngs(0)), []
+        for t in range(xs.shape[1]):
+            carry, y = theirs(carry, xs[:, t])
+            expected.append(y)
+    final, ys = cell.unroll(params, xs)
+    np.testing.assert_allclose(ys, np.stack(expected, axis=1), rtol=2e-6, atol=2e-6)
+    for a, b in zip(jax.tree.leaves(final), jax.tree.leaves(carry), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
+    # Back, into another cell; and a state or its dict says as much as the cell.
+    other = getattr(nnx, kind)(D, H, rngs=nnx.Rngs(params=1))
+    nnx.update(other, to_flax(params, form=form))
+    chex.assert_trees_all_equal(nnx.state(other), nnx.state(theirs))
+    for source in (nnx.state(theirs), nnx.to_pure_dict(nnx.state(theirs))):
+        chex.assert_trees_all_equal(from_flax(source), params)
 
 
-def test_torch_chooses_layer_direction_and_prefix():
-    wanted = torch_state("l1_reverse", prefix="encoder.", inputs=2 * H)
-    others = {k: np.zeros((1,)) for k in (*torch_state("l1", "encoder."), *torch_state("l1_reverse"), "encoder.head.w")}
-    params = interop.lstm_from_torch(others | wanted, layer=1, reverse=True, prefix="encoder.", dtype="bfloat16")
-    np.testing.assert_array_equal(params.input_kernel.T, wanted["encoder.weight_ih_l1_reverse"])
-    assert params.dtype == "bfloat16"
+def test_boxed_parameters_of_linen():
+    tree = flax_cell("lstm")[1]["params"]
+    boxed = jax.tree.map(lambda a: nn.Partitioned(a, names=(None,) * a.ndim), tree)
+    chex.assert_trees_all_equal(interop.lstm_from_flax(boxed), interop.lstm_from_flax(tree))
 
 
-def test_torch_round_trips():
-    params = redrawn(lstm.init(jax.random.key(0), D, H))
-    options = {"layer": 2, "reverse": True, "prefix": "a."}
-    state = interop.lstm_to_torch(params, **options)
-    assert set(state) == set(torch_state("l2_reverse", "a."))
-    chex.assert_trees_all_equal(interop.lstm_from_torch(state, **options), params)
-    first = torch_state()
-    again = interop.lstm_to_torch(interop.lstm_from_torch(first))
-    np.testing.assert_array_equal(again["weight_hh_l0"], first["weight_hh_l0"])
-    both = first["bias_ih_l0"] + first["bias_hh_l0"]
-    np.testing.assert_array_equal(again["bias_ih_l0"] + again["bias_hh_l0"], both)
+def test_options_of_an_nnx_cell_that_ours_lacks_are_named():
+    with pytest.raises(ValueError, match="residual of the SimpleCell is True; expected False"):
+        interop.rnn_from_flax(nnx_cell("SimpleCell", residual=True))
+    with pytest.raises(ValueError, match="activation_fn of the GRUCell is relu; expected tanh"):
+        interop.gru_from_flax(nnx_cell("GRUCell", activation_fn=nnx.relu))
+    params = interop.gru_from_flax(flax_cell("gru")[1]["params"])
+    with pytest.raises(ValueError, match="recurrent_bias is not zero, and the GRUCell of NNX has no such bias"):
+        interop.gru_to_flax(params, form="nnx_fused")
+    with pytest.raises(ValueError, match="form is 'nnx'; expected one of 'linen', 'nnx_fused'"):
+        interop.gru_to_flax(params, form="nnx")
 
 
-def test_torch_without_biases():
-    state = {k: v for k, v in torch_state().items() if "bias" not in k}
-    bias = interop.lstm_from_torch(state).bias
-    assert bias.shape == (4 * H,) and not np.any(bias)
-
-
-def test_torch_errors_list_every_name():
-    state = torch_state()
-    del state["bias_hh_l0"]
-    state["weight_ih_l0"] = np.zeros((3 * H, D))
-    with pytest.raises(ValueError, match="layer 0 of a PyTorch LSTM") as error:
-        interop.lstm_from_torch(state)
-    assert "missing: bias_hh_l0" in str(error.value)
-    assert f"weight_ih_l0 is ({3 * H}, {D}), expected ({4 * H}, {D})" in str(error.value)
-    with pytest.raises(ValueError, match=r"missing: rnn\.weight_hh_l3, rnn\.weight_ih_l3"):
-        interop.lstm_from_torch(torch_state(), layer=3, prefix="rnn.")
-    with pytest.raises(ValueError, match="weight_hr_l0 belongs to an LSTM with proj_size"):
-        interop.lstm_from_torch(torch_state() | {"weight_hr_l0": np.zeros((2, H))})
+def test_errors_of_nnx_cells_list_every_name():
+    with pytest.raises(ValueError, match=r"LSTM cell of NNX.*missing: dense_h/bias; unexpected: dense_i/bias; "):
+        interop.lstm_from_flax(nnx_cell("GRUCell"))
+    state = nnx.to_pure_dict(nnx.state(nnx_cell("LSTMCell")))
+    del state["if_"]
+    state["if"] = {"kernel": np.zeros((D, H))}
+    interop.lstm_from_flax(state)  # which is Linen's form
+    with pytest.raises(ValueError, match=r"missing: if/kernel; unexpected: extra/kernel"):
+        interop.lstm_from_flax({**{k: v for k, v in state.items() if k != "if"}, "extra": {"kernel": np.zeros(1)}})
 
 
 def haiku_names(params, start="net/~get_"):

@@ -11,6 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
+from qlstm_jax.commands import programs
 from qlstm_jax.data import corpus
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems import FormalProblem, LMProblem
@@ -19,9 +20,9 @@ from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
-from qlstm_jax.training.loop import train
+from qlstm_jax.training.loop import run_keys, train
 from qlstm_jax.training.step import device_step, initial_state, make_optimizer
-from tests.commands.test_cli import run as command
+from tests.commands.calls import call, mistake
 from tests.training.conftest import assert_same, read_metrics, tiny
 
 # 1,000 bytes: 16 streams of 50 in the training part, so that a pass is 6 windows of 8.
@@ -162,7 +163,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
         problem, model = make(tmp_path, **config)
         checkpoints = Checkpoints(tmp_path / name, select=problem.select, mode=problem.select_mode)
         optimizer = make_optimizer(problem.config.train)
-        like = initial_state(model, optimizer, jax.random.key(0), problem.initial_carry(model, 16))
+        like = initial_state(model, optimizer, run_keys(0)[1], problem.initial_carry(model, 16))
         found = checkpoints.restore(like, best=best)
         checkpoints.close()
         return jax.device_get(found._replace(key=jax.random.key_data(found.key)))
@@ -260,7 +261,8 @@ def test_a_layer_without_a_carry(tmp_path):
     # Nothing goes from one window to the next: the figure is the mean over windows that are read each by itself.
     windows = problem.windows("validation")
     batches = [windows.batch(n) for n in range(windows.per_pass)]
-    losses = [problem.loss(model, jax.tree.map(jnp.asarray, b), None) for b in batches]
+    loss = nnx.jit(lambda model, batch: problem.loss(model, batch, None))
+    losses = [loss(model, jax.tree.map(jnp.asarray, b)) for b in batches]
     mean = sum(float(s["loss"]) for s in losses) / sum(float(s["weight"]) for s in losses)
     assert result["loss"] == pytest.approx(mean, rel=1e-4)
 
@@ -286,9 +288,13 @@ def test_only_language_models_write(tmp_path):
         FormalProblem(tiny(), tmp_path).generate(None, ["a"], 1, jax.random.key(0))
 
 
-def test_generate_command(lm_run, tmp_path):
-    options = [f"--workdir={lm_run}", "--prompt=def ", "--tokens=5", "--num=2", "--top_k=5", "--top_p=0.9"]
-    done = command("generate.py", *options, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\ndef ") == 2 and done.stdout.startswith("--- 1 of 2\n")
-    assert "tokens/s, compilation excluded" in done.stdout.splitlines()[-1]
+def test_generate_command(lm_run):
+    options = [f"--workdir={lm_run}", "--prompt=def 👍", "--tokens=5", "--num=2", "--top_k=5", "--top_p=0.9"]
+    done = call(programs.generate, *options, "--set", "lm.length=4", encoding="cp1252")
+    assert done.code == 0, done.err
+    assert done.out.count("\ndef \\U0001f44d") == 2 and done.out.startswith("--- 1 of 2\n")
+    assert "tokens/s, compilation excluded" in done.out.splitlines()[-1]
+    said = {"--tokens=0": "--tokens is 0", "--top_k=-1": "--top_k is -1", "--prompt=": "--prompt is ''"}
+    for option, part in (said | {"--set=lm.length=0": "lm.length is 0; expected more than 0"}).items():
+        line, code = mistake(programs.generate, f"--workdir={lm_run}", option)
+        assert part in line and code == 1

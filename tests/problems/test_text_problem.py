@@ -5,13 +5,15 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from qlstm_jax import problems
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems import TextProblem
 from qlstm_jax.problems.config import ConfigError
 from qlstm_jax.training import config as configs
-from qlstm_jax.training.evaluate import evaluate, restore
+from qlstm_jax.training.config_checks import check
+from qlstm_jax.training.evaluate import evaluate, restore, score
 from qlstm_jax.training.loop import train
 from tests.training.conftest import tiny, write_reviews
 
@@ -68,6 +70,29 @@ def test_predicts_without_the_data(run):
     alone = problem.predict(model, lines[:1])[0]["probabilities"]
     assert alone == pytest.approx(records[0]["probabilities"], abs=1e-5)
     assert problem.predict(model, []) == []
+
+
+def test_another_labelled_file_is_scored(run, tmp_path):
+    workdir, report, _ = run
+    path = tmp_path / "new.csv"
+    rows = ["a lovely film,good", "fine and lovely,good", "awful plot,bad", "lovely again,bad", "not one of them,meh"]
+    path.write_text("text,label\n" + "\n".join(rows[:4]) + "\n")
+    found = score(workdir, path)
+    assert found == json.loads((workdir / "eval" / "score_new.json").read_text())
+    assert {found[key] == report[key] for key in ("task", "cell", "step", "parameters")} == {True}
+    assert found["confusion_matrix"] == [[1, 1], [0, 2]] and found["accuracy"] == 0.75 and found["loss"] > 0
+    assert (workdir / "eval" / "confusion_matrix_new.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workdir / "eval" / "report.json").read_text()) == report
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    with pytest.raises(DataError, match=r"new\.csv:6: label never seen in training: .*'meh'.*text.on_bad_row=skip"):
+        score(workdir, path)
+    found = score(workdir, path, settings={"text.on_bad_row": "skip"})
+    assert found["skipped"] == {"label never seen in training": 1} and (found["rows"], found["examples"]) == (5, 4)
+    for label in ("good", "bad"):  # of one class, in folders
+        (tmp_path / "folder" / label).mkdir(parents=True)
+    (tmp_path / "folder" / "good" / "a.txt").write_text("lovely")
+    found = score(workdir, tmp_path / "folder")
+    assert found["confusion_matrix"] == [[0, 0], [0, 1]] and "no .txt files" in found["notes"][0]
 
 
 def test_evaluation_without_the_data_says_what_is_missing(run):
@@ -170,7 +195,7 @@ def test_filler_rows_are_never_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(problem, "_logits", lambda *_: logits)
     model = problem.model(problems.text.nnx.Rngs(params=jax.random.key(0)))
     values = problem.validate(model, None)
-    assert values["accuracy"] == 0.5
+    assert values["accuracy"] == 0.5 and values["macro_f1"] == pytest.approx((2 * 6 / 18) / 2)
     nats = np.log1p(np.exp(-2.0))  # of a label that was given the higher logit; two more for the other
     assert values["loss"] == pytest.approx(0.5 * nats + 0.5 * (nats + 2), abs=1e-5)
     report = problem.report(model, None, tmp_path, None)
@@ -234,3 +259,30 @@ def test_own_parts_in_files(tmp_path):
 def test_each_part_has_one_place(given, message):
     with pytest.raises(ConfigError, match=message):
         TextProblem.check(tiny("text", **given))
+
+
+def test_packed_rows_are_trained_as_texts_of_their_own(tmp_path):
+    """The loss of an epoch of packed rows is that of the same texts one a row."""
+    path = write_reviews(tmp_path / "reviews.tsv", rows=60)
+    config = tiny("text", text__path=str(path), text__pack=True, text__max_length=12, text__row_length=32)
+    problem = problems.make(config, tmp_path / "run")
+    notes = [line for line in problem.notes() if line.startswith("packed to train")]
+    assert len(notes) == 1 and "rows of 32 tokens" in notes[0]
+    model = problem.model(nnx.Rngs(0))
+    loss = nnx.jit(lambda model, batch: problem.loss(model, batch, None))
+
+    def epoch(batches, count):
+        sums = [loss(model, batches.batch(number)) for number in range(count)]
+        return {name: sum(float(s[name]) for s in sums) for name in sums[0]}
+
+    unpacked = problem.batches("train", shuffle=False)
+    packed = epoch(problem.packed, problem.packed.batches_per_epoch(0))
+    expected = epoch(unpacked, unpacked.batches_per_epoch(0))
+    assert packed.keys() == expected.keys()
+    for name, value in expected.items():
+        assert packed[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_rows_shorter_than_texts_are_refused():
+    with pytest.raises(ConfigError, match=r"text.row_length is 8; expected at least text.max_length"):
+        check(tiny("text", text__path="x.tsv", text__pack=True, text__max_length=9, text__row_length=8))

@@ -11,6 +11,7 @@ import pytest
 from qlstm_jax import problems
 from qlstm_jax.studies import cohort, formal, variants
 from qlstm_jax.studies.results import Results, comparison, table
+from qlstm_jax.training import config_files
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import restore
 from qlstm_jax.training.loop import Interrupted, StopSignal, train
@@ -47,12 +48,28 @@ def test_a_variant_in_words():
     assert (config.formal.task, config.model.hidden_size, config.model.pr_lstm.refinements) == ("parity_check", 8, 2)
 
 
+def test_a_variant_with_another_merge():
+    variant = variants.parse("pr_lstm:ldru,refinements=2")
+    assert (variant.name, variant.cell) == ("pr_lstm:ldru,refinements=2", "pr_lstm")
+    assert variant.settings == {"model.pr_lstm.cell": "ldru", "model.pr_lstm.refinements": 2}
+    for config in (
+        variants.build("parity_check", variant, {}),
+        config_files.load("formal.py:parity_check,pr_lstm:ldru"),
+    ):
+        assert (config.model.cell, config.model.pr_lstm.cell) == ("pr_lstm", "ldru")
+    with pytest.raises(ConfigError, match=r"model\.pr_lstm\.cell is 'ldrv'; expected one of .*'ldru'"):
+        variants.build("parity_check", variants.parse("pr_lstm:ldrv"), {})
+    with pytest.raises(ConfigError, match=r"model\.pr_lstm\.refinements is 2; expected 1"):
+        variants.build("parity_check", variants.parse("pr_lstm:grc,refinements=2"), {})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("lstm:ldru", "only pr_lstm has kinds"),
         ("pr_lstn", "cell 'pr_lstn' in 'pr_lstn'; did you mean 'pr_lstm'"),
         ("lstm,refinements=2", "no key 'refinements'"),
-        ("pr_lstm,refinement=2", "did you mean 'refinements'"),
+        ("pr_lstm,refinement=2", "did you mean 'model.pr_lstm.refinements'"),
         ("lstm,train.step=2", "did you mean 'train.steps'"),
         ("lstm,hidden_size", "has no '='"),
         ("lstm,hidden_size=many", "model.hidden_size is 'many'"),

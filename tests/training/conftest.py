@@ -1,11 +1,13 @@
 """Runs small enough for a test: what takes time here is compiling, so sizes are tiny and each test trains seldom."""
 
 import json
+import struct
 
 import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from tensorboardX.proto.event_pb2 import Event
 
 from qlstm_jax.problems import PROBLEMS
 from qlstm_jax.training import config as configs
@@ -77,6 +79,19 @@ def write_reviews(path, rows=60):
 
 def read_metrics(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def read_events(workdir):
+    """(tag, step, value, time) of each scalar in a run's TensorBoard files."""
+    events = []
+    for path in sorted((workdir / "tensorboard").glob("*tfevents*")):
+        content, place = path.read_bytes(), 0
+        while place < len(content):  # a record: its length, a checksum, the event, a checksum
+            (size,) = struct.unpack_from("<Q", content, place)
+            event = Event.FromString(content[place + 12 : place + 12 + size])
+            events += [(v.tag, event.step, v.simple_value, event.wall_time) for v in event.summary.value]
+            place += size + 16
+    return events
 
 
 def assert_same(a, b, tolerance=0.0):

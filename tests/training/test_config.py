@@ -1,14 +1,13 @@
 from pathlib import Path
 
 import pytest
-from ml_collections import config_flags
 
 from qlstm_jax.data.formal import TASKS
 from qlstm_jax.models.layers import LAYER_CLASSES
 from qlstm_jax.problems import PROBLEMS
 from qlstm_jax.problems.config import fraction, not_negative, positive
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_checks
+from qlstm_jax.training import config_checks, config_files
 from qlstm_jax.training.config import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -62,7 +61,12 @@ OUT_OF_RANGE = [
     ("model.num_layers", 0, "expected a positive integer"),
     ("model.pr_lstm.refinements", -1, "expected an integer, 0 or more"),
     ("model.pr_lstm.max_offset", -1, "expected an integer, 0 or more"),
-    ("train.learning_rate", float("nan"), "more than 0"),
+    ("train.learning_rate", float("nan"), "a finite number"),
+    ("train.learning_rate", float("inf"), "a finite number"),
+    ("model.ql_lstm.forget_bias", float("nan"), "a finite number"),
+    ("train.steps", 2**31, "at most 32 bits"),
+    ("model.num_layers", 2**31 - 1, "at most 1000"),
+    ("seed", 2**32, "up to 4294967295"),
 ]
 
 
@@ -105,6 +109,7 @@ def test_range_check_names_key_value_and_expectation(key, value, expected):
             {"model__cell": "ql_lstm", "model__ql_lstm__chrono": 9, "model__ql_lstm__forget_bias": 2.0},
             ["model.ql_lstm.chrono is 9 and forget_bias 2.0"],
         ),
+        ({"train__select_metric": "los"}, ["train.select_metric is 'los'", "expected one of accuracy"]),
         ({"train__weight_decay": 0.1}, ["train.weight_decay is 0.1", "--config.train.optimizer=adamw"]),
     ],
 )
@@ -141,9 +146,26 @@ def test_save_and_load(tmp_path):
     assert loaded.is_locked
     with pytest.raises(ConfigError, match=r"none\.json does not exist; expected the folder of a run"):
         configs.load(tmp_path / "none.json")
-    (tmp_path / "old.json").write_text('{"train": {"stepz": 3}}')
-    with pytest.raises(ConfigError, match=r"old\.json does not fit this version"):
-        configs.load(tmp_path / "old.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[:300], r"config\.json is damaged \(.*line 20.*bring it back"),
+        (lambda text: text.replace("formal", "f\udcff", 1), "is damaged"),
+        (lambda text: "[]", "has no 'problem'; expected the whole config"),
+        (lambda text: text.replace('"model"', '"modle"', 1), "has no 'model'"),
+        (lambda text: text.replace('"steps"', '"stepz"', 1), "does not fit this version"),
+        (lambda text: text.replace('"hidden_size": 64', '"hidden_size": "many"', 1), "does not fit this version"),
+    ],
+)
+def test_a_damaged_config_is_told_in_one_line(change, message, tmp_path):
+    path = tmp_path / "config.json"
+    configs.save(configs.default(), path)
+    path.write_bytes(change(path.read_text()).encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError, match=message) as caught:
+        configs.load(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_differences():
@@ -152,19 +174,20 @@ def test_differences():
     assert configs.differences(old, changed(seed=1)) == ["seed: 0 then, 1 now"]
     nested = configs.differences(old, changed(model__pr_lstm__refinements=2))
     assert nested == ["model.pr_lstm.refinements: 1 then, 2 now"]
+    allowed = configs.compare(old, changed(train__learning_rate=0.5, eval__max_length=77))
+    assert allowed.allowed == ["train.learning_rate: 0.001 then, 0.5 now"] and allowed.another_course
+    assert not configs.compare(old, changed(train__steps=9)).another_course
     # A schedule stretches over all the steps, so that more of them are another schedule from the start.
     old, new = (changed(train__schedule="cosine", train__steps=n) for n in (10, 20))
-    assert configs.differences(old, new) == ["train.steps: 10 then, 20 now"]
+    reason = "but train.schedule=cosine stretches over all the steps"
+    assert configs.differences(old, new) == [f"train.steps: 10 then, 20 now, {reason}"]
+    old, new = (changed(formal__curriculum=0.5, train__steps=n) for n in (10, 20))
+    assert "formal.curriculum=0.5 stretches" in configs.differences(old, new)[0]
 
 
 def load_file(name, argument=""):
-    """As the flag --config of train.py reads it, which hands what follows a colon to get_config."""
-    from absl import flags
-
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", str(CONFIGS / f"{name}.py"), flag_values=values)
-    values(["train.py", *([f"--config={CONFIGS / name}.py:{argument}"] if argument else [])])
-    return values.config
+    """As --config of train.py reads it, which hands what follows a colon to get_config."""
+    return config_files.load(f"{CONFIGS / name}.py" + (f":{argument}" if argument else ""))
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -134,7 +134,8 @@ def test_samples_are_of_the_training_range(task, tmp_path):
     batch = jax.jit(problem.sample, static_argnums=1)(jax.random.key(0), 64, 0)
     allowed = {int(problem.task.input_length(n)) for n in range(2, 6)}
     assert set(np.asarray(batch.lengths).tolist()) == allowed
-    uniform = FormalProblem(tiny(task, formal__mixed_lengths=False), tmp_path).sample(jax.random.key(0), 16, 0)
+    problem = FormalProblem(tiny(task, formal__mixed_lengths=False), tmp_path)
+    uniform = jax.jit(problem.sample, static_argnums=1)(jax.random.key(0), 16, 0)
     assert len(set(np.asarray(uniform.lengths).tolist())) == 1
 
 
@@ -150,10 +151,15 @@ def test_an_associativity_penalty_joins_the_loss(tmp_path):
         FormalProblem(tiny(model__cell="pr_lstm", formal__associativity=weight), tmp_path) for weight in (0.0, 2.0)
     ]
     model = problems[0].model(nnx.Rngs(params=jax.random.key(0)))
-    batch = jax.jit(problems[0].sample, static_argnums=1)(jax.random.key(1), 16, 0)
-    plain, both = (p.loss(model, batch, nnx.Rngs(dropout=3))["loss"] / 16 for p in problems)
-    xs, total = problems[0].task.frame(batch)
-    penalty = model.layer.associativity(xs, seq_lengths=total, rngs=nnx.Rngs(dropout=3))
+
+    @nnx.jit
+    def run(model):
+        batch = problems[0].sample(jax.random.key(1), 16, 0)
+        losses = [p.loss(model, batch, nnx.Rngs(dropout=3))["loss"] / 16 for p in problems]
+        xs, total = problems[0].task.frame(batch)
+        return *losses, model.layer.associativity(xs, seq_lengths=total, rngs=nnx.Rngs(dropout=3))
+
+    plain, both, penalty = run(model)
     assert penalty > 1e-4
     np.testing.assert_allclose(both - plain, 2 * penalty, rtol=1e-3)
 

@@ -2,6 +2,7 @@ import functools
 import json
 import os
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +14,8 @@ from qlstm_jax.problems import FormalProblem, TextProblem
 from qlstm_jax.training import loop, metrics, step
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
+from qlstm_jax.training.faults import WorkdirError, WriteError
+from qlstm_jax.training.lock import locked
 from qlstm_jax.training.loop import Diverged, Interrupted, train
 from tests.training.conftest import assert_same, read_metrics, tiny, write_reviews
 
@@ -81,8 +84,9 @@ def test_sigterm_saves_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         stop_at(patch, 3)
-        with pytest.raises(Interrupted, match=r"SIGTERM at step 3: saved"):
+        with pytest.raises(Interrupted, match=r"SIGTERM at step 3: saved") as caught:
             train(config, tmp_path / "stopped")
+    assert caught.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == before
     assert steps_in(tmp_path / "stopped" / "checkpoints") == [3]
     capsys.readouterr()
@@ -137,6 +141,42 @@ def test_another_config_in_the_same_workdir(tmp_path):
     with pytest.raises(ConfigError, match=r"model.hidden_size: 8 then, 16 now"):
         train(changed, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model"]["hidden_size"] == 8
+    # Without its config, any other run could take its checkpoints over.
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"config.json is missing, though .*/checkpoints holds step 2 of a run"):
+        train(config, tmp_path)
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    with locked(tmp_path):
+        holder = f"process {os.getpid()} on .* since 2"
+        with pytest.raises(WorkdirError, match=rf"{tmp_path} is in use by another run \({holder}.*another --workdir"):
+            train(tiny(), tmp_path)
+    with locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below", Path("/dev/null/run")):
+        with pytest.raises(WriteError, match=f"^{workdir} cannot be used as the folder of a run: [A-Z].*$"):
+            train(tiny(), workdir)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").touch()
+    with pytest.raises(WriteError, match=f"^{tmp_path}/run: no checkpoint can be written there"):
+        train(tiny(train__steps=1), tmp_path / "run")
+
+
+def test_another_learning_rate_from_a_step_on(tmp_path, capsys):
+    train(tiny(train__steps=4, train__select="best"), tmp_path)
+    capsys.readouterr()
+    train(tiny(train__steps=8, train__learning_rate=0.5, train__select="best"), tmp_path)
+    shown = capsys.readouterr().out
+    assert "note: changed since the last call: train.learning_rate: 0.001 then, 0.5 now" in shown
+    assert "continuing from step 4 of 8" in shown
+    (line,) = (tmp_path / "changes.jsonl").read_text().splitlines()
+    assert "train.learning_rate: 0.001 then, 0.5 now" in json.loads(line)["changed"]
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["learning_rate"] == 0.5
 
 
 def test_a_run_that_could_not_start_can_be_mended(tmp_path):

@@ -167,6 +167,15 @@ def check_sequence(
     return Sequence(zero_padding(xs, valid), lengths, valid, None if resets is None else resets & valid)
 
 
+def check_known_length(steps: Any) -> None:
+    """Raises ValueError for a symbolic number of tokens, where the program depends on it."""
+    if not isinstance(steps, int):
+        raise ValueError(
+            f"the number of tokens is the symbolic {steps}; expected a number: a tree's levels depend on it. Export a "
+            "program for each length, or `step`; the batch may be symbolic."
+        )
+
+
 def check_lengths(seq_lengths: ArrayLike, batch: int, steps: int) -> Int[Array, " batch"]:
     """Lengths as int32, clipped to 0..T where their values are not known yet.
 

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from qlstm_jax.cells.common.checks import check_known_length
+
 # The logarithm of nothing. Finite, so that differences of it are numbers, and exp of it is 0 with gradient 0.
 NEVER = -1e30
 
@@ -33,6 +35,7 @@ def gated_sum(
     Returns:
         (h after each row's last valid position, h at each position).
     """
+    check_known_length(log_keep.shape[1])
     if log_keep.shape[1] == 0:
         return start, log_keep
     if valid is not None:

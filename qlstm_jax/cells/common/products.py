@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Shaped
 
 def accumulator(dtype: DTypeLike) -> jnp.dtype:
     """The precision of gates and sums for activations of `dtype`: float32, or wider if the activations are."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype(dtype if jnp.dtype(dtype) == jnp.float64 else jnp.float32)
 
 
 def matmul(x: Float[Array, "*rows d"], kernel: Float[Array, "d h"], dtype: DTypeLike) -> Float[Array, "*rows h"]:

@@ -9,7 +9,8 @@ JAX differentiates in any mode, and the fast one, for reverse mode (`jax.grad`, 
 - Plain differentiation adds to dU, as large as U, at each token. But as a_t is a sum, da_t is the gradient of both
   products, and dU = Σ_t h_{t-1}ᵀ da_t, dW = Σ_t x_tᵀ da_t and dx_t = da_t Wᵀ are products over many tokens at once.
 - For the gradient only a_t, s_{t-1} and h_t are kept. `gates` is differentiated again, for many tokens at once, into
-  its linear part at each (`jax.vjp` under `jax.vmap`); the backward scan applies these and multiplies by Uᵀ.
+  its linear part at each (`jax.vjp` under `jax.vmap`); the backward scan applies these and multiplies by Uᵀ. Where the
+  linear part is no larger than a_t and s_{t-1}, as that of a lone tanh, it is kept in their place.
 - The sequence is run in chunks: what is needed of all tokens of a chunk at once (products with W, linear parts, da)
   exists for one chunk at a time and stays in the processor's cache. New memory is what costs most on a CPU: the
   operating system clears each page of it, in more time than it takes to fill it with a product.
@@ -268,9 +269,18 @@ def _plain(gates: Gates[State], separate: int, operands: Operands) -> tuple[Any,
 class _Kept(NamedTuple):
     """What the gradient needs of each token: (T, B, ...), or with heads (T, N, B, ...)."""
 
-    preactivations: Any
-    state: Any  # that `gates` got
     h: Array  # after the token, valid or not
+    inputs: tuple[Any, Any] | None = None  # the pre-activations and the state that `gates` got
+    pull: Callable[..., Any] | None = None  # in their place, the linear part of `gates` there
+
+
+def _linear_part_is_small(gates: Gates[State], weights: Any, a: Any, state: Any) -> bool:
+    """Whether the linear part of `gates` is no larger than what it is computed from. Weights need the latter."""
+    if jax.tree.leaves(weights):
+        return False
+    pull = jax.eval_shape(lambda a, state: jax.vjp(partial(gates, weights), a, state)[1], a, state)
+    sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (pull, (a, state))]
+    return bool(sizes[0] <= sizes[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -298,10 +308,14 @@ def _forward(gates: Gates[State], separate: int, operands: Operands, *, keep: bo
     def token(carry: Any, inputs: Any) -> tuple[Any, _Kept]:
         h, state, a = carry
         z, ok, reset, next_reset = inputs
-        start = _restart(reset, state)
-        h, state = _token(gates, operands.weights, a, ok, (h, state), start)
+        start, pull = _restart(reset, state), None
+        if keep and _linear_part_is_small(gates, operands.weights, a, start):
+            new, pull = jax.vjp(partial(gates, operands.weights), a, start)
+            h, state = _where(ok, (new[0].astype(h.dtype), new[1]), (h, state))
+        else:
+            h, state = _token(gates, operands.weights, a, ok, (h, state), start)
         next_a = layout.preactivations(z, _restart(next_reset, h))
-        return (h, state, next_a), _Kept(a, start, h) if keep else _Kept(None, None, h)
+        return (h, state, next_a), _Kept(h, (a, start) if keep and pull is None else None, pull)
 
     def chunk(carry: Any, inputs: Any, _: None) -> tuple[Any, _Kept]:
         xs, *masks = inputs
@@ -335,7 +349,9 @@ def _fast_backward(gates: Gates[State], separate: int, residuals: Any, cotangent
         """Adds a chunk to the sums, from h before its first token."""
         carry, sums = carry
         xs, kept, dys, valid, resets = inputs
-        pulls = jax.vmap(lambda a, state: jax.vjp(partial(gates, weights), a, state)[1])(*kept[:2])
+        pulls = kept.pull
+        if pulls is None:
+            pulls = jax.vmap(lambda a, state: jax.vjp(partial(gates, weights), a, state)[1])(*kept.inputs)
         carry, (da, given) = jax.lax.scan(token, carry, (pulls, dys, valid, resets), reverse=True)
         h = _restart(resets, jnp.concatenate([before[None], kept.h[:-1]]))
         dz: tuple[Array, ...] = (da[0], da[1]) if separate else (da,)
@@ -345,7 +361,7 @@ def _fast_backward(gates: Gates[State], separate: int, residuals: Any, cotangent
             _kernel_gradients(xs if layout.input_kernels else None, h, dz, du),
             None if operands.bias is None else _bias_gradient(operands.bias, dz),
             None if operands.recurrent_bias is None else jnp.sum(du[1], axis=(0, 1)),
-            _weights_gradient(gates, weights, kept, given) if weighted else None,
+            _weights_gradient(gates, weights, kept.inputs, given) if weighted else None,
         )
         if layout.input_kernels is None:
             dxs = jnp.concatenate(dz, axis=-1)
@@ -402,11 +418,11 @@ def _bias_gradient(bias: Array, dz: tuple[Array, ...]) -> Array:
     return jnp.concatenate([jnp.sum(d, axis=(0, 1) if bias.ndim == 1 else 0) for d in dz], axis=-1)
 
 
-def _weights_gradient(gates: Gates[State], weights: Any, kept: _Kept, given: Any) -> Any:
+def _weights_gradient(gates: Gates[State], weights: Any, inputs: Any, given: Any) -> Any:
     """That of the weights, from the gradients of all (h, state) of a chunk."""
 
     def run(weights: Any) -> Any:
-        return jax.vmap(partial(gates, weights))(kept.preactivations, kept.state)
+        return jax.vmap(partial(gates, weights))(*inputs)
 
     return jax.vjp(run, weights)[1](given)[0]
 
@@ -414,7 +430,9 @@ def _weights_gradient(gates: Gates[State], weights: Any, kept: _Kept, given: Any
 def _chunk_length(xs: Array) -> int:
     """Tokens in a chunk: all, or about as many as make CHUNK_ROWS rows, a divisor of T if there is one near."""
     steps, batch = xs.shape[:2]
-    rows = max(batch, 1) if isinstance(batch, int) else 32  # a batch may be symbolic, under jax.export
+    if not isinstance(steps, int):  # symbolic, under jax.export
+        return steps
+    rows = max(batch, 1) if isinstance(batch, int) else 32
     length = max(CHUNK_ROWS // rows, SHORTEST_CHUNK)
     if steps <= 2 * length:
         return steps

@@ -9,6 +9,8 @@ y_t = σ(x_t W_o + b_o) ⊙ h̃_t                       heads side by side
 `step` is the recurrence; `unroll` runs it in chunks of tokens (`chunkwise`), in time linear in T.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
@@ -124,7 +126,7 @@ def _project(params: Params, x: Float[Array, "*rows d"]) -> tuple[Array, Array, 
 
 def _gate(params: Params, x: Float[Array, "*rows d"], h: Float[Array, "*rows n v"]) -> Float[Array, "*rows h"]:
     o = jax.nn.sigmoid(common.affine(x, params.output_kernel, params.output_bias, params.dtype))
-    return (o * h.reshape(o.shape)).astype(params.dtype)
+    return (o * h.reshape(o.shape).astype(o.dtype)).astype(params.dtype)
 
 
 def step(
@@ -155,6 +157,7 @@ def unroll(
     seq_lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     carry: Carry | None = None,
+    plain: bool = False,
 ) -> tuple[Carry, Float[Array, "batch time h"]]:
     """A whole sequence: xs (B, T, D) to (carry, ys (B, T, H)), equal to folding `step`, in chunks.
 
@@ -164,6 +167,8 @@ def unroll(
         seq_lengths: optional (B,) number of valid positions; outputs beyond are 0 and the carry is that after the last.
         resets: optional (B, T) booleans, true where a new sequence begins: nothing of before reaches value or gradient.
         carry: where to continue from; default `initial_carry`.
+        plain: whether to run the recurrence token by token: slower, but JAX can differentiate it in any mode. The
+            default is for reverse mode.
 
     Raises:
         TypeError: if xs is not an array of real numbers.
@@ -171,8 +176,8 @@ def unroll(
     """
     xs, lengths, _, resets = common.check_sequence(xs, seq_lengths, params.input_size, resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    inputs, chunk_size = _project(params, xs), params.chunk_size
-    carry, h = chunkwise(*inputs, carry, seq_lengths=lengths, resets=resets, chunk_size=chunk_size)
+    run = matrix_memory.recurrent if plain else partial(chunkwise, chunk_size=params.chunk_size)
+    carry, h = run(*_project(params, xs), carry, seq_lengths=lengths, resets=resets)
     return carry, _gate(params, xs, h)
 
 

@@ -85,7 +85,9 @@ def chunkwise(
 
 
 def _split(steps: int, chunk_size: int, rows: int) -> Sizes:
-    """About equal parts with G·c·L >= steps."""
+    """About equal parts with G·c·L >= steps; of symbolic numbers, chunks of chunk_size one after another."""
+    if not isinstance(steps, int) or not isinstance(rows, int):
+        return Sizes(-(-steps // chunk_size), 1, chunk_size)
     chunks = -(-steps // chunk_size)
     groups = -(-chunks // max(1, GROUP // max(1, rows * min(steps, chunk_size) ** 2)))
     chunks = -(-chunks // groups)
@@ -93,7 +95,9 @@ def _split(steps: int, chunk_size: int, rows: int) -> Sizes:
 
 
 def _padded(a: Array, more: int, fill: float = 0) -> Array:
-    return jnp.pad(a, [(0, 0), (0, more)] + [(0, 0)] * (a.ndim - 2), constant_values=fill) if more else a
+    if isinstance(more, int) and not more:
+        return a
+    return jnp.pad(a, [(0, 0), (0, more)] + [(0, 0)] * (a.ndim - 2), constant_values=fill)
 
 
 def _read_group(sizes: Sizes, tree: Tree, number: Int[Array, ""]) -> Tree:

@@ -1,13 +1,14 @@
-"""PR-LSTM: `cell` has the formula and the public functions, `params` the weights and `init`.
+"""PR-LSTM: `cell` has the public functions, `merges` the formulas of what two spans are merged by, `params` has `init`.
 
-`merge` is the binary cell, `tree` all prefixes in parallel, `counter` the tree as a stream, and `extension` many tokens
-added to one; `tokens` and `tables` save merges over a small vocabulary; `regularization` and `offset` are ways to train
-that are not in the paper.
+`merge` is a merge in the forms that the tree wants, `tree` all prefixes in parallel, `counter` the tree as a stream,
+and `extension` many tokens added to one; `tokens` and `tables` save merges over a small vocabulary; `regularization`
+and `offset` are ways to train that are not in the paper.
 """
 
 from qlstm_jax.cells.pr_lstm.cell import MAX_SLOTS, Carry, initial_carry, last, reduce, step, unroll
-from qlstm_jax.cells.pr_lstm.merge import State
-from qlstm_jax.cells.pr_lstm.params import Params, init
+from qlstm_jax.cells.pr_lstm.merges import State
+from qlstm_jax.cells.pr_lstm.merges.nary import NaryParams as Params
+from qlstm_jax.cells.pr_lstm.params import init
 
 __all__ = [
     "MAX_SLOTS",

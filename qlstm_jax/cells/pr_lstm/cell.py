@@ -1,21 +1,18 @@
-"""PR-LSTM and PR-RNN (arXiv 2605.17108): an LSTM composed over a balanced tree, in logarithmic depth.
+"""PR-LSTM (arXiv 2605.17108): a merge composed over a balanced tree, in logarithmic depth.
 
-The state of a span of tokens is (h, c). Leaf, each token alone:
+The state of a span of tokens is h, with a cell state c in some merges. `leaf` is the state of each token alone, and one
+`merge` of two adjacent spans is shared by all nodes of the tree. `init(cell=...)` chooses the merge; each has its
+formula in a file of its own (`qlstm_jax.cells.pr_lstm.merges`):
 
-    [i, g, o] = split3(x_t W_leaf + b_leaf);  c = σ(i) ⊙ tanh(g);  h = σ(o) ⊙ tanh(c)          W_leaf (D, 3H)
+    "lstm"    PR-LSTM: the LSTM cell over two children, then R unary ones       merges/lstm.py
+    "rnn"     PR-RNN: the same of relu cells, without c                         merges/rnn.py
+    "ldru"    MLP-LDRU (arXiv 2605.26035): gates from an MLP, then R feed-forwards  merges/ldru.py
+    "grc"     the gated recursive cell (arXiv 1910.13466)                       merges/grc.py
 
-N-ary LSTM cell over children (h_1, c_1) .. (h_N, c_N), earliest first:
-
-    [i, g, o, f_1 .. f_N] = split(concat(h_1 .. h_N) W + b)                                    W (N·H, (3 + N)·H)
-    c = σ(i) ⊙ tanh(g) + Σ_n σ(f_n) ⊙ c_n;   h = σ(o) ⊙ tanh(c)
-
-Merging two spans is the binary cell, then R unary refinement cells, each with weights of its own; one merge is shared
-by all nodes of the tree. PR-RNN (`cell="rnn"`): leaf x_t W_leaf + b_leaf, cell relu(concat(h) W + b), no c.
-
-The merge is not associative, so the tree's shape is part of the model: see `qlstm_jax.cells.pr_lstm.tree`. y_t is the h
+A merge is not associative, so the tree's shape is part of the model: see `qlstm_jax.cells.pr_lstm.tree`. y_t is the h
 of the state of tokens 0..t. `step` streams in log2(t) states (`qlstm_jax.cells.pr_lstm.counter`); `unroll` computes all
-the prefixes in log2(T) parallel levels; `reduce` computes the last one alone, in half the work. `merge.py` implements
-leaf and merge, this module applies them to sequences.
+the prefixes in log2(T) parallel levels; `reduce` computes the last one alone, in half the work. This module applies the
+merge to sequences.
 """
 
 from typing import Any
@@ -27,8 +24,8 @@ from jaxtyping import Array, Float
 
 from qlstm_jax.cells import common
 from qlstm_jax.cells.pr_lstm import counter, extension, pieces, tree
-from qlstm_jax.cells.pr_lstm.merge import State, leaf, merge
-from qlstm_jax.cells.pr_lstm.params import Params
+from qlstm_jax.cells.pr_lstm.merge import leaf, merge
+from qlstm_jax.cells.pr_lstm.merges import MERGES, Params, State
 
 Carry = counter.Counter
 MAX_SLOTS = 31  # the count of tokens is an int32
@@ -49,7 +46,7 @@ def initial_carry(params: Params, batch_size: int, *, max_length: int = 2**MAX_S
     if not 1 <= max_length < 2**MAX_SLOTS:
         raise ValueError(f"max_length is {max_length}; expected 1 to {2**MAX_SLOTS - 1}")
     shape = (batch_size, params.hidden_size)
-    c = jnp.zeros(shape, common.accumulator(params.dtype)) if params.cell == "lstm" else None
+    c = jnp.zeros(shape, common.accumulator(params.dtype)) if MERGES[params.cell].HAS_CELL_STATE else None
     return counter.empty(State(h=jnp.zeros(shape, params.dtype), c=c), max_length.bit_length())
 
 
@@ -78,6 +75,7 @@ def step(
     """
     common.check_step(x, params.input_size)
     carry = common.step_carry(carry, _empty_like(params, carry, x.shape[0]), reset)
+    params = common.varying_as(params, (x, carry))  # devices merge or not by their own counts: gradients add up outside
     carry, prefix = counter.push(merge(params), carry, leaf(params, x))
     return carry, prefix.h
 
@@ -107,6 +105,7 @@ def unroll(
     """
     xs, lengths, valid, resets = common.check_sequence(xs, seq_lengths, params.input_size, resets)
     start = None if carry is None else common.check_carry(carry, _empty_like(params, carry, xs.shape[0]))
+    params = common.varying_as(params, (xs, start))  # as in `step`
     leaves, merge_fn = leaf(params, xs), merge(params)
     if resets is not None and xs.shape[1]:
         begin = initial_carry(params, xs.shape[0]) if start is None else start

@@ -8,7 +8,8 @@ After n tokens there is one slot for each binary digit of n, so ceil(log2(n + 1)
 
 The second line is what keeps a token's cost constant: the prefix before a new block is looked up, never folded again.
 A new token is a carry in the addition n + 1: it merges with the blocks of n's trailing ones (one on average) and then
-once with the prefix above. See `qlstm_jax.cells.pr_lstm.tree` for `merge` and for the shape of the tree, and
+once with the prefix above. Such a counter under an operator that is not associative is published as Prefix-Scannable
+Models (arXiv 2506.10918). See `qlstm_jax.cells.pr_lstm.tree` for `merge` and for the shape of the tree, and
 `qlstm_jax.cells.pr_lstm.extension` for adding many tokens at once.
 """
 

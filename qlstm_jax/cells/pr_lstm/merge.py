@@ -1,4 +1,4 @@
-"""Leaf and merge of PR-LSTM, the formulas of `qlstm_jax.cells.pr_lstm.cell`, on states of any number of spans.
+"""Leaf and merge of PR-LSTM, by the formulas of `qlstm_jax.cells.pr_lstm.merges`, on states of any number of spans.
 
 `leaf` is the state of a token alone and `combine` that of two adjacent spans together. `combine_pairs` and
 `combine_coded` are the same merge for other memory layouts. `merge` gives a tree the first two, rematerialised if the
@@ -6,9 +6,9 @@ params say so.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,65 +16,26 @@ from jaxtyping import Array, Float, Int
 
 from qlstm_jax.cells import common
 from qlstm_jax.cells.pr_lstm import tables, tree
-from qlstm_jax.cells.pr_lstm.params import Params
+from qlstm_jax.cells.pr_lstm.merges import MERGES, Params, State
 
-NORM_EPS = 1e-6
 MIN_GROUP = 2**10  # merges that are computed at once with remat, at least
-
-
-class State(NamedTuple):
-    """The state of a span of tokens."""
-
-    h: Float[Array, "*spans h"]
-    c: Float[Array, "*spans h"] | None  # float32 or wider; None for PR-RNN
-
-
-Cells = Sequence[Any]  # c (..., H) of each child, None for PR-RNN
 
 
 def leaf(params: Params, x: Float[Array, "*spans d"]) -> State:
     """The state of each token alone."""
     z = common.affine(x, params.leaf_kernel, params.leaf_bias, params.dtype)
-    if params.cell == "rnn":
-        return State(h=z.astype(params.dtype), c=None)
-    return _lstm(params, z, ())
-
-
-def _lstm(
-    params: Params, z: Float[Array, "*spans gates"], cells: Cells, norm_scale: Float[Array, " h"] | None = None
-) -> State:
-    """Gates z (..., (3 + N)·H) over the children's c to the new state."""
-    i, g, o, *forget = jnp.split(z, 3 + len(cells), axis=-1)
-    c = jax.nn.sigmoid(i) * jnp.tanh(g)
-    for f, child in zip(forget, cells, strict=True):
-        c = c + jax.nn.sigmoid(f) * child
-    if norm_scale is not None:
-        c = common.row(norm_scale, c.ndim) * c * jax.lax.rsqrt(NORM_EPS + jnp.mean(c**2, axis=-1, keepdims=True))
-    return State(h=(jax.nn.sigmoid(o) * jnp.tanh(c)).astype(params.dtype), c=c)
-
-
-def _cell(params: Params, number: int, z: Float[Array, "*spans gates"], cells: Cells) -> State:
-    """The binary cell (number 0) or a refinement (1 .. R) from its pre-activations and its children's c."""
-    if params.cell == "rnn":
-        return State(jax.nn.relu(z).astype(params.dtype), None)
-    return _lstm(params, z, cells, None if params.norm_scale is None else params.norm_scale[number])
-
-
-def _refine(params: Params, state: State) -> State:
-    for r, (kernel, bias) in enumerate(zip(params.refine_kernel, params.refine_bias, strict=True), 1):
-        state = _cell(params, r, common.affine(state.h, kernel, bias, params.dtype), (state.c,))
-    return state
+    return MERGES[params.cell].leaf(params, z)
 
 
 def combine(params: Params, left: State, right: State) -> State:
-    """The state of the union of two adjacent spans, (..., H) each: binary cell, then refinements.
+    """The state of the union of two adjacent spans, (..., H) each.
 
     The children are not concatenated: each is multiplied by its own rows of the kernel.
     """
     w_left, w_right = jnp.split(params.merge_kernel, 2)
     z = common.affine(left.h, w_left, params.merge_bias, params.dtype)
     z = z + common.matmul(right.h, w_right, params.dtype)
-    return _refine(params, _cell(params, 0, z, (left.c, right.c)))
+    return MERGES[params.cell].join(params, z, left, right)
 
 
 def combine_coded(params: Params, left: State, table: State, codes: Int[Array, "batch m"]) -> State:
@@ -82,7 +43,7 @@ def combine_coded(params: Params, left: State, table: State, codes: Int[Array, "
     w_left, w_right = jnp.split(params.merge_kernel, 2)
     z = common.affine(left.h, w_left, params.merge_bias, params.dtype)
     z = z + tables.lookup(common.matmul(table.h, w_right, params.dtype), codes)
-    return _refine(params, _cell(params, 0, z, (left.c, tables.lookup(table.c, codes))))
+    return MERGES[params.cell].join(params, z, left, tables.lookup(table, codes))
 
 
 def combine_pairs(params: Params, states: State) -> State:
@@ -93,8 +54,8 @@ def combine_pairs(params: Params, states: State) -> State:
     batch, spans, hidden = states.h.shape
     pairs = states.h.reshape(batch, spans // 2, 2 * hidden)
     z = common.affine(pairs, params.merge_kernel, params.merge_bias, params.dtype)
-    cells = (None, None) if states.c is None else (states.c[:, 0::2], states.c[:, 1::2])
-    return _refine(params, _cell(params, 0, z, cells))
+    left, right = tree.slice_spans(states, 0, None, 2), tree.slice_spans(states, 1, None, 2)
+    return MERGES[params.cell].join(params, z, left, right)
 
 
 def merge(params: Params) -> tree.Merge[State]:

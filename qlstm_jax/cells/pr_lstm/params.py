@@ -1,39 +1,17 @@
-"""The weights of a PR-LSTM or PR-RNN and how they are drawn; `qlstm_jax.cells.pr_lstm.cell` has the formula."""
+"""How the weights of a PR-LSTM are drawn: its options are the keywords of `init`, which the merge's own `init` reads.
 
-import jax
+`qlstm_jax.cells.pr_lstm.merges` has the formulas.
+"""
+
+import inspect
+from typing import Any
+
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from qlstm_jax.cells import common
-
-GATES = {"lstm": (3, 5, 4), "rnn": (1, 1, 1)}  # gates of the leaf, the merge and a refinement
-
-
-@common.params_dataclass
-class Params:
-    """Weights; gates side by side in the order i, g, o, f_1, f_2."""
-
-    leaf_kernel: Float[Array, "d leaf"]  # (D, 3H), rnn (D, H)
-    leaf_bias: Float[Array, " leaf"]
-    merge_kernel: Float[Array, "children merge"]  # (2H, 5H), rnn (2H, H): rows of the left child first
-    merge_bias: Float[Array, " merge"]
-    refine_kernel: Float[Array, "r h refine"]  # (R, H, 4H), rnn (R, H, H)
-    refine_bias: Float[Array, "r refine"]
-    norm_scale: Float[Array, "cells h"] | None = None  # γ (1 + R, H), of the binary cell and each refinement
-    cell: str = common.static(default="lstm")
-    remat: bool = common.static(default=False)
-    dtype: str = common.static(default="float32")
-
-    @property
-    def input_size(self) -> int:
-        """D."""
-        return self.leaf_kernel.shape[0]
-
-    @property
-    def hidden_size(self) -> int:
-        """H."""
-        return self.merge_kernel.shape[0] // 2
+from qlstm_jax.cells.pr_lstm.merges import MERGES, Params
 
 
 def init(
@@ -52,56 +30,45 @@ def init(
 ) -> Params:
     """Draws parameters: kernels truncated normal of scale 1 / sqrt(fan_in), uncorrected as in the paper; biases 0.
 
-    norm, value_init and forget_bias are not in the paper; by default they change nothing.
+    norm, value_init and forget_bias are in no paper; by default they change nothing. An option that a merge does not
+    have must be at its default.
 
     Args:
         key: a PRNG key.
         input_size: D.
         hidden_size: H.
-        refinements: R, unary cells after each binary one (the paper's 0R, 1R, 2R).
-        cell: "lstm" for PR-LSTM or "rnn" for PR-RNN.
-        norm: "rms" divides each cell's new c by its root mean square, times γ, before h is taken from it.
-        value_init: "identity" starts with values g that are the mean of the children's h (a refinement's: h itself).
-        forget_bias: initial value of the forget gates' biases.
-        remat: whether the backward pass recomputes the merges' gates instead of storing them: less memory, more time.
+        refinements: R, unary cells after each binary one in "lstm" and "rnn" (the paper's 0R, 1R, 2R), feed-forwards
+            in "ldru".
+        cell: the merge: "lstm" for PR-LSTM, "rnn" for PR-RNN, "ldru" for MLP-LDRU, "grc" for the gated recursive cell.
+        norm: "rms" divides each new c of "lstm" by its root mean square, times γ, before h is taken from it.
+        value_init: "identity" starts "lstm" and "rnn" with values that are the mean of the children's h (a
+            refinement's: h itself).
+        forget_bias: initial value of the biases of the forget gates of "lstm" and "grc".
+        remat: whether the backward pass recomputes the merges instead of storing their parts: less memory, more time.
         dtype: of activations and products; gates, sums and c are float32 whatever it is.
         param_dtype: of the stored weights.
 
     Raises:
         ValueError: for a size that is not a positive integer, negative refinements, an unknown cell, norm or
-            value_init, or a norm or forget bias of PR-RNN, which has no c.
+            value_init, or an option that the merge does not have.
     """
     common.check_sizes(input_size=input_size, hidden_size=hidden_size)
-    common.check_choice("cell", cell, ("lstm", "rnn"))
+    common.check_choice("cell", cell, MERGES)
     common.check_choice("norm", norm, ("none", "rms"))
     common.check_choice("value_init", value_init, ("paper", "identity"))
     if isinstance(refinements, bool) or not isinstance(refinements, int) or refinements < 0:
         raise ValueError(f"refinements is {refinements!r}; expected an integer, 0 or more")
-    if cell == "rnn" and (norm != "none" or forget_bias):
-        raise ValueError(f"norm is {norm!r} and forget_bias {forget_bias!r}; expected 'none' and 0 with cell='rnn'")
-    leaf, merge, refine = GATES[cell]
-    h = hidden_size
-    k_leaf, k_merge, k_refine = jax.random.split(key, 3)
-    merge_kernel = _draw(k_merge, (2 * h, merge * h), param_dtype)
-    refine_kernel = _draw(k_refine, (refinements, h, refine * h), param_dtype)
-    if value_init == "identity":
-        same, value = jnp.eye(h, dtype=param_dtype), slice(h, 2 * h) if cell == "lstm" else slice(0, h)
-        merge_kernel = merge_kernel.at[:, value].set(jnp.concatenate([same, same]) / 2)
-        refine_kernel = refine_kernel.at[:, :, value].set(same[None])
-    return Params(
-        leaf_kernel=_draw(k_leaf, (input_size, leaf * h), param_dtype),
-        leaf_bias=jnp.zeros((leaf * h,), param_dtype),
-        merge_kernel=merge_kernel,
-        merge_bias=jnp.zeros((merge * h,), param_dtype).at[3 * h :].set(forget_bias),
-        refine_kernel=refine_kernel,
-        refine_bias=jnp.zeros((refinements, refine * h), param_dtype).at[:, 3 * h :].set(forget_bias),
-        norm_scale=jnp.ones((1 + refinements, h), param_dtype) if norm == "rms" else None,
-        cell=cell,
-        remat=bool(remat),
-        dtype=jnp.dtype(dtype).name,
-    )
-
-
-def _draw(key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
-    scale: float = shape[-2] ** -0.5
-    return (scale * jax.random.truncated_normal(key, -2.0, 2.0, shape)).astype(dtype)
+    rule = MERGES[cell]
+    given: dict[str, Any] = {
+        "refinements": refinements,
+        "norm": norm,
+        "value_init": value_init,
+        "forget_bias": forget_bias,
+    }
+    for name in given.keys() - set(rule.OPTIONS):
+        default = inspect.signature(init).parameters[name].default
+        if given[name] != default:
+            raise ValueError(f"{name} is {given[name]!r}; expected {default!r}, as cell={cell!r} has no such option")
+    options = {name: given[name] for name in rule.OPTIONS}
+    static = {"cell": cell, "remat": bool(remat), "dtype": jnp.dtype(dtype).name}
+    return rule.init(key, input_size, hidden_size, param_dtype=param_dtype, **static, **options)

@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from qlstm_jax.cells import common
 from qlstm_jax.cells.pr_lstm import offset, tree
-from qlstm_jax.cells.pr_lstm.merge import State, leaf, merge
-from qlstm_jax.cells.pr_lstm.params import Params
+from qlstm_jax.cells.pr_lstm.merge import leaf, merge
+from qlstm_jax.cells.pr_lstm.merges import MERGES, Params, State
 
 
 @dataclasses.dataclass
@@ -105,8 +105,10 @@ def associativity(
 ) -> Float[Array, ""]:
     """The distance of merge(merge(a, b), c) from merge(a, merge(b, c)), for adjacent spans of the tree.
 
-    At each level of the tree, a row draws three adjacent complete blocks a, b, c. The distance of the two results is
-    mean_H (h - h')² + mean_H (tanh c - tanh c')², and the penalty its mean over all triples drawn.
+    At each level of the tree, a row draws three adjacent complete blocks a, b, c. The penalty is the mean over all
+    triples drawn of the distance of the two results. Each merge has its own (`merges`): mean_H (h - h')² +
+    mean_H (tanh c - tanh c')² with cell "lstm", the first part alone with "rnn", and the cosine distance of h with
+    "ldru" and "grc".
 
     Args:
         params: from `pr_lstm.init`.
@@ -128,9 +130,7 @@ def associativity(
     stacked: list[State] = [jax.tree.map(lambda *s: jnp.stack(s), *spans) for spans in zip(*triples, strict=True)]
     a, b, c = stacked
     left, right = merge_fn.two(merge_fn.two(a, b), c), merge_fn.two(a, merge_fn.two(b, c))
-    distance = jnp.mean((left.h - right.h).astype(jnp.float32) ** 2, axis=-1)
-    if left.c is not None and right.c is not None:
-        distance = distance + jnp.mean((jnp.tanh(left.c) - jnp.tanh(right.c)) ** 2, axis=-1)
+    distance = MERGES[params.cell].distance(left, right)
     counted = jnp.stack(valid).astype(jnp.float32)
     return jnp.sum(distance * counted) / jnp.maximum(jnp.sum(counted), 1)
 

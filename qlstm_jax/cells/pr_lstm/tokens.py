@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from qlstm_jax.cells import common
 from qlstm_jax.cells.pr_lstm import tables, tree
-from qlstm_jax.cells.pr_lstm.merge import State, combine_coded, leaf, merge
-from qlstm_jax.cells.pr_lstm.params import Params
+from qlstm_jax.cells.pr_lstm.merge import combine_coded, leaf, merge
+from qlstm_jax.cells.pr_lstm.merges import Params, State
 
 
 def reduce(

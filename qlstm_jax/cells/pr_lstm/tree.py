@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from qlstm_jax.cells.common import at_position, where
+from qlstm_jax.cells.common import at_position, check_known_length, where
 
 States = TypeVar("States")
 
@@ -57,6 +57,7 @@ def zeros_like(states: States) -> States:
 
 def blocks(merge: Merge[States], leaves: States) -> list[States]:
     """The up-sweep: level j of the result is (B, T >> j, ...), the complete aligned blocks of 2^j tokens."""
+    check_known_length(num_spans(leaves))
     levels = [leaves]
     while num_spans(levels[-1]) > 1:
         below = levels[-1]
@@ -69,7 +70,7 @@ def interleave(even: States, odd: States) -> States:
 
     def zip_positions(e: Array, o: Array) -> Array:
         both = jnp.stack([e[:, : o.shape[1]], o], axis=2)
-        both = both.reshape(o.shape[0], -1, *o.shape[2:])
+        both = both.reshape(o.shape[0], 2 * o.shape[1], *o.shape[2:])
         return jnp.concatenate([both, e[:, o.shape[1] :]], axis=1)
 
     result: States = jax.tree.map(zip_positions, even, odd)

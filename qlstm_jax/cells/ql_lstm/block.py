@@ -106,7 +106,7 @@ def block(
     (h, c), hs = _tokens(params, plain, carry, s, xs, valid)
     if slow is None or s is None:
         return Carry(c=c, h=h), hs
-    ys, position = (hs + s[None]).astype(params.dtype), slow.position + len(xs)
+    ys, position = (hs.astype(s.dtype) + s[None]).astype(params.dtype), slow.position + len(xs)
     if valid is not None:
         ys = jnp.where(valid[:, :, None], ys, jnp.zeros((), ys.dtype))
         position = slow.position + jnp.sum(valid, axis=0, dtype=jnp.int32)

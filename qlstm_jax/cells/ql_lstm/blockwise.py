@@ -50,22 +50,29 @@ def unroll(
 def _unroll_with_resets(
     block: Block[Carry], carry: Carry, sequence: Sequence, block_size: int, position: Position
 ) -> tuple[Carry, Float[Array, "batch time hidden"]]:
-    """Pieces laid out so that each begins with a block, if they fit twice the blocks; else one token at a time."""
+    """Pieces laid out so that each begins with a block, if they fit twice the blocks; else one token at a time.
+
+    A gradient keeps what each way needs, also of those not taken: all but the first are computed again in its place.
+    """
     xs, seq_lengths, valid, resets = sequence
     steps = xs.shape[1]
     by_token = partial(_scan, block, block_size=1)
     if resets is None or steps <= block_size:
         return by_token(carry, xs, valid, resets)
-    width = block_size * (2 * -(-steps // block_size) + 1)
+    blocks = -(-steps // block_size)
+    widths = [block_size * (count + 1) for count in (blocks + blocks // 4, 2 * blocks)]
     target, needed = _layout(seq_lengths, resets, block_size, position)
     every = jnp.ones(resets.shape, bool) if valid is None else valid
 
-    def by_block(carry: Carry, xs: Array, valid: Any, resets: Any) -> tuple[Carry, Array]:
+    def by_block(width: int, carry: Carry, xs: Array, valid: Any, resets: Any) -> tuple[Carry, Array]:
         laid = common.scatter((xs, every, resets), target, width)
         carry, ys = _scan(block, carry, *laid, block_size=block_size)
         return carry, common.zero_padding(common.gather(ys, target), valid)
 
-    result: tuple[Carry, Array] = jax.lax.cond(jnp.all(needed <= width), by_block, by_token, carry, xs, valid, resets)
+    again = [jax.checkpoint(way) for way in (partial(by_block, widths[1]), by_token)]
+    ways: list[Callable[..., Any]] = [partial(by_block, widths[0]), *again]
+    way = sum(jnp.any(needed > width).astype(jnp.int32) for width in widths)
+    result: tuple[Carry, Array] = jax.lax.switch(way, ways, carry, xs, valid, resets)
     return result
 
 
@@ -97,16 +104,35 @@ def _scan(
     whole = common.time_major((xs, valid, resets))
     carry = common.varying_as(carry, (xs, carry))
     steps = xs.shape[1]
-    full = steps - steps % block_size
 
     def run(carry: Carry, part: Any) -> tuple[Carry, Array]:
         xs, valid, resets = part
         return block(carry, xs, valid, None if resets is None else resets[0])
 
-    blocks = jax.tree.map(lambda a: a[:full].reshape(-1, block_size, *a.shape[1:]), whole)
+    if not isinstance(steps, int):
+        return _scan_symbolic(run, carry, whole, steps, block_size)
+    full = steps - steps % block_size
+    blocks = jax.tree.map(lambda a: a[:full].reshape(full // block_size, block_size, *a.shape[1:]), whole)
     carry, ys = jax.lax.scan(run, carry, blocks)
     ys = ys.reshape(full, *ys.shape[2:])
     if full < steps:
         carry, rest = run(carry, jax.tree.map(lambda a: a[full:], whole))
         ys = jnp.concatenate([ys, rest])
     return carry, common.time_major(ys)
+
+
+def _scan_symbolic(
+    run: Callable[[Carry, Any], tuple[Carry, Array]], carry: Carry, whole: Any, steps: Any, block_size: int
+) -> tuple[Carry, Float[Array, "batch time hidden"]]:
+    """The fold over a number of tokens that is a symbol, under `jax.export`: the last block is filled up."""
+    xs, valid, resets = whole
+    valid = jnp.ones(xs.shape[:2], bool) if valid is None else valid
+    count = -(-steps // block_size)
+
+    def cut(a: Array) -> Array:
+        more = count * block_size - steps
+        return jnp.pad(a, [(0, more)] + [(0, 0)] * (a.ndim - 1)).reshape(count, block_size, *a.shape[1:])
+
+    carry, ys = jax.lax.scan(run, carry, jax.tree.map(cut, (xs, valid, resets)))
+    ys = ys.reshape(count * block_size, *ys.shape[2:])
+    return carry, common.time_major(jax.lax.slice_in_dim(ys, 0, steps))

@@ -1,6 +1,7 @@
 """QL-LSTM (arXiv 2512.06582): one affine map shared by all gates, and an additive memory written once a block.
 
-The paper fixes the two mechanisms and their effects, not every formula; what it leaves open is marked [ours].
+No page open to us gives the paper's formulas: its public text fixes the two mechanisms and their effects. What that
+leaves open is marked [ours].
 
 PSUG (parameter-shared unified gating), at each token, j in i, f, g, o:
 
@@ -148,7 +149,7 @@ def step(
     """
     common.check_step(x, params.input_kernel.shape[0])
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
-    carry, ys = block(params, True, carry, x[None], None)
+    carry, ys = block(common.varying_as(params, (x, carry)), True, carry, x[None], None)  # as in `unroll`
     return carry, ys[0]
 
 
@@ -182,7 +183,8 @@ def unroll(
     """
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     start = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    run = partial(block, params, plain)
+    # Devices may go different ways below. The sum of the params' gradients over them must lie outside of these.
+    run = partial(block, common.varying_as(params, (xs, start)), plain)
     return blockwise.unroll(
         jax.checkpoint(run) if params.remat else run,
         start,

@@ -1,0 +1,1 @@
+"""What all programs share: their arguments, and how they end."""

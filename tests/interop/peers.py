@@ -1,0 +1,161 @@
+"""Weights compared with the libraries that they come from, which the tests do not need: each is run as it is installed.
+
+    python -m tests.interop.peers torch keras equinox               prints the largest differences of outputs
+    python -m tests.interop.peers torch keras equinox --write       and writes tests/goldens/NAME_rnn.npz
+
+Weights are drawn at random, biases too. "in" is a module of ours with their weights against theirs, "out" theirs with
+the weights that ours gives back against theirs before.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import numpy as np
+
+from qlstm_jax import interop
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
+B, T, D, H = 2, 5, 3, 4
+XS = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32)
+# (in torch.nn, options): the names of the cases in torch_rnn.npz.
+TORCH = {
+    f"{kind}/{name}": (kind.upper(), options)
+    for kind in ("lstm", "gru", "rnn")
+    for name, options in {
+        "stack": {"num_layers": 2, "bidirectional": True},
+        "plain": {"bias": False},
+        "cell": None,
+    }.items()
+}
+
+# (class in keras.layers, options, whether in both directions): the cases in keras_rnn.npz.
+KERAS = {
+    "lstm/plain": ("LSTM", {}, False),
+    "lstm/no_bias": ("LSTM", {"use_bias": False}, False),
+    "lstm/both": ("LSTM", {}, True),
+    "gru/plain": ("GRU", {}, False),
+    "gru/no_bias": ("GRU", {"use_bias": False}, False),
+    "gru/both": ("GRU", {}, True),
+    "rnn/plain": ("SimpleRNN", {}, False),
+}
+# (class in equinox.nn, options): the cases in equinox_rnn.npz.
+EQUINOX = {
+    f"{kind}/{name}": (f"{kind.upper()}Cell", {"use_bias": name == "plain"})
+    for kind in ("lstm", "gru")
+    for name in ("plain", "no_bias")
+}
+
+
+def stepped(step, carry, xs):
+    """`step` folded over (B, T, D)."""
+    ys = []
+    for t in range(xs.shape[1]):
+        carry = step(xs[:, t], carry)
+        ys.append(carry[0] if isinstance(carry, tuple) else carry)
+    return np.stack([np.asarray(y) for y in ys], axis=1)
+
+
+def torch():
+    """(cases, arrays): for each case its largest differences, in and out."""
+    import torch
+
+    def run(net, is_cell):
+        with torch.no_grad():
+            xs = torch.from_numpy(XS)
+            return stepped(net, None, xs) if is_cell else net(xs)[0].numpy()
+
+    torch.manual_seed(0)
+    differences, arrays = {}, {"x": XS}
+    for case, (kind, options) in TORCH.items():
+        is_cell = options is None
+        make = getattr(torch.nn, kind + ("Cell" if is_cell else ""))
+        options = {} if is_cell else {"batch_first": True, **options}
+        net, other = make(D, H, **options), make(D, H, **options)
+        ys = run(net, is_cell)
+        name, weights = case.partition("/")[0], net.state_dict()
+        if is_cell:
+            ours = getattr(interop, f"{name}_from_torch")(weights, layer=None)
+            back = getattr(interop, f"{name}_to_torch")(ours, layer=None)
+            ours = interop.to_layer(ours)
+        else:
+            ours = getattr(interop, f"{name}_layer_from_torch")(weights)
+            back = getattr(interop, f"{name}_to_torch")(ours, bias=options.get("bias", True))
+        other.load_state_dict({name: torch.from_numpy(a) for name, a in back.items()})
+        differences[case] = np.abs(ours(XS) - ys).max(), np.abs(run(other, is_cell) - ys).max()
+        arrays |= {f"{case}/sd/{name}": a.numpy() for name, a in weights.items()} | {f"{case}/y": ys}
+    return differences, arrays
+
+
+def from_keras(name, weights, both):
+    """An NNX layer, or a bidirectional one of the weights of a `Bidirectional`."""
+    read, half = getattr(interop, f"{name}_from_keras"), len(weights) // 2
+    return interop.to_layer([(read(weights[:half]), read(weights[half:]))] if both else read(weights))
+
+
+def keras():
+    """As `torch`."""
+    import keras
+
+    rng = np.random.default_rng(1)
+    differences, arrays = {}, {"x": XS}
+    for case, (kind, options, both) in KERAS.items():
+        name = case.partition("/")[0]
+        layer, other = (getattr(keras.layers, kind)(H, return_sequences=True, **options) for _ in range(2))
+        if both:
+            layer, other = keras.layers.Bidirectional(layer), keras.layers.Bidirectional(other)
+        layer.build(XS.shape), other.build(XS.shape)
+        layer.set_weights([0.6 * rng.normal(size=w.shape) for w in layer.weights])
+        ys = np.asarray(layer(XS))
+        ours = from_keras(name, layer.weights, both)
+        write = getattr(interop, f"{name}_to_keras")
+        bias = options.get("use_bias", True)
+        other.set_weights([a for params in ours.layer_params()[0] for a in write(params, bias=bias)])
+        differences[case] = np.abs(ours(XS) - ys).max(), np.abs(np.asarray(other(XS)) - ys).max()
+        arrays |= {f"{case}/{n}": np.asarray(w) for n, w in enumerate(layer.weights)} | {f"{case}/y": ys}
+    return differences, arrays
+
+
+def equinox():
+    """As `torch`."""
+    import equinox as eqx
+    import jax
+
+    rng = np.random.default_rng(2)
+    differences, arrays = {}, {"x": XS}
+    for case, (kind, options) in EQUINOX.items():
+        name = case.partition("/")[0]
+        cell = getattr(eqx.nn, kind)(D, H, key=jax.random.key(0), **options)
+        own, rest = eqx.partition(cell, eqx.is_array)
+        cell = eqx.combine(jax.tree.map(lambda a: np.float32(0.6 * rng.normal(size=a.shape)), own), rest)
+        zeros = np.zeros((B, H), np.float32)
+        start = (zeros, zeros) if name == "lstm" else zeros
+        ys = stepped(jax.vmap(cell), start, XS)
+        ours = getattr(interop, f"{name}_from_equinox")(cell)
+        back = getattr(interop, f"{name}_to_equinox")(ours, bias=options["use_bias"])
+        other = getattr(eqx.nn, kind)(D, H, key=jax.random.key(1), **options)
+        other = eqx.tree_at(lambda c, back=back: [getattr(c, n) for n in back], other, list(back.values()))
+        differences[case] = (
+            np.abs(interop.to_layer(ours)(XS) - ys).max(),
+            np.abs(stepped(jax.vmap(other), start, XS) - ys).max(),
+        )
+        attributes = {n: getattr(cell, n) for n in ("weight_ih", "weight_hh", "bias", "bias_n") if hasattr(cell, n)}
+        arrays |= {f"{case}/{n}": a for n, a in attributes.items() if a is not None} | {f"{case}/y": ys}
+    return differences, arrays
+
+
+def main():
+    """Prints, and with --write writes."""
+    names = [name for name in sys.argv[1:] if not name.startswith("--")]
+    for name in names:
+        differences, arrays = globals()[name]()
+        for case, (inward, outward) in differences.items():
+            print(f"{name:8} {case:16} in {inward:.1e}  out {outward:.1e}")
+        if "--write" in sys.argv:
+            np.savez_compressed(GOLDENS / f"{name}_rnn.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main()
