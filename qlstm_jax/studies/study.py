@@ -13,9 +13,9 @@ intervals over the seeds; OUT/*.png the pictures.
 
     python -m qlstm_jax.studies.study reviews --set text.path=reviews.tsv
 
-With --choose "train.learning_rate=0.001" "train.learning_rate=0.003" every model is trained with each of these settings.
-The tables report, of each row and column, the settings that are best on validation (by train.select_metric, or the
-problem's own metric, the mean over the seeds); their figures are of the test part, which chooses nothing.
+With --choose "train.learning_rate=0.001" "train.learning_rate=0.003" every model is trained with each of these. The
+tables report, of each row and column, the settings that are best on validation (by train.select_metric, or the metric
+of the problem, the mean over the seeds); their figures are of the test part, which chooses nothing.
 
 A name is that of a study in named.py, which gives the other arguments; what is given here as well wins, and --set
 adds to its settings.

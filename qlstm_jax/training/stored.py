@@ -3,6 +3,7 @@
 import gc
 import logging
 import sys
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,7 +133,9 @@ def quiet() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        gc.collect()  # tasks that failed beside the first say so when they are freed
+        with warnings.catch_warnings():  # tasks that failed beside the first say so when they are freed
+            warnings.simplefilter("ignore", RuntimeWarning)
+            gc.collect()
         raise  # the hook stays: the threads are not done
     else:
         sys.unraisablehook = before

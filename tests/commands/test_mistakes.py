@@ -191,9 +191,10 @@ def test_damaged_configs_of_runs(tmp_path):
         half: f"config.json:{half.count(chr(10)) + 1}: no JSON",
         "": "config.json:1: no JSON (Expecting value)",
         "[]": "holds a list and no config",
-        '{"train": {"stepz": 3}}': "does not fit this version",
-        '{"train": {"steps": "many"}}': "does not fit this version",
-        '{"train": 3}': "does not fit this version",
+        '{"train": {"steps": 3}}': "has no 'problem'",
+        '{"problem": "lm", "seed": 0, "model": {}, "train": {"stepz": 3}}': "does not fit this version",
+        '{"problem": "lm", "seed": 0, "model": {}, "train": {"steps": "many"}}': "does not fit this version",
+        '{"problem": "lm", "seed": 0, "model": {}, "train": 3}': "does not fit this version",
         "\0\0": "config.json:1: a zero byte",
     }.items():
         path.write_text(content)

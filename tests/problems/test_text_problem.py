@@ -230,6 +230,33 @@ def test_unknown_dataset(tmp_path):
         problems.make(tiny("text", text__dataset="imbd"), tmp_path)
 
 
+def test_packed_rows_are_trained_as_texts_of_their_own(tmp_path):
+    """The loss of an epoch of packed rows is that of the same texts one a row."""
+    path = write_reviews(tmp_path / "reviews.tsv", rows=60)
+    config = tiny("text", text__path=str(path), text__pack=True, text__max_length=12, text__row_length=32)
+    problem = problems.make(config, tmp_path / "run")
+    notes = [line for line in problem.notes() if line.startswith("packed to train")]
+    assert len(notes) == 1 and "rows of 32 tokens" in notes[0]
+    model = problem.model(nnx.Rngs(0))
+    loss = nnx.jit(lambda model, batch: problem.loss(model, batch, None))
+
+    def epoch(batches, count):
+        sums = [loss(model, batches.batch(number)) for number in range(count)]
+        return {name: sum(float(s[name]) for s in sums) for name in sums[0]}
+
+    unpacked = problem.batches("train", shuffle=False)
+    packed = epoch(problem.packed, problem.packed.batches_per_epoch(0))
+    expected = epoch(unpacked, unpacked.batches_per_epoch(0))
+    assert packed.keys() == expected.keys()
+    for name, value in expected.items():
+        assert packed[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_rows_shorter_than_texts_are_refused():
+    with pytest.raises(ConfigError, match=r"text.row_length is 8; expected at least text.max_length"):
+        check(tiny("text", text__path="x.tsv", text__pack=True, text__max_length=9, text__row_length=8))
+
+
 def test_own_parts_in_files(tmp_path):
     train_file = write_reviews(tmp_path / "mine.tsv")
     test_file = tmp_path / "held_out.csv"
@@ -259,30 +286,3 @@ def test_own_parts_in_files(tmp_path):
 def test_each_part_has_one_place(given, message):
     with pytest.raises(ConfigError, match=message):
         TextProblem.check(tiny("text", **given))
-
-
-def test_packed_rows_are_trained_as_texts_of_their_own(tmp_path):
-    """The loss of an epoch of packed rows is that of the same texts one a row."""
-    path = write_reviews(tmp_path / "reviews.tsv", rows=60)
-    config = tiny("text", text__path=str(path), text__pack=True, text__max_length=12, text__row_length=32)
-    problem = problems.make(config, tmp_path / "run")
-    notes = [line for line in problem.notes() if line.startswith("packed to train")]
-    assert len(notes) == 1 and "rows of 32 tokens" in notes[0]
-    model = problem.model(nnx.Rngs(0))
-    loss = nnx.jit(lambda model, batch: problem.loss(model, batch, None))
-
-    def epoch(batches, count):
-        sums = [loss(model, batches.batch(number)) for number in range(count)]
-        return {name: sum(float(s[name]) for s in sums) for name in sums[0]}
-
-    unpacked = problem.batches("train", shuffle=False)
-    packed = epoch(problem.packed, problem.packed.batches_per_epoch(0))
-    expected = epoch(unpacked, unpacked.batches_per_epoch(0))
-    assert packed.keys() == expected.keys()
-    for name, value in expected.items():
-        assert packed[name] == pytest.approx(value, rel=1e-5), name
-
-
-def test_rows_shorter_than_texts_are_refused():
-    with pytest.raises(ConfigError, match=r"text.row_length is 8; expected at least text.max_length"):
-        check(tiny("text", text__path="x.tsv", text__pack=True, text__max_length=9, text__row_length=8))

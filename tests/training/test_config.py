@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from qlstm_jax.data.formal import TASKS
+from qlstm_jax.data.rows import DataError
 from qlstm_jax.models.layers import LAYER_CLASSES
 from qlstm_jax.problems import PROBLEMS
 from qlstm_jax.problems.config import fraction, not_negative, positive
@@ -151,9 +152,10 @@ def test_save_and_load(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text[:300], r"config\.json is damaged \(.*line 20.*bring it back"),
-        (lambda text: text.replace("formal", "f\udcff", 1), "is damaged"),
-        (lambda text: "[]", "has no 'problem'; expected the whole config"),
+        (lambda text: text[:300], r"config\.json:20: no JSON .*the file is damaged; bring the run's own file back"),
+        (lambda text: text.replace("formal", "f\udcff", 1), "not UTF-8"),
+        (lambda text: "[]", "holds a list and no config"),
+        (lambda text: "{}", "has no 'problem'; expected the whole config"),
         (lambda text: text.replace('"model"', '"modle"', 1), "has no 'model'"),
         (lambda text: text.replace('"steps"', '"stepz"', 1), "does not fit this version"),
         (lambda text: text.replace('"hidden_size": 64', '"hidden_size": "many"', 1), "does not fit this version"),
@@ -163,7 +165,7 @@ def test_a_damaged_config_is_told_in_one_line(change, message, tmp_path):
     path = tmp_path / "config.json"
     configs.save(configs.default(), path)
     path.write_bytes(change(path.read_text()).encode(errors="surrogateescape"))
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises((ConfigError, DataError), match=message) as caught:
         configs.load(path)
     assert "\n" not in str(caught.value)
 

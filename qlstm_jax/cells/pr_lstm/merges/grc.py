@@ -71,5 +71,6 @@ def join(params: GrcParams, z: Float[Array, "*spans merge"], left: State, right:
     """The gated sum, normalised; z are the pre-activations of the gates' hidden layer."""
     gates = common.affine(jax.nn.relu(z), params.gate_kernel, params.gate_bias, params.dtype)
     f_left, f_right, i, u = jnp.split(gates, 4, axis=-1)
-    h = jax.nn.sigmoid(f_left) * left.h + jax.nn.sigmoid(f_right) * right.h + jax.nn.sigmoid(i) * u
+    left_h, right_h = (state.h.astype(u.dtype) for state in (left, right))
+    h = jax.nn.sigmoid(f_left) * left_h + jax.nn.sigmoid(f_right) * right_h + jax.nn.sigmoid(i) * u
     return State(h=layer_norm(h, params.norm_scale, params.norm_bias).astype(params.dtype), c=None)

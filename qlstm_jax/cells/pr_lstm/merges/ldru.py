@@ -104,8 +104,8 @@ def join(params: LdruParams, z: Float[Array, "*spans merge"], left: State, right
     gates = common.affine(jax.nn.gelu(z), params.gate_kernel, params.gate_bias, dtype)
     gate_left, gate_right = jnp.split(gates, 2, axis=-1)
     v_left, v_right = jnp.split(params.value_kernel, 2)
-    value = common.affine(gate_left * left.h, v_left, params.value_bias, dtype)
-    value = value + common.matmul(gate_right * right.h, v_right, dtype)
+    value = common.affine(gate_left * left.h.astype(gate_left.dtype), v_left, params.value_bias, dtype)
+    value = value + common.matmul(gate_right * right.h.astype(gate_right.dtype), v_right, dtype)
     h = common.affine(value, params.output_kernel, params.output_bias, dtype)
     h = layer_norm(h, params.norm_scale[0], params.norm_bias[0])
     for r in range(len(params.refine_bias)):
