@@ -83,7 +83,7 @@ def dataset_files(path: Path) -> list[Path]:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         names = [entry["filename"] for entry in state["_data_files"]]
         indices = state.get("_indices_data_files")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path / STATE} is damaged ({type(error).__name__}: {error}); save the dataset anew"
         ) from error

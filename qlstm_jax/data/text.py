@@ -63,6 +63,8 @@ def load(
     """
     given = [path] if isinstance(path, str | os.PathLike) else path
     paths = [check_path(p, FORMATS, folder=True) for p in given]
+    if not paths:
+        raise DataError(f"path is {path!r}; {FORMATS}")
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     collector = Collector(f"{paths[0]}{more}", on_bad_row, label_names)
     columns = {"text_column": text_column, "label_column": label_column}

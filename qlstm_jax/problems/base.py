@@ -118,6 +118,10 @@ class Problem(abc.ABC):
             f"{type(self).__name__} has no predictions for a file; train on problem='text' or 'series' for those"
         )
 
+    def score_file(self, model: Model, path: Path, folder: Path) -> dict[str, Any]:
+        """The figures of `report` on a labelled file that is no part of the run; pictures are written to `folder`."""
+        raise ConfigError(f"{type(self).__name__} scores no other file; train on problem='text' for that")
+
     def generate(self, model: Model, prompts: list[str], steps: int, key: Key[Array, ""], **options: Any) -> list[str]:
         """Each prompt continued by `steps` tokens; options as for `qlstm_jax.models.generate.generate`."""
         raise ConfigError(f"{type(self).__name__} generates no text; train on problem='lm' for that (configs/lm.py)")

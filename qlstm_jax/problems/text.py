@@ -1,6 +1,5 @@
 """Text classification, from a file or folder of the user's own or from TFDS."""
 
-import json
 from collections.abc import Generator, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +11,12 @@ from flax import nnx
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
-from qlstm_jax.data import imdb, splits, text
+from qlstm_jax.data import splits, text
 from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.packing import PackedBatch, PackedBatches
-from qlstm_jax.data.parts import Paths, Shares, load_parts
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.data.unlabelled import Unlabelled, read_texts
-from qlstm_jax.problems import inherited, kept, metrics, plots, text_predictions
+from qlstm_jax.problems import inherited, kept, metrics, plots, text_parts, text_predictions
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_sums, shapes
 from qlstm_jax.problems.config import ConfigError, as_flags, fraction, not_negative, one_of, positive, run_exists
 from qlstm_jax.problems.models import classifier
@@ -38,7 +36,7 @@ class TextProblem(Problem):
 
     name = "text"
     evaluates = ()
-    validation_metrics = ("accuracy", "loss")
+    validation_metrics = ("accuracy", "macro_f1", "loss")
     rules: ClassVar = {
         "on_bad_row": one_of("error", "skip"),
         "validation": fraction,
@@ -82,23 +80,12 @@ class TextProblem(Problem):
 
     @classmethod
     def check(cls, config: ConfigDict) -> None:
-        """Checks that there are texts, each part from one place.
+        """Checks that there are texts, each part from one place, and that a packed row holds any text.
 
         Raises:
-            ConfigError: where there are none, or more than one.
+            ConfigError: where that is not so.
         """
-        options = config.text
-        own = [f"text.{part}_path" for part in ("train", "validation", "test") if options[f"{part}_path"]]
-        if not (options.path or options.dataset or options.train_path):
-            raise ConfigError(
-                "text.path is '' and text.dataset is ''; expected --config.text.path=FILE for a file or folder of your "
-                "own, --config.text.train_path=FILE beside a validation_path or test_path, "
-                "--config.text.dataset=imdb_reviews, or the last with a path for a local copy of that dataset"
-            )
-        if options.path and options.train_path:
-            raise ConfigError(f"text.path is {options.path!r} and text.train_path {options.train_path!r}; expected one")
-        if own and (options.dataset or imdb.is_copy(Path(options.path).expanduser())):
-            raise ConfigError(f"{own[0]} is given beside IMDB, which has parts of its own; expected one of them")
+        text_parts.check(config.text)
         if config.text.pack and config.text.row_length < config.text.max_length:
             raise ConfigError(
                 f"text.row_length is {config.text.row_length}; expected at least text.max_length, which is "
@@ -108,12 +95,7 @@ class TextProblem(Problem):
     @classmethod
     def unused(cls, config: ConfigDict) -> list[str]:
         """Notes on shares of parts that have a file of their own."""
-        options, plain = config.text, cls.defaults()
-        return [
-            f"text.{part}: not used, as text.{part}_path is given"
-            for part in ("validation", "test")
-            if options[f"{part}_path"] and options[part] != plain[part]
-        ]
+        return text_parts.unused(config.text, cls.defaults())
 
     def __init__(
         self, config: ConfigDict, workdir: str | Path, *, parts: dict[str, text.Examples] | None = None
@@ -137,38 +119,9 @@ class TextProblem(Problem):
             min_frequency=options.min_frequency,
             lowercase=options.lowercase,
         )
-        records = {part: examples.record() for part, examples in self.parts.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "labels.json").write_text(json.dumps(train.label_names) + "\n")
-        kept_records = {**records, "labels": list(train.label_names)}
-        (self.folder / "texts.json").write_text(json.dumps(kept_records, indent=2) + "\n")
+        text_parts.keep(self.folder, self.parts)
         tokenizer.save(self.folder / "tokenizer.json")
-
-    def _check_same(self, parts: dict[str, text.Examples]) -> None:
-        """Raises DataError unless these are the parts that the run began with."""
-        path = self.folder / "texts.json"
-        if not path.exists():
-            raise text.DataError(
-                f"{path} is missing, so that it cannot be told whether the texts are those of training; bring it back, "
-                "or train anew in another --workdir (a run of an earlier version has none)"
-            )
-        fields = ("source", "texts", "sha256")
-        began = kept.read(path, lambda c: all(f in c[p] for p in parts for f in fields), "record of each part")
-        if began.get("labels", list(self.label_names)) != list(self.label_names):
-            raise text.DataError(
-                f"{self.folder / 'labels.json'} has {', '.join(self.label_names)}, and the run was trained with "
-                f"{', '.join(began['labels'])} in that order; bring that file back"
-            )
-        for part, examples in parts.items():
-            if self._own is not None and part == "test":
-                continue
-            then, now = began[part], examples.record()
-            if then["sha256"] != now["sha256"]:
-                described = [f"{record['source']}, {record['texts']} texts" for record in (then, now)]
-                raise text.DataError(
-                    f"{self.folder.parent} was trained with another {part} part ({described[0]}) than there is now "
-                    f"({described[1]}): the texts changed; bring those back, or give another --workdir"
-                )
 
     @property
     def _lowercase(self) -> bool:
@@ -192,33 +145,15 @@ class TextProblem(Problem):
                 found, wanted = (", ".join(map(repr, given)) for given in (examples.label_names, names))
                 raise text.DataError(f"the labels of the {part} part are {found}; expected those of training, {wanted}")
         if self.resumed:
-            self._check_same(parts)
+            changing = ("test",) if self._own is not None else ()
+            text_parts.check_same(self.folder, parts, self.label_names, changing)
         return parts
 
     @as_flags("text", "text_column", "label_column", "on_bad_row")
     def _read(self) -> tuple[dict[str, text.Examples], list[text.LoadReport]]:
         """The parts that the config names, and what was read for them."""
-        options = self.config.text
-        shares = Shares(options.validation, options.test, options.split_seed, self._lowercase)
-        if options.dataset and options.dataset != "imdb_reviews":
-            raise text.DataError(f"text.dataset is {options.dataset!r}; expected imdb_reviews, or a file in text.path")
-        root = Path(options.path).expanduser()
-        if options.dataset or (options.path and imdb.is_copy(root)):
-            source: dict[str, Any] = {"path": root if options.path else None, "on_bad_row": options.on_bad_row}
-            train, test = imdb.load_imdb("train", **source), imdb.load_imdb("test", **source)
-            sources = [train.report, test.report]
-            train, validation, _ = splits.split(
-                train, validation=shares.validation, test=0, seed=shares.seed, lowercase=shares.lowercase
-            )
-            return {"train": train, "validation": validation, "test": test}, sources
-        return load_parts(
-            Paths(options.path or options.train_path, options.validation_path, options.test_path),
-            shares,
-            text_column=options.text_column,
-            label_column=options.label_column,
-            on_bad_row=options.on_bad_row,
-            label_names=self.label_names if self.resumed else None,
-        )
+        known = self.label_names if self.resumed else None
+        return text_parts.read(self.config.text, lowercase=self._lowercase, label_names=known)
 
     @cached_property
     def encoded(self) -> dict[str, list[np.ndarray]]:
@@ -228,20 +163,21 @@ class TextProblem(Problem):
     @cached_property
     def buckets(self) -> tuple[int, ...]:
         """One set of lengths for all parts, so that each is compiled once to train and once to evaluate."""
-        lengths = [len(ids) for part in self.encoded.values() for ids in part]
+        return self._buckets([len(ids) for part in self.encoded.values() for ids in part])
+
+    def _buckets(self, lengths: list[int]) -> tuple[int, ...]:
         options = self.config.text
         return bucket_boundaries(lengths, max_length=options.max_length, num_buckets=options.num_buckets)
 
     def batches(self, part: str, *, shuffle: bool) -> Batches:
         """The batches of a part: "train", "validation" or "test"."""
-        return Batches(
-            self.encoded[part],
-            self.parts[part].labels,
-            batch_size=self.config.train.batch_size,
-            buckets=self.buckets,
-            seed=self.config.seed,
-            shuffle=shuffle,
-        )
+        return self._batches(self.encoded[part], self.parts[part].labels, self.buckets, shuffle=shuffle)
+
+    def _batches(
+        self, encoded: list[np.ndarray], labels: np.ndarray, buckets: tuple[int, ...], *, shuffle: bool
+    ) -> Batches:
+        size, seed = self.config.train.batch_size, self.config.seed
+        return Batches(encoded, labels, batch_size=size, buckets=buckets, seed=seed, shuffle=shuffle)
 
     @cached_property
     def packed(self) -> PackedBatches:
@@ -305,10 +241,9 @@ class TextProblem(Problem):
             logits = model(batch.ids, seq_lengths=batch.lengths, rngs=rngs)
         return classification_sums(logits, batch.labels, batch.weights, batch.lengths, smoothing=smoothing)
 
-    def _confusion(self, model: Model, part: str) -> tuple[np.ndarray, float]:
-        """Counts (true label, predicted label) over a part, and its mean cross-entropy."""
+    def _confusion(self, model: Model, batches: Batches) -> tuple[np.ndarray, float]:
+        """Counts (true label, predicted label) over all batches, and their mean cross-entropy."""
         graphdef, params = nnx.split(model, nnx.Param)
-        batches = self.batches(part, shuffle=False)
         confusion, loss = np.zeros((len(self.label_names),) * 2, np.int64), 0.0
         for batch in stream(batches, 0, batches.batches_per_epoch(0)):
             logits = self._logits(graphdef, params, batch.ids, batch.lengths)
@@ -318,20 +253,38 @@ class TextProblem(Problem):
         return confusion, loss / confusion.sum()
 
     def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
-        """Accuracy and cross-entropy on the validation part; none where that part is empty."""
+        """Accuracy, macro-F1 and cross-entropy on the validation part; none where that part is empty."""
         if not len(self.parts["validation"].texts):
             return {}
-        confusion, loss = self._confusion(model, "validation")
-        return {"accuracy": float(np.trace(confusion) / confusion.sum()), "loss": loss}
+        confusion, loss = self._confusion(model, self.batches("validation", shuffle=False))
+        figures = metrics.classification(confusion, self.label_names)
+        return {"accuracy": figures["accuracy"], "macro_f1": figures["macro_f1"], "loss": loss}
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
         """Accuracy, macro-F1 and figures by class on the test part, and a picture of the confusion matrix."""
         part = "test" if len(self.parts["test"].texts) else "validation"
-        confusion, loss = self._confusion(model, part)
+        figures = self._figures(model, self.batches(part, shuffle=False), part, folder / "confusion_matrix.png")
+        return {"part": part, **figures}
+
+    def score_file(self, model: Model, path: Path, folder: Path) -> dict[str, Any]:
+        """The same of another file or folder, read as those of training are; its labels must be among the run's."""
+        options, columns = self.config.text, ("text_column", "label_column", "on_bad_row")
+        with as_flags("text", *columns):
+            examples = text.load(path, label_names=self.label_names, **{name: options[name] for name in columns})
+        encoded = self.tokenizer.encode_batch(list(examples.texts))
+        batches = self._batches(encoded, examples.labels, self._buckets(list(map(len, encoded))), shuffle=False)
+        report = {"file": str(path), "rows": examples.report.rows, "skipped": examples.report.skipped}
+        report["notes"] = examples.report.notes + splits.part_notes({"file": examples}, lowercase=self._lowercase)
+        picture = folder / f"confusion_matrix_{path.stem}.png"
+        return report | self._figures(model, batches, path.name, picture)
+
+    def _figures(self, model: Model, batches: Batches, what: str, picture: Path) -> dict[str, Any]:
+        """Figures of classification over batches, and their picture; `what` names them in its title."""
+        confusion, loss = self._confusion(model, batches)
         figures = metrics.classification(confusion, self.label_names)
-        title = f"{part}, {self.config.model.cell}: accuracy {figures['accuracy']:.3f}"
-        plots.confusion_matrix(confusion, self.label_names, title, folder / "confusion_matrix.png")
-        return {"part": part, "loss": loss, **figures}
+        title = f"{what}, {self.config.model.cell}: accuracy {figures['accuracy']:.3f}"
+        plots.confusion_matrix(confusion, self.label_names, title, picture)
+        return {"loss": loss, **figures}
 
     def predict(self, model: Model, lines: list[str]) -> list[dict[str, Any]]:
         """The label and the probability of every label, for each line."""
@@ -340,7 +293,9 @@ class TextProblem(Problem):
     def predict_file(self, model: Model, path: Path) -> Iterator[dict[str, Any]]:
         """The same for each line of a file, or for each row of a table, by `qlstm_jax.data.unlabelled.read_texts`."""
         options = self.config.text
-        return self._label(model, read_texts(path, text_column=options.text_column, on_bad_row=options.on_bad_row))
+        with as_flags("text", "text_column", "on_bad_row"):
+            texts = read_texts(path, text_column=options.text_column, on_bad_row=options.on_bad_row)
+            yield from self._label(model, texts)
 
     def _label(self, model: Model, texts: Iterable[Unlabelled]) -> Iterator[dict[str, Any]]:
         graphdef, params = nnx.split(model, nnx.Param)

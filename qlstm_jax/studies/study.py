@@ -13,12 +13,18 @@ intervals over the seeds; OUT/*.png the pictures.
 
     python -m qlstm_jax.studies.study reviews --set text.path=reviews.tsv
 
+With --choose "train.learning_rate=0.001" "train.learning_rate=0.003" every model is trained with each of these. The
+tables report, of each row and column, the settings that are best on validation (by train.select_metric, or the metric
+of the problem, the mean over the seeds); their figures are of the test part, which chooses nothing.
+
 A name is that of a study in named.py, which gives the other arguments; what is given here as well wins, and --set
 adds to its settings.
 """
 
 import argparse
 import contextlib
+import dataclasses
+import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +38,7 @@ from ml_collections import ConfigDict
 from qlstm_jax import problems
 from qlstm_jax.console import outcome
 from qlstm_jax.console.arguments import Parser, settings_of
-from qlstm_jax.studies import footprint, named, study_report, variants
+from qlstm_jax.studies import choice, footprint, named, study_report, variants
 from qlstm_jax.studies.provenance import provenance
 from qlstm_jax.studies.results import Results, latest
 from qlstm_jax.training import config as configs
@@ -41,6 +47,7 @@ from qlstm_jax.training.evaluate import evaluate, run_name
 from qlstm_jax.training.faults import InUse
 from qlstm_jax.training.loop import Diverged, train
 from qlstm_jax.training.metrics import clock
+from qlstm_jax.training.selection import selection
 
 EQUAL = ("hidden_size", "parameters", "recurrent_parameters")
 TAKEN = variants.TAKEN | {"model.cell": "--rows"}  # keys that the study sets itself, to the flag that says how
@@ -53,6 +60,9 @@ def parser() -> Parser:
     p.add_argument("--config", metavar="FILE[:ARGUMENT]", help="config file, as for train.py; needed unless reporting")
     p.add_argument("--rows", nargs="+", default=[], metavar="CELL[,key=value...]")
     p.add_argument("--columns", nargs="+", default=[""], metavar="key=value[,key=value...]")
+    p.add_argument(
+        "--choose", nargs="+", default=[""], metavar="key=value[,key=value...]", help="the best on validation"
+    )
     p.add_argument("--seeds", type=int, default=3, help="seeds 0 .. SEEDS - 1")
     p.add_argument("--equal", nargs="+", choices=EQUAL, default=["hidden_size"], help="what rows share with the first")
     p.add_argument("--metric", nargs="+", default=["accuracy"], help="figures of eval.py's report, a table each")
@@ -85,7 +95,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def grid(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The runs: {"row", "column", "config", "identity"} for each row and column, the first row first.
+    """The runs: {"row", "column", "choice", "config", "identity"} for each of them, the first row first.
 
     Raises:
         ConfigError: for names or values that do not exist, all before anything runs.
@@ -94,25 +104,30 @@ def grid(args: argparse.Namespace) -> list[dict[str, Any]]:
         raise configs.ConfigError(f"--seeds={args.seeds} --rows {args.rows}; expected 1 or more of each")
     base = config_files.load(args.config)
     common = settings_of(args, base, taken=TAKEN)
-    columns = {text: _column(text, base) for text in args.columns}
-    if set(args.equal) != {"hidden_size"} and any("model.hidden_size" in column for column in columns.values()):
-        raise configs.ConfigError(f"--equal {' '.join(args.equal)} sets model.hidden_size; expected columns without it")
+    columns = {text: _settings("column", text, base) for text in args.columns}
+    choices = {text: _settings("choice", text, base) for text in args.choose}
+    sized = any("model.hidden_size" in settings for settings in (*columns.values(), *choices.values()))
+    if set(args.equal) != {"hidden_size"} and sized:
+        raise configs.ConfigError(
+            f"--equal {' '.join(args.equal)} sets model.hidden_size; expected columns and choices without it"
+        )
     lines = models(base, list(map(variants.parse, args.rows)), common | columns[args.columns[0]], args.equal)
     cells = []
-    for text, column in columns.items():
+    for (text, column), (chosen, settings) in itertools.product(columns.items(), choices.items()):
         for name, variant, hidden_size in lines:
-            config = variants.apply(base, variant, common | column)
+            config = variants.apply(base, variant, common | column | settings)
             config.model.hidden_size = hidden_size or config.model.hidden_size
-            cells.append({"row": name, "column": text, "config": config, "identity": variants.identity(config)})
+            about = {"row": name, "column": text, "choice": chosen}
+            cells.append({**about, "config": config, "identity": variants.identity(config)})
     return cells
 
 
-def _column(text: str, base: ConfigDict) -> dict[str, Any]:
-    """The settings of a column, "key=value,key=value" or ""."""
+def _settings(what: str, text: str, base: ConfigDict) -> dict[str, Any]:
+    """The settings of a column or a choice, "key=value,key=value" or ""."""
     try:
         return config_settings.parse(text.split(",") if text else [], base, taken=TAKEN)
     except configs.ConfigError as error:
-        raise configs.ConfigError(f"column {text!r}: {error}") from error
+        raise configs.ConfigError(f"{what} {text!r}: {error}") from error
 
 
 def models(
@@ -163,10 +178,11 @@ def run(cell: dict[str, Any], seed: int, workdir: Path) -> dict[str, Any]:
     if lost:
         seconds = time.perf_counter() - start
         print(f"  {lost}", file=sys.stderr)
+    problem = problems.make(config, folder)
     if "step_bytes" not in cell:  # the same for all seeds
-        cell["step_bytes"] = footprint.step_bytes(problems.make(config, folder), config)
+        cell["step_bytes"] = footprint.step_bytes(problem, config)
     return {
-        **{key: cell[key] for key in ("row", "column", "identity")},
+        **{key: cell[key] for key in ("row", "column", "choice", "identity")},
         "seed": seed,
         "task": run_name(config),
         "steps": config.train.steps,
@@ -177,6 +193,8 @@ def run(cell: dict[str, Any], seed: int, workdir: Path) -> dict[str, Any]:
         "step_bytes": cell["step_bytes"],
         **provenance(),
         "last": validation,
+        "selection": dataclasses.astuple(selection(problem, config.train.select_metric)),
+        "validation": choice.validation_at(folder, figures["step"]) if figures else {},
         "report": figures,
     }
 
@@ -187,13 +205,18 @@ def _is_done(cell: dict[str, Any], seed: int, args: argparse.Namespace, results:
 
 
 def _is_of(record: dict[str, Any], cell: dict[str, Any], seed: int) -> bool:
-    return (record["row"], record["column"], record["seed"]) == (cell["row"], cell["column"], seed)
+    return all(record[key] == cell[key] for key in ("row", "column", "choice")) and record["seed"] == seed
+
+
+def _records(results: Results) -> list[dict[str, Any]]:
+    """All results; those of earlier versions were of no choice."""
+    return [{"choice": "", **record} for record in results.records()]
 
 
 def run_all(cells: list[dict[str, Any]], args: argparse.Namespace, results: Results) -> None:
     """The runs that have no result yet, seed by seed."""
     todo = [(seed, cell) for seed in range(args.seeds) for cell in cells if not _is_done(cell, seed, args, results)]
-    anew = [c for seed, c in todo if any(_is_of(r, c, seed) for r in results.records())]
+    anew = [c for seed, c in todo if any(_is_of(r, c, seed) for r in _records(results))]
     if anew:
         print(
             f"note: {len(anew)} runs have a result in {results.path} that another version of qlstm_jax made, or other "
@@ -202,7 +225,10 @@ def run_all(cells: list[dict[str, Any]], args: argparse.Namespace, results: Resu
     started = time.perf_counter()
     for done, (seed, cell) in enumerate(todo):
         left = clock((time.perf_counter() - started) / done * (len(todo) - done)) if done else "?"
-        print(f"[{done + 1}/{len(todo)}] {cell['row']}  {cell['column']}  seed {seed}, left {left}", flush=True)
+        print(
+            f"[{done + 1}/{len(todo)}] {cell['row']}  {cell['column']}  {cell['choice']}  seed {seed}, left {left}",
+            flush=True,
+        )
         if _is_done(cell, seed, args, results):  # by another process on the same files
             continue
         try:
@@ -235,7 +261,7 @@ def _run(argv: list[str]) -> None:
             cells = grid(args)
             args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is told before hours of training
             run_all(cells, args, results)
-    records = latest(results.records(), "row", "column", "seed")
+    records = latest(_records(results), "row", "column", "choice", "seed")
     print(f"tables and pictures: {study_report.write(records, args.metric, args.out)}")
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from scipy import stats
 
 from qlstm_jax.problems import plots
+from qlstm_jax.studies import choice
 from qlstm_jax.training.config import ConfigError
 
 SHARES = ("accuracy", "accuracy_by_length", "macro_f1")  # shown in percent
@@ -28,11 +29,14 @@ Groups: TypeAlias = dict[tuple[str, str], list[float]]  # (row, column) to the f
 def write(records: list[dict[str, Any]], metrics: list[str], folder: Path) -> Path:
     """Writes table.md, with a table for each metric, and a picture for each; returns the table's path.
 
+    Of a row and column with several choices of settings, those are reported that are best on validation.
+
     Raises:
         ConfigError: if there are no results, or none has such a figure.
     """
     if not records:
         raise ConfigError(f"{folder} holds no results to report; run the study first")
+    records, choices = choice.chosen(records)
     by_metric = {metric: collect(records, metric) for metric in metrics}
     parts = [about(records)]
     for metric, groups in by_metric.items():
@@ -47,6 +51,8 @@ def write(records: list[dict[str, Any]], metrics: list[str], folder: Path) -> Pa
             for row in rows
         }
         plots.study(points, columns, metric, records[0]["task"], folder / f"{metric}.png")
+    if choices:
+        parts += ["## Settings, chosen on validation", choices]
     path = folder / "table.md"
     path.write_text("\n\n".join(parts) + "\n")
     return path

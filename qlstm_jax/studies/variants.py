@@ -13,7 +13,7 @@ from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks, config_settings
 from qlstm_jax.training.evaluate import run_name
 
-FILES = (".path", ".init_from")  # how keys end that name files
+FILES = (".path", "_path", ".init_from")  # how keys end that name files
 TAKEN = {"seed": "--seeds"}  # keys that a grid sets itself, to the flag that says how
 
 

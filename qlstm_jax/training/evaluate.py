@@ -118,21 +118,58 @@ def evaluate(
     folder = Path(workdir) / "eval"
     folder.mkdir(exist_ok=True)
     *_, key = run_keys(config.seed)
+    report = _about(config, model, step) | problem.report(model, key, folder, config.eval)
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    if records := history(workdir):
+        title = f"{run_name(config)}, {config.model.cell}"
+        plots.learning_curves(records, title, folder / "learning_curves.png")
+    return report
+
+
+def score(
+    workdir: str | Path,
+    path: str | Path,
+    *,
+    checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    problem: OwnProblem | None = None,
+    model: OwnModel | None = None,
+) -> dict[str, Any]:
+    """Scores a labelled file that is no part of the run: `score_NAME.json` and a picture in `workdir/eval`.
+
+    Args:
+        workdir: the run's folder.
+        path: of the file, or what else `qlstm_jax.data.text.load` reads.
+        checkpoint, settings, problem, model: as for `restore`.
+
+    Returns:
+        What the JSON file holds.
+
+    Raises:
+        ConfigError: as for `restore`, or if the run's problem scores no files.
+        DataError: if the file cannot be read, or has a label that training had not.
+    """
+    config, problem, model, step = restore(
+        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
+    )
+    path, folder = Path(path).expanduser(), Path(workdir) / "eval"
+    folder.mkdir(exist_ok=True)
+    report = _about(config, model, step) | problem.score_file(model, path, folder)
+    (folder / f"score_{path.stem}.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _about(config: ConfigDict, model: Any, step: int) -> dict[str, Any]:
+    """What every report begins with."""
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    report = {
+    return {
         "task": run_name(config),
         "cell": config.model.cell,
         "seed": config.seed,
         "step": step,
         "parameters": count(params),
         "recurrent_parameters": count(params.get("layer", {})),
-        **problem.report(model, key, folder, config.eval),
     }
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    if records := history(workdir):
-        title = f"{run_name(config)}, {config.model.cell}"
-        plots.learning_curves(records, title, folder / "learning_curves.png")
-    return report
 
 
 def _check_used(problem: Problem, keys: list[str]) -> None:

@@ -13,7 +13,7 @@ from qlstm_jax.problems import TextProblem
 from qlstm_jax.problems.config import ConfigError
 from qlstm_jax.training import config as configs
 from qlstm_jax.training.config_checks import check
-from qlstm_jax.training.evaluate import evaluate, restore
+from qlstm_jax.training.evaluate import evaluate, restore, score
 from qlstm_jax.training.loop import train
 from tests.training.conftest import tiny, write_reviews
 
@@ -70,6 +70,29 @@ def test_predicts_without_the_data(run):
     alone = problem.predict(model, lines[:1])[0]["probabilities"]
     assert alone == pytest.approx(records[0]["probabilities"], abs=1e-5)
     assert problem.predict(model, []) == []
+
+
+def test_another_labelled_file_is_scored(run, tmp_path):
+    workdir, report, _ = run
+    path = tmp_path / "new.csv"
+    rows = ["a lovely film,good", "fine and lovely,good", "awful plot,bad", "lovely again,bad", "not one of them,meh"]
+    path.write_text("text,label\n" + "\n".join(rows[:4]) + "\n")
+    found = score(workdir, path)
+    assert found == json.loads((workdir / "eval" / "score_new.json").read_text())
+    assert {found[key] == report[key] for key in ("task", "cell", "step", "parameters")} == {True}
+    assert found["confusion_matrix"] == [[1, 1], [0, 2]] and found["accuracy"] == 0.75 and found["loss"] > 0
+    assert (workdir / "eval" / "confusion_matrix_new.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workdir / "eval" / "report.json").read_text()) == report
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    with pytest.raises(DataError, match=r"new\.csv:6: label never seen in training: .*'meh'.*text.on_bad_row=skip"):
+        score(workdir, path)
+    found = score(workdir, path, settings={"text.on_bad_row": "skip"})
+    assert found["skipped"] == {"label never seen in training": 1} and (found["rows"], found["examples"]) == (5, 4)
+    for label in ("good", "bad"):  # of one class, in folders
+        (tmp_path / "folder" / label).mkdir(parents=True)
+    (tmp_path / "folder" / "good" / "a.txt").write_text("lovely")
+    found = score(workdir, tmp_path / "folder")
+    assert found["confusion_matrix"] == [[0, 0], [0, 1]] and "no .txt files" in found["notes"][0]
 
 
 def test_evaluation_without_the_data_says_what_is_missing(run):
@@ -172,7 +195,7 @@ def test_filler_rows_are_never_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(problem, "_logits", lambda *_: logits)
     model = problem.model(problems.text.nnx.Rngs(params=jax.random.key(0)))
     values = problem.validate(model, None)
-    assert values["accuracy"] == 0.5
+    assert values["accuracy"] == 0.5 and values["macro_f1"] == pytest.approx((2 * 6 / 18) / 2)
     nats = np.log1p(np.exp(-2.0))  # of a label that was given the higher logit; two more for the other
     assert values["loss"] == pytest.approx(0.5 * nats + 0.5 * (nats + 2), abs=1e-5)
     report = problem.report(model, None, tmp_path, None)

@@ -11,7 +11,7 @@ import pytest
 import qlstm_jax
 from qlstm_jax import problems
 from qlstm_jax.problems import plots
-from qlstm_jax.studies import footprint, named, study, study_report, variants
+from qlstm_jax.studies import choice, footprint, named, study, study_report, variants
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks, config_files
 from qlstm_jax.training.lock import locked
@@ -58,6 +58,9 @@ def test_a_study_runs_reports_and_is_not_run_twice(folder, capsys):
     assert {r["report"]["length"] for r in records} == {4}
     assert all(0 <= r["report"]["accuracy"] <= 1 and not r["lost"] for r in records)
     assert all(r["tokens_per_second"] > 0 for r in records)
+    assert all(
+        r["selection"] == ["accuracy", "max"] and r["validation"]["accuracy"] == r["last"]["accuracy"] for r in records
+    )
     # At least the parameters, Adam's two moments of them, and the gradient.
     assert all(r["step_bytes"] > 4 * 4 * r["report"]["parameters"] for r in records)
     table = (folder / "out/table.md").read_text()
@@ -104,6 +107,55 @@ def finished(row, column, seed, report, **costs):
     about = {"row": row, "column": column, "seed": seed, "lost": "" if report else "diverged", "report": report}
     about |= {"task": "recall", "steps": 2, "batch_size": 2, "device": "cpu", "train_seconds": 1.0}
     return about | costs
+
+
+def test_choices_are_runs_of_their_own(folder):
+    more = ["--rows", "rnn", "lstm,learning_rate=0.5", "--choose", "learning_rate=0.5", "learning_rate=0.25,steps=3"]
+    cells = study.grid(study.arguments(command(folder, *more)))
+    assert [(c["row"], c["choice"]) for c in cells] == [(r, c) for c in more[4:] for r in more[1:3]]
+    assert [(c["config"].train.learning_rate, c["config"].train.steps) for c in cells] == [
+        (0.5, 2),
+        (0.5, 2),
+        (0.25, 3),
+        (0.5, 3),  # a row's own settings count
+    ]
+    assert len({variants.fingerprint(c["identity"]) for c in cells}) == 4
+    with pytest.raises(configs.ConfigError, match=r"expected columns and choices without it"):
+        sized = ["--rows", "rnn", "--choose", "hidden_size=3", "--equal", "parameters"]
+        study.grid(study.arguments(command(folder, *sized)))
+    with pytest.raises(configs.ConfigError, match=r"choice 'learning_rat=3'.*did you mean"):
+        study.grid(study.arguments(command(folder, "--rows", "rnn", "--choose", "learning_rat=3")))
+
+
+def validated(choice, seed, validation, test, metric="accuracy", mode="max"):
+    """A record of a run of row "a", lost where its validation figure is None."""
+    report = {} if validation is None else {"accuracy": test, "parameters": 9, "recurrent_parameters": 7}
+    about = {"choice": choice, "selection": [metric, mode], "validation": {metric: validation} if report else {}}
+    return finished("a", "", seed, report, **about)
+
+
+def test_what_is_best_on_validation_is_reported_whatever_the_test_says(tmp_path):
+    records = [validated("x=1", 0, 0.5, 0.9), validated("x=1", 1, 0.6, 0.9), validated("x=3", 0, 0.9, 0.9)]
+    records += [validated("x=2", 0, 0.9, 0.1), validated("x=2", 1, 0.4, 0.2), validated("x=3", 1, None, 0.9)]
+    text = study_report.write(records, ["accuracy"], tmp_path).read_text()
+    assert "| a | 15.0 ± 63.5 | 9 | 7 |" in text
+    shown = ["x=1 | accuracy 0.5500 |  |", "x=3 | not all seeds |  |", "x=2 | accuracy 0.6500 | chosen |"]
+    assert "\n".join(f"| a |  | {line}" for line in shown) in text
+    by_loss = [validated(c, 0, loss, test, "loss", "min") for c, loss, test in (("x=1", 0.3, 0.2), ("x=2", 0.2, 0.1))]
+    kept, table = choice.chosen(by_loss)
+    assert kept == by_loss[1:] and "| x=2 | loss 0.2000 | chosen |" in table
+    plain = [finished("a", "", 0, {"accuracy": 1.0}), finished("b", "", 0, {"accuracy": 1.0})]  # of an earlier version
+    assert choice.chosen(plain) == (plain, "")
+    with pytest.raises(configs.ConfigError, match=r"no settings of 'a' .*validation figures"):
+        choice.chosen([validated("x=1", 0, None, 0.9), validated("x=2", 0, None, 0.9)])
+
+
+def test_the_validation_of_a_step(tmp_path):
+    rows = [(1, "validation", 0.1), (2, "train", 0.2), (2, "validation", 0.3), (3, "validation", 0.4)]
+    lines = [json.dumps({"step": step, "split": split, "accuracy": value}) + "\n" for step, split, value in rows]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    assert choice.validation_at(tmp_path, 2) == {"accuracy": 0.3}
+    assert choice.validation_at(tmp_path, 4) == {}
 
 
 def test_the_table_of_a_study(tmp_path):
