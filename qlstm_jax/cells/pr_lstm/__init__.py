@@ -5,7 +5,16 @@ added to one; `tokens` and `tables` save merges over a small vocabulary; `regula
 that are not in the paper.
 """
 
-from qlstm_jax.cells.pr_lstm.cell import MAX_SLOTS, Carry, initial_carry, last, reduce, step, unroll
+from qlstm_jax.cells.pr_lstm.cell import (
+    MAX_SLOTS,
+    Carry,
+    check_max_length,
+    initial_carry,
+    last,
+    reduce,
+    step,
+    unroll,
+)
 from qlstm_jax.cells.pr_lstm.merge import State
 from qlstm_jax.cells.pr_lstm.params import Params, init
 
@@ -14,6 +23,7 @@ __all__ = [
     "Carry",
     "Params",
     "State",
+    "check_max_length",
     "init",
     "initial_carry",
     "last",

@@ -69,7 +69,7 @@ def interleave(even: States, odd: States) -> States:
 
     def zip_positions(e: Array, o: Array) -> Array:
         both = jnp.stack([e[:, : o.shape[1]], o], axis=2)
-        both = both.reshape(o.shape[0], -1, *o.shape[2:])
+        both = both.reshape(o.shape[0], 2 * o.shape[1], *o.shape[2:])
         return jnp.concatenate([both, e[:, o.shape[1] :]], axis=1)
 
     result: States = jax.tree.map(zip_positions, even, odd)

@@ -105,15 +105,17 @@ def _scan(
     carry = common.varying_as(carry, (xs, carry))
     steps = xs.shape[1]
     full = steps - steps % block_size
+    parts = []
 
     def run(carry: Carry, part: Any) -> tuple[Carry, Array]:
         xs, valid, resets = part
         return block(carry, xs, valid, None if resets is None else resets[0])
 
-    blocks = jax.tree.map(lambda a: a[:full].reshape(-1, block_size, *a.shape[1:]), whole)
-    carry, ys = jax.lax.scan(run, carry, blocks)
-    ys = ys.reshape(full, *ys.shape[2:])
+    blocks = jax.tree.map(lambda a: a[:full].reshape(full // block_size, block_size, *a.shape[1:]), whole)
+    if full:  # without jit a scan over nothing is refused
+        carry, ys = jax.lax.scan(run, carry, blocks)
+        parts.append(ys.reshape(full, *ys.shape[2:]))
     if full < steps:
         carry, rest = run(carry, jax.tree.map(lambda a: a[full:], whole))
-        ys = jnp.concatenate([ys, rest])
-    return carry, common.time_major(ys)
+        parts.append(rest)
+    return carry, common.time_major(parts[0] if len(parts) == 1 else jnp.concatenate(parts))
