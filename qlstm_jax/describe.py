@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from jaxtyping import Array
 
-from qlstm_jax.cells.common import Cell, cell_options, option_docs
+from qlstm_jax.cells.common import Cell, cell_options, option_docs, shown
 
 T = TypeVar("T")
 Initializer = Callable[..., Any]  # (key, shape, dtype) -> array, or the array in a box with metadata
@@ -33,6 +33,13 @@ def check_options(owner: str, cell: Cell, options: dict[str, Any]) -> None:
     unknown = [name for name in options if name not in known]
     if unknown:
         raise TypeError(f"{owner} has no option {', '.join(unknown)}; expected {', '.join(known) or 'none'}")
+
+
+def check_initializers(**initializers: Any) -> None:
+    """Raises TypeError unless each is a function or None."""
+    for name, value in initializers.items():
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} is {shown(value)}; expected a function (key, shape, dtype) -> array, or None")
 
 
 def docstring(summary: str, base: type, cell: Cell) -> str:

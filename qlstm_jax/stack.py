@@ -22,11 +22,11 @@ Directions = tuple[Params, ...]  # (forward,) or (forward, backward)
 Between = Callable[[Array], Array]  # from the outputs of a layer to the inputs of the next, such as dropout
 
 
-def check_stack(num_layers: int, dropout: float) -> None:
-    """Raises ValueError for a number of layers or a rate that a sequence layer cannot have."""
+def check_stack(num_layers: int, dropout: float, **flags: bool) -> None:
+    """Raises ValueError for a number of layers, a rate or flags that a sequence layer cannot have."""
     common.check_sizes(num_layers=num_layers)
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout!r}; expected a rate from 0 to below 1")
+    common.check_rates(dropout=dropout)
+    common.check_flags(**flags)
     if dropout and num_layers == 1:
         warnings.warn("dropout acts between layers: with num_layers=1 it does nothing", UserWarning, stacklevel=3)
 
@@ -52,11 +52,20 @@ def as_carry(cell: Cell, carry: Any, batch: tuple[int, ...]) -> Any:
         carry = cell.Carry(*carry)
     if not isinstance(carry, cell.Carry):
         raise ValueError(
-            f"the carry is a {type(carry).__name__}; expected {cell.__name__}.{cell.Carry.__name__}, "
+            f"the carry is {common.kind(carry)}; expected {cell.__name__}.{cell.Carry.__name__}, "
             "made by initialize_carry or returned by an earlier call"
         )
-    shapes = [jnp.shape(a) for a in jax.tree.leaves(carry)]
-    if any(shape[: len(batch)] != batch for shape in shapes):
+    return check_batch(carry, batch)
+
+
+def check_batch(carry: Any, batch: tuple[int, ...]) -> Any:
+    """`carry`, if all that is in it are arrays whose first axes are `batch`.
+
+    Raises:
+        ValueError: if it holds another thing.
+    """
+    shapes = [getattr(a, "shape", None) for a in jax.tree.leaves(carry)]
+    if any(shape is None or shape[: len(batch)] != batch for shape in shapes):
         raise ValueError(
             f"the carry's arrays have shapes {shapes}; expected {batch} as their first axes, the batch of the input"
         )
@@ -74,12 +83,47 @@ def step(cell: Cell, params: Params, carry: Any, x: Float[Array, "*batch d"]) ->
     """One time step of a cell with any number of batch axes.
 
     Raises:
+        TypeError: if x is not an array of real numbers.
         ValueError: if the carry is not one of this cell and batch.
     """
     batch = x.shape[:-1]
     start = _merge_batch(as_carry(cell, carry, batch), batch)
     end, y = cell.step(params, start, x.reshape(-1, x.shape[-1]))
     return as_given_carry(_split_batch(end, batch), carry), _split_batch(y, batch)
+
+
+def check_inputs(inputs: Any, in_features: int | None = None) -> int:
+    """D, the last axis of the inputs of a cell or layer, which must be in_features unless that is None.
+
+    Raises:
+        TypeError: if they are not an array of real numbers.
+        ValueError: if they have no axes, or another number of features.
+    """
+    common.check_numbers("inputs", inputs)
+    if not inputs.ndim or in_features not in (None, inputs.shape[-1]):
+        features = "features" if in_features is None else in_features
+        raise ValueError(
+            f"inputs have shape {inputs.shape}; expected (..., {features}), one time step of a cell. For a whole "
+            "sequence use Flax's RNN or a sequence layer."
+        )
+    size: int = inputs.shape[-1]
+    return size
+
+
+def check_input_shape(input_shape: Any, in_features: int | None = None) -> int:
+    """D, the last number of the shape of one time step, which must be in_features unless that is None.
+
+    Raises:
+        ValueError: if it is no shape, or of another number of features.
+    """
+    last = "features" if in_features is None else in_features
+    sizes = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
+    if not sizes or in_features not in (None, sizes[-1]):
+        raise ValueError(f"input_shape is {common.shown(input_shape)}; expected (..., {last}), that of a time step")
+    for size in sizes:
+        common.check_batch_size(size, "a size in input_shape")
+    features: int = sizes[-1]
+    return features
 
 
 def initial_carry(cell: Cell, params: Params, input_shape: Sequence[int], **options: Any) -> Any:
@@ -98,6 +142,7 @@ def draw_carry(carry: Any, carry_init: Callable[..., Array] | None, key: Array |
         return carry
     if key is None:
         raise ValueError("carry_init is given and rngs is None; expected rngs, an nnx.Rngs or a key, to draw with")
+    common.check_key(key, "rngs")
     leaves, structure = jax.tree.flatten(carry)
     keys = jax.random.split(key, len(leaves))
     floats = [jnp.issubdtype(a.dtype, jnp.floating) for a in leaves]
@@ -131,22 +176,25 @@ def batch_major(
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
     common.check_numbers("inputs", inputs)
+    common.check_flags(time_major=time_major)
     expected = f"(time, *batch, {in_features})" if time_major else f"(*batch, time, {in_features})"
     if inputs.ndim < 2 or inputs.shape[-1] != in_features:
         raise ValueError(f"inputs have shape {inputs.shape}; expected {expected}, sequences of {in_features} features")
     inputs = jnp.moveaxis(inputs, 0, -2) if time_major else inputs
-    batch = inputs.shape[:-2]
+    batch, steps = inputs.shape[:-2], inputs.shape[-2]
     if seq_lengths is not None:
-        seq_lengths = seq_lengths if isinstance(seq_lengths, jax.Array) else np.asarray(seq_lengths)
+        seq_lengths = common.as_array("seq_lengths", seq_lengths, f"integers of shape {batch}")
         if seq_lengths.shape != batch:
             raise ValueError(
                 f"seq_lengths has shape {seq_lengths.shape}; expected {batch}, the batch axes of the inputs: the "
                 "number of valid positions of each sequence"
             )
-        seq_lengths = seq_lengths.reshape(math.prod(batch))
+        # Under jit even the reshaping of a constant is traced, and its values would be unknown.
+        seq_lengths = np.asarray(seq_lengths) if common.is_concrete(seq_lengths) else seq_lengths
+        seq_lengths = _merge_batch(seq_lengths, batch)
     if resets is not None:
-        resets = resets if isinstance(resets, jax.Array) else np.asarray(resets)
-        expected_shape = inputs.shape[-2:-1] + batch if time_major else inputs.shape[:-1]
+        expected_shape = (steps, *batch) if time_major else (*batch, steps)
+        resets = common.as_array("resets", resets, f"booleans of shape {expected_shape}")
         if resets.shape != expected_shape:
             raise ValueError(
                 f"resets have shape {resets.shape}; expected {expected_shape}, a boolean for each position of inputs"
@@ -196,6 +244,7 @@ def run(
     Raises:
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
+    common.check_flags(reverse=reverse, keep_order=keep_order)
     sequence, batch = batch_major(inputs, seq_lengths, resets, in_features, time_major)
     sequence = read_backward(sequence) if reverse else sequence
     starts = _carries(cell, initial_carry, len(layers), batch)
@@ -216,7 +265,7 @@ def _carries(cell: Cell, carry: Any, num_layers: int, batch: tuple[int, ...]) ->
     if carry is None:
         return [None] * num_layers
     if num_layers > 1 and (type(carry) is not tuple or len(carry) != num_layers):
-        raise ValueError(f"initial_carry is {carry!r:.80}; expected a tuple of {num_layers}, one carry for each layer")
+        raise ValueError(f"initial_carry is {common.kind(carry)}; expected a tuple of {num_layers}, one for each layer")
     carries = [carry] if num_layers == 1 else carry
     return [_merge_batch(as_carry(cell, c, batch), batch) for c in carries]
 

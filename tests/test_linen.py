@@ -276,7 +276,7 @@ def init_error(layer, xs=None, **kwargs):
     [
         ({"num_layers": 0}, "num_layers is 0"),
         ({"dropout": -0.5}, "dropout is -0.5"),
-        ({"features": 0}, "hidden_size is 0"),
+        ({"features": 0}, "features is 0"),
         ({"sharing": "some"}, "sharing is 'some'"),
     ],
 )

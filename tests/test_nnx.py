@@ -338,7 +338,7 @@ def test_simple_rnn_is_that_of_flax():
     [
         ({"num_layers": 0}, "num_layers is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"hidden_features": -1}, "hidden_size is -1"),
+        ({"hidden_features": -1}, "hidden_features is -1"),
         ({"sharing": "some"}, "sharing is 'some'"),
         ({"block_size": 0}, "block_size is 0"),
     ],

@@ -56,9 +56,11 @@ def init(
         param_dtype: of the stored weights.
 
     Raises:
-        ValueError: if a size is not a positive integer, or chrono neither 0 nor an integer from 3 on.
+        TypeError: if `key` is no PRNG key.
+        ValueError: for a dtype of no real numbers, a size that is not a positive integer, or chrono neither 0 nor an
+            integer from 3 on.
     """
-    common.check_sizes(input_size=input_size, hidden_size=hidden_size)
+    common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size)
     common.check_time_scale(chrono=chrono)
     k_in, k_rec = jax.random.split(key)
     bias = jnp.zeros((3, hidden_size), param_dtype)
@@ -75,6 +77,8 @@ def init(
 
 def initial_carry(params: Params, batch_size: int) -> Carry:
     """The carry before the first token: h = 0."""
+    common.check_params(params, Params)
+    common.check_batch_size(batch_size)
     shape = (batch_size, params.recurrent_kernel.shape[0])
     return Carry(h=jnp.zeros(shape, common.accumulator(params.dtype)))
 
@@ -119,9 +123,10 @@ def step(
         reset: optional (B,) booleans, true where a new sequence begins: the carry before this token is dropped.
 
     Raises:
-        TypeError: if x is not an array of real numbers.
+        TypeError: if x is not an array of real numbers, or the params are another cell's.
         ValueError: if the shape of x, the carry or the reset does not fit.
     """
+    common.check_params(params, Params)
     common.check_step(x, params.input_kernel.shape[0])
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
     carry, ys = _run(params, carry, x[None], None, None, plain=True)
@@ -151,9 +156,11 @@ def unroll(
             reverse mode.
 
     Raises:
-        TypeError: if xs is not an array of real numbers.
+        TypeError: if xs is not an array of real numbers, or the params are another cell's.
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
+    common.check_params(params, Params)
+    common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
     valid, reset = common.time_major((sequence.valid, sequence.resets))

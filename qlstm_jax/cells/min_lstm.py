@@ -55,9 +55,11 @@ def init(
         param_dtype: of the stored weights.
 
     Raises:
-        ValueError: if a size is not a positive integer.
+        TypeError: if `key` is no PRNG key.
+        ValueError: for a dtype of no real numbers, a size that is not a positive integer.
     """
-    common.check_sizes(input_size=input_size, hidden_size=hidden_size)
+    common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size)
+    common.check_finite(forget_bias=forget_bias)
     return Params(
         input_kernel=common.lecun_normal(key, (input_size, 3 * hidden_size), param_dtype),
         bias=jnp.zeros((3 * hidden_size,), param_dtype).at[:hidden_size].set(forget_bias),
@@ -67,6 +69,8 @@ def init(
 
 def initial_carry(params: Params, batch_size: int) -> Carry:
     """The carry before the first token: h = 0."""
+    common.check_params(params, Params)
+    common.check_batch_size(batch_size)
     shape = (batch_size, params.bias.shape[0] // 3)
     return Carry(h=jnp.zeros(shape, common.accumulator(params.dtype)))
 
@@ -90,9 +94,10 @@ def step(
         reset: optional (B,) booleans, true where a new sequence begins: the carry before this token is dropped.
 
     Raises:
-        TypeError: if x is not an array of real numbers.
+        TypeError: if x is not an array of real numbers, or the params are another cell's.
         ValueError: if the shape of x, the carry or the reset does not fit.
     """
+    common.check_params(params, Params)
     common.check_step(x, params.input_kernel.shape[0])
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
     keep, add = _gates(params, x)
@@ -118,9 +123,10 @@ def unroll(
         carry: where to continue from; default `initial_carry`.
 
     Raises:
-        TypeError: if xs is not an array of real numbers.
+        TypeError: if xs is not an array of real numbers, or the params are another cell's.
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
+    common.check_params(params, Params)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
     h, ys = common.gated_sum(*_gates(params, sequence.xs), carry.h, sequence.valid, sequence.resets)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from qlstm_jax.data.checks import at_least
+from qlstm_jax.data.checks import at_least, check_key
 
 BASELINE = 1 / 6  # mean squared error of always answering 1: twice the variance of a uniform number, 1/12
 
@@ -45,8 +45,10 @@ class Adding:
             An `AddingBatch`.
 
         Raises:
+            TypeError: if `key` is no PRNG key.
             ValueError: if a size is no integer or too small.
         """
+        check_key(key)
         at_least("batch_size", batch_size, 1)
         at_least("length", length, 2)
         k_numbers, k_first, k_second = jax.random.split(key, 3)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, Integer
 from numpy.typing import ArrayLike
 
+from qlstm_jax.data.checks import count, flag, integers, is_integer, shown, token_arrays
 from qlstm_jax.data.rows import DataError
 
 _MOST_CANDIDATES = 1024
@@ -50,12 +51,11 @@ def bucket_boundaries(lengths: ArrayLike, *, max_length: int, num_buckets: int) 
     Raises:
       DataError: for numbers out of range.
     """
-    lengths = np.asarray(lengths)
-    if lengths.ndim != 1 or not lengths.size or lengths.min() < 0 or max_length < 1 or num_buckets < 1:
-        raise DataError(
-            f"lengths of shape {lengths.shape}, max_length={max_length}, num_buckets={num_buckets}; give "
-            "at least one length, none negative, and numbers of at least 1"
-        )
+    lengths = integers("lengths", lengths)
+    for name, value in (("max_length", max_length), ("num_buckets", num_buckets)):
+        count(name, value, 1)
+    if not lengths.size:
+        raise DataError("lengths is empty; give at least one length")
     clipped = np.clip(lengths, 1, max_length)
     present = np.unique(clipped)
     thinned = np.linspace(0, len(present) - 1, min(len(present), _MOST_CANDIDATES)).round().astype(int)
@@ -84,6 +84,10 @@ def bucket_boundaries(lengths: ArrayLike, *, max_length: int, num_buckets: int) 
             boundaries.append(int(candidates[j - 1]))
             j = choice[j]
     return tuple(reversed(boundaries))
+
+
+def _iterable(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
 
 
 class Batches:
@@ -123,12 +127,14 @@ class Batches:
         seed: int,
         shuffle: bool = True,
     ) -> None:
-        labels = np.asarray(labels)
+        labels = integers("labels", labels)
+        token_arrays("encoded", encoded)
         if not len(encoded) or labels.shape != (len(encoded),):
             raise DataError(f"{len(encoded)} texts and labels of shape {labels.shape}; give a label for each text")
-        if batch_size < 1 or seed < 0:
-            raise DataError(f"batch_size={batch_size}, seed={seed}; give at least 1 and at least 0")
-        sizes = tuple(int(length) for length in buckets)
+        count("batch_size", batch_size, 1)
+        count("seed", seed)
+        flag("shuffle", shuffle)
+        sizes = tuple(int(length) for length in integers("buckets", list(buckets) if _iterable(buckets) else buckets))
         if not sizes or sizes[0] < 1 or any(a >= b for a, b in itertools.pairwise(sizes)):
             raise DataError(f"buckets is {sizes}; give ascending lengths of at least 1, see bucket_boundaries")
         lengths = np.asarray([len(ids) for ids in encoded], np.int64)
@@ -145,6 +151,7 @@ class Batches:
 
     def plan(self, epoch: int) -> list[tuple[int, Int[np.ndarray, " _"]]]:
         """The epoch's batches in order, each as (T, the indices (n,) of its n ≤ B examples)."""
+        count("epoch", epoch)
         latest = self._latest  # one reference, read once: a prefetching thread may replace it meanwhile
         if latest is not None and latest[0] == epoch:
             return list(latest[1])
@@ -171,8 +178,7 @@ class Batches:
 
     def batch(self, position: int) -> TextBatch:
         """Batch number `position` ≥ 0 since the start of training, epochs being joined end to end."""
-        if position < 0:
-            raise DataError(f"position is {position}; batches are numbered from 0")
+        count("position", position, why=": batches are numbered from 0")
         epoch, place = divmod(position, self._per_epoch)
         length, indices = self.plan(epoch)[place]
         size = self._batch_size
@@ -208,10 +214,13 @@ def stream(
     The thread ends with the iterator: at the end, at an error, at `.close()` or when the iterator is dropped.
 
     Raises:
-      DataError: if `start` is below 0, `stop` below `start` or `prefetch` below 1.
+      DataError: if `batches` has no `batch`, `start` is below 0, `stop` below `start` or `prefetch` below 1.
     """
-    if start < 0 or (stop is not None and stop < start) or prefetch < 1:
+    sizes = (start, prefetch) if stop is None else (start, prefetch, stop)
+    if not all(map(is_integer, sizes)) or start < 0 or (stop is not None and stop < start) or prefetch < 1:
         raise DataError(f"start={start}, stop={stop}, prefetch={prefetch}; give 0 ≤ start ≤ stop and prefetch ≥ 1")
+    if not isinstance(batches, BatchSource):
+        raise DataError(f"batches is {shown(batches)}; give what has a method batch(number), such as Batches")
     return _stream(batches, start, stop, prefetch)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from qlstm_jax.data.checks import at_least
+from qlstm_jax.data.checks import at_least, check_key
 
 
 @jax.tree_util.register_dataclass
@@ -62,8 +62,10 @@ class Copying:
             A `CopyingBatch`.
 
         Raises:
+            TypeError: if `key` is no PRNG key.
             ValueError: if a size is no integer or too small.
         """
+        check_key(key)
         at_least("batch_size", batch_size, 1)
         at_least("length", length, 0)
         symbols = jax.random.randint(key, (batch_size, self.num_symbols), 0, self.alphabet, jnp.int32)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Integer, UInt
 from numpy.typing import ArrayLike
 
-from qlstm_jax.data.checks import check_shares
+from qlstm_jax.data.checks import check_shares, count, integers, is_number, shown, string
 from qlstm_jax.data.files import check_path, read_bytes
 from qlstm_jax.data.folders import part_hidden
 from qlstm_jax.data.rows import DataError
@@ -111,7 +111,13 @@ def _find_files(root: Path, pattern: str) -> tuple[list[Path], list[str]]:
 
 
 def cut(contents: list[bytes], max_bytes: int) -> list[bytes]:
-    """The first `max_bytes` of all contents, or all for 0, without empty ones or half letters."""
+    """The first `max_bytes` of all contents, or all for 0, without empty ones or half letters.
+
+    Raises:
+      DataError: if max_bytes is no integer of at least 0, or the contents are no list of bytes.
+    """
+    count("max_bytes", max_bytes)
+    _check_bytes(contents)
     left = max_bytes or sum(map(len, contents))
     kept: list[bytes] = []
     for content in contents:
@@ -120,6 +126,11 @@ def cut(contents: list[bytes], max_bytes: int) -> list[bytes]:
         if left <= 0:
             break
     return [content for content in kept if content]
+
+
+def _check_bytes(contents: object) -> None:
+    if not isinstance(contents, list | tuple) or not all(isinstance(content, bytes) for content in contents):
+        raise DataError(f"contents is {shown(contents)}; give a list of bytes")
 
 
 def _letter_start(content: bytes, place: int) -> int:
@@ -147,6 +158,9 @@ def split(corpus: Corpus, *, validation: float, test: float, seed: int) -> dict[
       DataError: for shares out of range, or if a part gets nothing.
     """
     check_shares(validation, test)
+    count("seed", seed)
+    if not isinstance(corpus, Corpus):
+        raise DataError(f"corpus is {shown(corpus)}; give a Corpus, such as from load")
     if set(corpus.parts) == {"train", "validation", "test"}:
         named = list(zip(corpus.contents, corpus.parts, strict=True))
         return {part: [c for c, p in named if p == part] for part in ("train", "validation", "test")}
@@ -175,20 +189,25 @@ class Bytes:
     vocab_size = 256
 
     def encode(self, text: str) -> Int[np.ndarray, " n"]:
-        """The UTF-8 bytes of a text, (n,) int32."""
+        """The UTF-8 bytes of a text, (n,) int32; raises DataError for what is no string."""
+        string("text", text)
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
     def decode(self, ids: ArrayLike) -> str:
-        """The text of ids (n,); what is no UTF-8 reads U+FFFD."""
-        return bytes(np.asarray(ids, np.uint8)).decode(errors="replace")
+        """The text of ids (n,); what is no UTF-8 reads U+FFFD. Raises DataError for ids outside 0..255."""
+        numbers = integers("ids", ids)
+        if numbers.size and numbers.max() > 255:
+            raise DataError(f"ids has {numbers.max()}; give ids in 0..255, the bytes")
+        return bytes(numbers.astype(np.uint8)).decode(errors="replace")
 
 
 def as_texts(contents: list[bytes], source: str) -> list[str]:
     """Contents as text, for a tokenizer that reads text.
 
     Raises:
-      DataError: if one is not UTF-8.
+      DataError: if one is not UTF-8, or no bytes.
     """
+    _check_bytes(contents)
     try:
         return [content.decode() for content in contents]
     except UnicodeDecodeError as error:
@@ -204,14 +223,25 @@ def encode(contents: list[bytes], tokenizer: Tokenizer | Bytes, source: str) -> 
     Raises:
       DataError: if they are not UTF-8 and the tokenizer reads text.
     """
+    _check_bytes(contents)
+    if not isinstance(tokenizer, Bytes | Tokenizer):
+        raise DataError(f"tokenizer is {shown(tokenizer)}; give a Tokenizer or Bytes()")
     if isinstance(tokenizer, Bytes):
         return np.frombuffer(b"".join(contents), np.uint8)
     ids = tokenizer.encode_batch(as_texts(contents, source))
-    return np.concatenate(ids).astype(np.min_scalar_type(tokenizer.vocab_size - 1))
+    return np.concatenate([np.zeros(0, np.int32), *ids]).astype(np.min_scalar_type(tokenizer.vocab_size - 1))
 
 
 def bits_per_byte(nats: float, tokens: int, num_bytes: int) -> float:
-    """A mean loss in nats a token as bits a byte, for a text of so many tokens and bytes."""
+    """A mean loss in nats a token as bits a byte, for a text of so many tokens and bytes.
+
+    Raises:
+      DataError: if nats is no number, or there are no bytes.
+    """
+    if not (isinstance(nats, float | np.floating) or is_number(nats)):  # of a run that diverged it is NaN
+        raise DataError(f"nats is {shown(nats)}; give a number")
+    count("tokens", tokens)
+    count("num_bytes", num_bytes, 1)
     return nats / math.log(2) * tokens / num_bytes
 
 
@@ -242,7 +272,7 @@ class Windows:
       name: of the tokens, for the error.
 
     Raises:
-      DataError: if there are not T + 1 tokens for each stream.
+      DataError: if there are not T + 1 tokens for each stream, or a number is out of range.
     """
 
     def __init__(
@@ -254,6 +284,10 @@ class Windows:
         restart: int = 0,
         name: str = "the text",
     ) -> None:
+        count("batch_size", batch_size, 1)
+        count("length", length, 1)
+        count("restart", restart)
+        tokens = integers("tokens", tokens)
         self.tokens, self.batch_size, self.length, self.restart = tokens, batch_size, length, restart
         self.stream_size = len(tokens) // batch_size
         self.per_pass = (self.stream_size - 1) // length
@@ -266,6 +300,7 @@ class Windows:
 
     def batch(self, number: int) -> Window:
         """Window number `number` ≥ 0, passes being joined end to end."""
+        count("number", number)
         place = number % self.per_pass
         rows = np.arange(self.batch_size)
         first = rows * self.stream_size + place * self.length
@@ -282,4 +317,7 @@ def windows(tokens: Integer[np.ndarray, " n"], batch_size: int, length: int, *, 
     Raises:
       DataError: if there is not one window.
     """
+    count("batch_size", batch_size, 1)
+    count("length", length, 1)
+    tokens = integers("tokens", tokens)
     return Windows(tokens, max(1, min(batch_size, len(tokens) // (length + 1))), length, name=name)

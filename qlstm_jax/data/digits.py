@@ -5,13 +5,14 @@ Digits". scikit-learn is needed by `load` alone.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, Shaped
 
-from qlstm_jax.data.checks import at_least, check_shares
+from qlstm_jax.data.checks import as_array, at_least, check_key, check_shares, count, is_number, shown
 from qlstm_jax.data.rows import DataError
 
 SIDE = 8  # pixels of an image
@@ -54,6 +55,11 @@ def split(
         DataError: for shares out of range, or if a part gets nothing.
     """
     check_shares(validation, test)
+    count("seed", seed)
+    if not hasattr(images, "shape") or not hasattr(labels, "shape") or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"images is {shown(images)} and labels {shown(labels)}; give arrays with a label for each image"
+        )
     order = np.random.default_rng(seed).permutation(len(images))
     ends = np.cumsum([round(len(images) * share) for share in (test, validation)])
     parts = dict(zip(("test", "validation", "train"), np.split(order, ends), strict=True))
@@ -77,6 +83,29 @@ class DigitsBatch:
     labels: Int[Array, " batch"]
 
 
+def _real(name: str, a: Any, shape: tuple[int | None, ...]) -> Array:
+    """`a` as an array of real numbers of this shape, None being any size."""
+    text = f"({', '.join('n' if size is None else str(size) for size in shape)})"
+    array = as_array(name, a, f"real numbers of shape {text}")
+    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    if not fits or not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+        raise ValueError(f"{name} is {shown(array)}; expected real numbers of shape {text}")
+    return jnp.asarray(array)
+
+
+def _checked(images: Any, labels: Any, fewest: int) -> tuple[Array, Array]:
+    """Images (N, 8, 8) and labels (N,) in 0..9 as arrays, N at least `fewest`."""
+    images = _real("images", images, (None, SIDE, SIDE))
+    labels = as_array("labels", labels, "a digit for each image")
+    if labels.shape != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer) or len(labels) < fewest:
+        raise ValueError(f"labels is {shown(labels)} for {images.shape[0]} images; expected an integer for each")
+    if not isinstance(labels, jax.core.Tracer) and labels.size:
+        known = np.asarray(labels)
+        if known.min() < 0 or known.max() > 9:
+            raise ValueError(f"labels run from {known.min()} to {known.max()}; expected 0..9")
+    return images, jnp.asarray(labels)
+
+
 @dataclasses.dataclass(frozen=True)
 class Pixels:
     """An image is 64 steps of one channel, row by row; its label is the digit."""
@@ -86,13 +115,21 @@ class Pixels:
     def sample(
         self, key: Key[Array, ""], batch_size: int, images: Float[Array, "images 8 8"], labels: Int[Array, " images"]
     ) -> DigitsBatch:
-        """Draws images (N, 8, 8) with labels (N,), each as likely as the others and with replacement."""
+        """Draws images (N, 8, 8) with labels (N,), each as likely as the others and with replacement.
+
+        Raises:
+            TypeError: if `key` is no PRNG key.
+            ValueError: if batch_size is no positive integer, or images or labels are nothing of the kind.
+        """
+        check_key(key)
         at_least("batch_size", batch_size, 1)
+        images, labels = _checked(images, labels, 1)
         chosen = jax.random.randint(key, (batch_size,), 0, images.shape[0])
         return self.batch(images[chosen], labels[chosen])
 
     def batch(self, images: Float[Array, "batch 8 8"], labels: Int[Array, " batch"]) -> DigitsBatch:
-        """Images (B, 8, 8) and labels (B,) as they are."""
+        """Images (B, 8, 8) and labels (B,) as they are; errors as of `sample`."""
+        images, labels = _checked(images, labels, 0)
         return DigitsBatch(images.reshape(images.shape[0], self.length, 1), labels)
 
 
@@ -125,8 +162,8 @@ class Clips:
     def __post_init__(self) -> None:
         at_least("frames", self.frames, 1)
         at_least("canvas", self.canvas, SIDE + 1)
-        if not self.speed >= 0:
-            raise ValueError(f"speed is {self.speed!r}; expected 0 or more")
+        if not is_number(self.speed) or self.speed < 0:
+            raise ValueError(f"speed is {shown(self.speed)}; expected 0 or more")
 
     @property
     def length(self) -> int:
@@ -141,8 +178,15 @@ class Clips:
     def sample(
         self, key: Key[Array, ""], batch_size: int, images: Float[Array, "images 8 8"], labels: Int[Array, " images"]
     ) -> DigitsBatch:
-        """Draws two of the images (N, 8, 8) with labels (N,) for each clip, with replacement, and their ways."""
+        """Draws two of the images (N, 8, 8) with labels (N,) for each clip, with replacement, and their ways.
+
+        Raises:
+            TypeError: if `key` is no PRNG key.
+            ValueError: if batch_size is no positive integer, or images or labels are nothing of the kind.
+        """
+        check_key(key)
         at_least("batch_size", batch_size, 1)
+        images, labels = _checked(images, labels, 1)
         k_image, k_start, k_angle = jax.random.split(key, 3)
         chosen = jax.random.randint(k_image, (batch_size, 2), 0, images.shape[0])
         start = jax.random.uniform(k_start, (batch_size, 2, 2), maxval=self.canvas - SIDE)
@@ -157,7 +201,15 @@ class Clips:
         start: Float[Array, "batch 2 2"],
         velocity: Float[Array, "batch 2 2"],
     ) -> Float[Array, "batch frames pixels"]:
-        """The frames (B, F, canvas²) of images (B, 2, 8, 8) from offsets (B, 2, 2), rows before columns."""
+        """The frames (B, F, canvas²) of images (B, 2, 8, 8) from offsets (B, 2, 2), rows before columns.
+
+        Raises:
+            ValueError: if a shape or dtype does not fit.
+        """
+        images = _real("images", images, (None, 2, SIDE, SIDE))
+        start, velocity = (
+            _real(name, a, (images.shape[0], 2, 2)) for name, a in (("start", start), ("velocity", velocity))
+        )
         reach = self.canvas - SIDE
         time = jnp.arange(self.frames, dtype=jnp.float32)[None, None, :, None]
         offset = jnp.abs((start[:, :, None] + time * velocity[:, :, None] + reach) % (2 * reach) - reach)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from qlstm_jax.data.checks import at_least
+from qlstm_jax.data.checks import at_least, check_key
 
 
 @jax.tree_util.register_dataclass
@@ -69,8 +69,10 @@ class MQAR:
             An `MQARBatch` of (B, T); targets count the values from 0.
 
         Raises:
+            TypeError: if `key` is no PRNG key.
             ValueError: if a size is no integer or too small.
         """
+        check_key(key)
         at_least("batch_size", batch_size, 1)
         at_least("length", length, 3 * self.num_pairs)
         pairs, rest = self.num_pairs, length - 2 * self.num_pairs

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 from numpy.typing import ArrayLike
 
+from qlstm_jax.data.checks import as_array, count, integers, shown, token_arrays
 from qlstm_jax.data.rows import DataError
 
 _SHORT = 2  # a row has places for so many times as many sequences as it holds on average
@@ -49,10 +50,19 @@ def plan_rows(lengths: ArrayLike, row_length: int, *, most: int | None = None) -
 
     Returns:
         For each row the places in `lengths` of its sequences, in the order in which they were placed.
+
+    Raises:
+        DataError: for lengths outside 1..row_length, or numbers that are no positive integers.
     """
+    count("row_length", row_length, 1)
+    if most is not None:
+        count("most", most, 1)
+    lengths = integers("lengths", lengths, minimum=1)
+    if lengths.size and lengths.max() > row_length:
+        raise DataError(f"lengths has {lengths.max()}; give lengths up to row_length={row_length}")
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (tokens, row) of rows that are not full, the fewest tokens first
-    for index, length in enumerate(np.asarray(lengths).tolist()):
+    for index, length in enumerate(lengths.tolist()):
         found = bisect.bisect_left(room, (length, -1))
         free, row = room.pop(found) if found < len(room) else (row_length, len(rows))
         if row == len(rows):
@@ -73,6 +83,8 @@ def pack(sequences: Sequence[Integer[np.ndarray, " _"]], row_length: int) -> Pac
     Raises:
         DataError: for a sequence that is empty or longer than a row.
     """
+    count("row_length", row_length, 1)
+    token_arrays("sequences", sequences)
     lengths = np.array([len(ids) for ids in sequences], np.int64)
     bad = np.flatnonzero((lengths < 1) | (lengths > row_length))
     if bad.size:
@@ -118,7 +130,9 @@ def unpack(outputs: Any, packed: Packed) -> list[np.ndarray]:
     Raises:
         DataError: if the outputs are not of these rows.
     """
-    outputs = np.asarray(outputs)
+    if not isinstance(packed, Packed):
+        raise DataError(f"packed is {shown(packed)}; give what pack has returned")
+    outputs = np.asarray(as_array("outputs", outputs, f"an array of shape {packed.ids.shape} and more axes"))
     if outputs.shape[:2] != packed.ids.shape:
         raise DataError(
             f"outputs have shape {outputs.shape}; expected {packed.ids.shape} as first axes, rows of tokens"
@@ -164,7 +178,11 @@ class PackedBatches:
         row_length: int,
         seed: int,
     ) -> None:
-        labels = np.asarray(labels)
+        labels = integers("labels", labels)
+        token_arrays("encoded", encoded)
+        for name, value in (("batch_size", batch_size), ("max_length", max_length), ("row_length", row_length)):
+            count(name, value, 1)
+        count("seed", seed)
         if not len(encoded) or labels.shape != (len(encoded),):
             raise DataError(f"{len(encoded)} texts and labels of shape {labels.shape}; give a label for each text")
         if not 1 <= max_length <= row_length:
@@ -180,6 +198,7 @@ class PackedBatches:
 
     def rows(self, epoch: int) -> list[list[int]]:
         """The epoch's rows, each as the indices of its texts."""
+        count("epoch", epoch)
         latest = self._latest  # one reference, read once: a prefetching thread may replace it meanwhile
         if latest is not None and latest[0] == epoch:
             return latest[1]
@@ -201,8 +220,7 @@ class PackedBatches:
 
     def batch(self, position: int) -> PackedBatch:
         """Batch number `position` ≥ 0 since the start of training, epochs being joined end to end."""
-        if position < 0:
-            raise DataError(f"position is {position}; batches are numbered from 0")
+        count("position", position, why=": batches are numbered from 0")
         epoch, place = self._place(position)
         chosen = self.rows(epoch)[place * self._batch_size : (place + 1) * self._batch_size]
         packed = _lay(self._encoded, chosen, self._batch_size, self._row_length, self.places)

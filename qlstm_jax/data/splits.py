@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from qlstm_jax.data.checks import count, flag, is_number, shown
 from qlstm_jax.data.rows import LINE_BREAK, DataError, Examples
 
 
@@ -14,7 +15,13 @@ def text_key(text: str, *, lowercase: bool = True) -> str:
     """The same string for all texts that are one text to a model.
 
     They differ in blanks, line-break tags, Unicode form (é as one character or as two) and, with `lowercase`, in case.
+
+    Raises:
+      DataError: if the text is no string, or lowercase no flag.
     """
+    if not isinstance(text, str):
+        raise DataError(f"text is {shown(text)}; give a string")
+    flag("lowercase", lowercase)
     text = LINE_BREAK.sub(" ", unicodedata.normalize("NFC", text))
     if lowercase:
         text = text.lower().replace("ς", "σ")  # Python writes the one at the end of a word, tokenizers the other
@@ -42,8 +49,12 @@ def split(
     Raises:
       DataError: for shares out of range, or if a class has too few different texts for each part to have one.
     """
-    if min(validation, test) < 0 or validation + test >= 1:
-        raise DataError(f"validation={validation}, test={test}; give shares ≥ 0 whose sum is below 1")
+    both = is_number(validation) and is_number(test)
+    if not both or min(validation, test) < 0 or validation + test >= 1:
+        raise DataError(f"validation={shown(validation)}, test={shown(test)}; give shares ≥ 0 whose sum is below 1")
+    count("seed", seed)
+    if not isinstance(examples, Examples):
+        raise DataError(f"examples is {shown(examples)}; give Examples, such as from text.load")
     by_label = defaultdict(list)
     for rows in _together(examples, lowercase):
         by_label[int(examples.labels[rows[0]])].append(rows)

@@ -18,6 +18,7 @@ from jaxtyping import Int
 from numpy.typing import ArrayLike
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from qlstm_jax.data.checks import flag, integers, is_integer, shown, string, strings
 from qlstm_jax.data.rows import DataError
 
 PAD_ID = 0
@@ -74,17 +75,17 @@ class Tokenizer:
           lowercase: whether 'word' and 'bpe' lower-case; decoding then gives lower case.
 
         Raises:
-          DataError: for an unknown kind, a number out of range or a string in place of a list of strings.
+          DataError: for an unknown kind, a number out of range, or texts that are no list of strings.
         """
         _check_kind(kind)
         if kind == "byte":
             return cls(kind, lowercase=False)
-        if isinstance(texts, str):
-            raise DataError("texts is one string; give a list of strings")
+        flag("lowercase", lowercase)
+        texts = strings("texts", texts)
         smallest = 3 if kind == "word" else 258
-        if vocab_size < smallest or min_frequency < 1:
+        if not is_integer(vocab_size) or not is_integer(min_frequency) or vocab_size < smallest or min_frequency < 1:
             raise DataError(
-                f"vocab_size={vocab_size}, min_frequency={min_frequency}; a {kind!r} tokenizer needs at "
+                f"vocab_size={shown(vocab_size)}, min_frequency={shown(min_frequency)}; a {kind!r} tokenizer needs at "
                 f"least {smallest} ids and a frequency of at least 1"
             )
         options: dict[str, Any] = {
@@ -128,22 +129,22 @@ class Tokenizer:
 
         The length is 0 for an empty text, and for 'word' for one of blanks and line-break tags alone.
         """
+        string("text", text)
         return self.encode_batch([text], max_length)[0]
 
     def encode_batch(self, texts: Iterable[str], max_length: int | None = None) -> list[Int[np.ndarray, " _"]]:
         """`encode` for many texts, on all cores: a list of (length,) int32.
 
         Raises:
-          DataError: if `max_length` is below 1, or `texts` is one string.
+          DataError: if `max_length` is below 1, or `texts` is no list of strings.
         """
-        if isinstance(texts, str):
-            raise DataError("texts is one string; give a list of strings, or call encode")
-        if max_length is not None and max_length < 1:
-            raise DataError(f"max_length={max_length}; give at least 1, or None for no limit")
+        texts = list(strings("texts", texts))
+        if max_length is not None and (not is_integer(max_length) or max_length < 1):
+            raise DataError(f"max_length={shown(max_length)}; give at least 1, or None for no limit")
         if self.kind == "byte":
             arrays = [np.frombuffer(text.encode(), np.uint8).astype(np.int32) + 2 for text in texts]
         else:
-            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
             arrays = [np.asarray(encoding.ids, np.int32) for encoding in encodings]
         return [array[:max_length] for array in arrays]
 
@@ -156,7 +157,7 @@ class Tokenizer:
         Raises:
           DataError: for an id outside 0..vocab_size-1.
         """
-        numbers = np.asarray(ids, np.int64).reshape(-1)
+        numbers = integers("ids", np.atleast_1d(ids) if is_integer(ids) else ids, minimum=np.iinfo(np.int64).min)
         outside = numbers[(numbers < 0) | (numbers >= self.vocab_size)]
         if outside.size:
             raise DataError(f"id {outside[0]} is not in 0..{self.vocab_size - 1}; was it made by this tokenizer?")
@@ -208,8 +209,8 @@ class Tokenizer:
 
 
 def _check_kind(kind: str) -> None:
-    if kind not in KINDS:
-        raise DataError(f"the kind of tokenizer is {kind!r}; give one of {', '.join(map(repr, KINDS))}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise DataError(f"the kind of tokenizer is {shown(kind)}; give one of {', '.join(map(repr, KINDS))}")
 
 
 def _backend(

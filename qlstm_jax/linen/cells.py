@@ -1,7 +1,7 @@
 """One time step of each cell, for `flax.linen.RNN`; they own the parameters too that the sequence layers use."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -53,12 +53,19 @@ class Cell(nn.RNNCellBase):
     def _init(self, input_size: int) -> Callable[[Array], Any]:
         options = {name: getattr(self, name) for name in cell_options(self.functions)}
         options |= {"dtype": jnp.float32 if self.dtype is None else self.dtype, "param_dtype": self.param_dtype}
+        names = "kernel_init", "recurrent_kernel_init", "bias_init", "carry_init"
+        describe.check_initializers(**{name: getattr(self, name) for name in names})
+        common.check_sizes(features=self.features)
+        for name, value in options.items():
+            if not isinstance(value, Hashable):
+                raise ValueError(f"{name} is {common.shown(value)}; expected a value that can be hashed")
         return lambda key: _draw(key, self.functions.init, input_size, self.features, tuple(options.items()))
 
     @nn.nowrap
     def template(self, input_size: int) -> Any:
         """The cell's `Params` with shapes for arrays."""
-        return jax.eval_shape(lambda: self._init(input_size)(jax.random.key(0)))
+        draw = self._init(input_size)
+        return jax.eval_shape(lambda: draw(jax.random.key(0)))
 
     @nn.compact
     def params(self, input_size: int) -> Any:
@@ -75,17 +82,29 @@ class Cell(nn.RNNCellBase):
             if describe.is_array(shape):
                 init = describe.initializer(field.name, given)
                 own = lambda key, name=field.name: getattr(draw(key), name)  # noqa: E731
+                self._check_stored(field.name, shape.shape, input_size)
                 arguments = (own,) if init is None else (init, shape.shape, shape.dtype)
                 arrays[field.name] = self.param(field.name, *arguments)
         return dataclasses.replace(template, **arrays)
+
+    @nn.nowrap
+    def _check_stored(self, name: str, shape: tuple[int, ...], input_size: int) -> None:
+        """Raises ValueError where the variables hold a parameter of another shape than these inputs need."""
+        stored = nn.meta.unbox(self.get_variable("params", name)) if self.has_variable("params", name) else None
+        if stored is not None and jnp.shape(stored) != shape:
+            raise ValueError(
+                f"the variables hold {name} of shape {jnp.shape(stored)}; expected {shape} for inputs of {input_size} "
+                f"features and features={self.features}"
+            )
 
     def __call__(self, carry: Any, inputs: Float[Array, "*batch d"]) -> tuple[Any, Float[Array, "*batch h"]]:
         """One time step: inputs (..., D) to (carry, outputs (..., H)).
 
         Raises:
+            TypeError: if the inputs are no array of real numbers.
             ValueError: if an option is out of range, or the carry is not one of this cell and batch.
         """
-        return stack.step(self.functions, self.params(inputs.shape[-1]), carry, inputs)
+        return stack.step(self.functions, self.params(stack.check_inputs(inputs)), carry, inputs)
 
     @nn.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: Sequence[int]) -> Any:
@@ -96,9 +115,9 @@ class Cell(nn.RNNCellBase):
             input_shape: (..., D), the shape of one time step.
 
         Raises:
-            ValueError: for a carry_init without a key.
+            ValueError: if input_shape is no shape, or for a carry_init without a key.
         """
-        template = self.template(input_shape[-1])
+        template = self.template(stack.check_input_shape(input_shape))
         carry = stack.initial_carry(self.functions, template, input_shape, **self._carry_options())
         return stack.draw_carry(carry, self.carry_init, rng)
 

@@ -50,7 +50,8 @@ class Layer(nn.Module):
 
     def setup(self) -> None:
         """Names the cells as their parameters' paths have them, and the dropout between layers."""
-        stack.check_stack(self.num_layers, self.dropout)
+        stack.check_stack(self.num_layers, self.dropout, bidirectional=self.bidirectional, variational=self.variational)
+        common.check_sizes(features=self.features)
         self.cells = [self._cell() for _ in range(self.num_layers)]
         if self.bidirectional:
             self.backward_cells = [self._cell() for _ in range(self.num_layers)]
@@ -92,6 +93,7 @@ class Layer(nn.Module):
         Raises:
             ValueError: if the layer is bidirectional, or for a carry_init without a key.
         """
+        describe.check_initializers(carry_init=carry_init)
         return stack.draw_carry(self._zero_carry(batch_size), carry_init, rng)
 
     @nn.nowrap
@@ -133,23 +135,26 @@ class Layer(nn.Module):
             outputs (*batch, T, H or 2H), 0 beyond `seq_lengths`; with return_carry (carry, outputs).
 
         Raises:
-            ValueError: if a size, option, shape or carry does not fit, a length lies outside 0..T, or a bidirectional
-                layer is asked for a carry.
+            TypeError: if the inputs are no array of real numbers.
+            ValueError: if a size, option, shape or carry does not fit, a length lies outside 0..T, a flag is neither
+                True nor False, or a bidirectional layer is asked for a carry.
         """
+        features = stack.check_inputs(inputs)
+        common.check_flags(return_carry=return_carry)
         if initial_carry is not None or return_carry:
             stack.check_has_carry(self.bidirectional)
         carry, outputs = stack.run(
             self._cell_functions(deterministic),
-            self._params(inputs.shape[-1]),
+            self._params(features),
             inputs,
-            in_features=inputs.shape[-1],
+            in_features=features,
             initial_carry=initial_carry,
             seq_lengths=seq_lengths,
             resets=resets,
             time_major=time_major,
             reverse=reverse,
             keep_order=keep_order,
-            between=partial(self.between, deterministic=deterministic),
+            between=self._between(deterministic),
         )
         return (carry, outputs) if return_carry else outputs
 
@@ -167,20 +172,28 @@ class Layer(nn.Module):
         Bidirectional, (*batch, 2H): the backward half is its output at the first position, where it has read the whole.
         Arguments and errors are those of a call.
         """
+        features = stack.check_inputs(inputs)
         return stack.last(
             self._cell_functions(deterministic),
-            self._params(inputs.shape[-1]),
+            self._params(features),
             inputs,
-            in_features=inputs.shape[-1],
+            in_features=features,
             seq_lengths=seq_lengths,
             resets=resets,
             time_major=time_major,
-            between=partial(self.between, deterministic=deterministic),
+            between=self._between(deterministic),
         )
 
     def _cell_functions(self, deterministic: bool) -> common.Cell:
         """The functions that a call with these arguments runs; default the module of the cell."""
         return self.functions
+
+    def _between(self, deterministic: bool) -> stack.Between:
+        """What drops between layers in a call with this argument."""
+        common.check_flags(deterministic=deterministic)
+        if self.dropout and self.num_layers > 1 and not deterministic and not self.has_rng("dropout"):
+            raise ValueError('dropout has nothing to draw with; expected rngs={"dropout": key}, or deterministic=True')
+        return partial(self.between, deterministic=deterministic)
 
     def _params(self, in_features: int) -> list[stack.Directions]:
         sizes = [in_features] + [self.output_size] * (self.num_layers - 1)

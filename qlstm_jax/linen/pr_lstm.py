@@ -78,6 +78,7 @@ class StreamLayer(Layer):
         Raises:
             ValueError: also if a carry is given or wanted under random offsets, or max_offset is negative.
         """
+        common.check_counts(max_offset=self.max_offset)
         if (initial_carry is not None or return_carry) and self.max_offset and not deterministic:
             raise ValueError(
                 f"a carry is given or wanted in training with max_offset={self.max_offset}: a tree that began before "
@@ -87,10 +88,12 @@ class StreamLayer(Layer):
         return super().__call__(inputs, deterministic=deterministic, **carry, **options)
 
     def _cell_functions(self, deterministic: bool) -> common.Cell:
-        if self.max_offset < 0:
-            raise ValueError(f"max_offset is {self.max_offset!r}; expected an integer, 0 or more")
+        common.check_counts(max_offset=self.max_offset)
+        common.check_flags(deterministic=deterministic)
         if deterministic or not self.max_offset:
             return pr_lstm
+        if not self.has_rng("dropout"):
+            raise ValueError(f"max_offset={self.max_offset} draws; expected rngs={{'dropout': key}}")
         # It has what a call without a carry runs, and no more.
         return cast(common.Cell, regularization.RandomOffset(self.make_rng("dropout"), self.max_offset))
 

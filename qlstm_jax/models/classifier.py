@@ -7,9 +7,12 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Integer
 
-from qlstm_jax.models.pooling import packed_summary, pooled_size, summary
+from qlstm_jax.cells import common
+from qlstm_jax.models.checks import check_model
+from qlstm_jax.models.pooling import POOLINGS, packed_summary, pooled_size, summary
 from qlstm_jax.models.streams import PooledCarry, pooled_start, pooled_step
 from qlstm_jax.nnx.arguments import keeps_arguments
+from qlstm_jax.nnx.checks import check_dropout
 from qlstm_jax.nnx.protocol import SequenceLayer
 
 
@@ -26,6 +29,10 @@ class Classifier(nnx.Module):
         embedding_dropout: rate on the embedded tokens.
         variational: whether that drops the same features at all positions of a row (arXiv 1512.05287).
         rngs: for the initial parameters.
+
+    Raises:
+        TypeError: for a layer or rngs that are none.
+        ValueError: for a size, rate, pooling or flag out of range.
     """
 
     @keeps_arguments
@@ -42,6 +49,11 @@ class Classifier(nnx.Module):
         variational: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
+        rates = {"dropout": dropout, "embedding_dropout": embedding_dropout}
+        sizes = {"vocab_size": vocab_size, "num_classes": num_classes, "embedding_size": embedding_size}
+        check_model(layer, rngs, rates=rates, **sizes)
+        common.check_choice("pooling", pooling, POOLINGS)
+        common.check_flags(variational=variational)
         self.embed = nnx.Embed(vocab_size, embedding_size, rngs=rngs)
         self.embedding_dropout = nnx.Dropout(embedding_dropout, broadcast_dims=(1,) if variational else ())
         self.layer = layer
@@ -52,8 +64,13 @@ class Classifier(nnx.Module):
     def __call__(
         self, ids: Integer[ArrayLike, "batch time"], *, seq_lengths: Any, rngs: nnx.Rngs | Array | None = None
     ) -> Float[Array, "batch classes"]:
-        """ids (B, T) and seq_lengths (B,) to logits (B, num_classes). A row of length 0 is pooled to zeros."""
-        xs = self.embedding_dropout(self.embed(jnp.asarray(ids)), rngs=rngs)
+        """ids (B, T) and seq_lengths (B,) to logits (B, num_classes). A row of length 0 is pooled to zeros.
+
+        Raises:
+            TypeError: if ids are no array of integers, or rngs is nothing to draw with.
+            ValueError: if a shape does not fit, a length lies outside 0..T, or a valid id outside 0..V−1.
+        """
+        xs = self._embedded(ids, seq_lengths, rngs)
         return self._logits(summary(self.layer, xs, seq_lengths, self.pooling, rngs), rngs)
 
     def packed(
@@ -78,10 +95,20 @@ class Classifier(nnx.Module):
 
         Returns:
             logits (B, P, num_classes), in the order of the texts; where a row has fewer than P, those of zeros.
+
+        Raises:
+            TypeError, ValueError: as a call does, or if max_sequences is no positive integer.
         """
-        xs = self.embedding_dropout(self.embed(jnp.asarray(ids)), rngs=rngs)
-        lengths, resets = jnp.asarray(seq_lengths), jnp.asarray(resets)
-        return self._logits(packed_summary(self.layer, xs, lengths, resets, self.pooling, max_sequences, rngs), rngs)
+        xs = self._embedded(ids, seq_lengths, rngs)
+        return self._logits(
+            packed_summary(self.layer, xs, seq_lengths, resets, self.pooling, max_sequences, rngs), rngs
+        )
+
+    def _embedded(self, ids: Any, seq_lengths: Any, rngs: nnx.Rngs | Array | None) -> Array:
+        check_dropout(None, rngs, self.embedding_dropout, self.dropout)
+        ids = common.check_ids("ids", ids, self.embed.num_embeddings, seq_lengths=seq_lengths)
+        xs: Array = self.embedding_dropout(self.embed(ids), rngs=rngs)
+        return xs
 
     @property
     def has_carry(self) -> bool:

@@ -29,14 +29,19 @@ class LanguageModel(Protocol):
 
 def check_options(steps: int, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:
     """Raises ValueError for options of `generate` that are out of range."""
-    if steps < 1:
-        raise ValueError(f"tokens is {steps}; expected 1 or more")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature is {temperature}; expected 0 (the most probable token) or more")
-    if top_k < 0:
-        raise ValueError(f"top_k is {top_k}; expected 0 (all) or more")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}; expected more than 0, up to 1 (all)")
+    if not common.is_integer(steps) or steps < 1:
+        raise ValueError(f"tokens is {common.shown(steps)}; expected an integer, 1 or more")
+    if not common.is_number(temperature) or temperature < 0:
+        raise ValueError(f"temperature is {common.shown(temperature)}; expected 0 (the most probable token) or more")
+    check_filter(top_k, top_p)
+
+
+def check_filter(top_k: int, top_p: float) -> None:
+    """Raises ValueError for options of `filter_logits` that are out of range."""
+    if not common.is_integer(top_k) or top_k < 0:
+        raise ValueError(f"top_k is {common.shown(top_k)}; expected an integer, 0 (all) or more")
+    if not common.is_number(top_p) or not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {common.shown(top_p)}; expected more than 0, up to 1 (all)")
 
 
 def filter_logits(logits: Float[Array, "*rows v"], *, top_k: int = 0, top_p: float = 1.0) -> Float[Array, "*rows v"]:
@@ -47,7 +52,15 @@ def filter_logits(logits: Float[Array, "*rows v"], *, top_k: int = 0, top_p: flo
         top_k: keep the k largest, of equals those with the lower index; 0 keeps all.
         top_p: of those, keep the fewest largest whose probabilities sum to top_p or more (nucleus sampling,
             arXiv 1904.09751, section 3.1); 1 keeps all.
+
+    Raises:
+        TypeError: if logits are no array of real numbers.
+        ValueError: if they have no axes, or an option is out of range.
     """
+    check_filter(top_k, top_p)
+    common.check_numbers("logits", logits)
+    if not logits.ndim:
+        raise ValueError("logits is one number; expected (..., vocabulary)")
     vocab = logits.shape[-1]
     top_k = min(top_k or vocab, vocab)
     if top_k == vocab and top_p == 1:
@@ -96,19 +109,33 @@ def generate(
         (B, steps) int32.
 
     Raises:
-        ValueError: for an option out of range, prompts that do not fit the seq_lengths, or an empty prompt.
+        TypeError: for a model, key, prompts or lengths that are none.
+        ValueError: for an option out of range, prompts that do not fit the seq_lengths, an empty prompt, or a token
+            that the model does not have.
     """
     check_options(steps, temperature=temperature, top_k=top_k, top_p=top_p)
-    ids, lengths = jnp.asarray(prompts), np.asarray(seq_lengths)
+    ids = common.as_array("prompts", prompts, "integers of shape (batch, P)")
+    lengths = common.as_array("seq_lengths", seq_lengths, "integers of shape (batch,)")
+    if not common.is_concrete(lengths):
+        raise TypeError(
+            "seq_lengths are not known under jit; expected numbers, as generate compiles what it needs itself"
+        )
+    lengths = np.asarray(lengths)
     if ids.ndim != 2 or lengths.shape != ids.shape[:1]:
         raise ValueError(f"prompts is {ids.shape} and seq_lengths {lengths.shape}; expected (batch, P) and (batch,)")
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(f"seq_lengths are {lengths.dtype}; expected integers")
     if lengths.size and not (lengths.min() >= 1 and lengths.max() <= ids.shape[1]):
         raise ValueError(f"seq_lengths run from {lengths.min()} to {lengths.max()}; expected 1..{ids.shape[1]}")
     window = ids.shape[1] + steps if window is None else window
-    if window < 1:
-        raise ValueError(f"window is {window}; expected 1 or more")
+    common.check_sizes(window=window)
+    if isinstance(model, type) or not isinstance(model, LanguageModel) or not isinstance(model, nnx.Module):
+        raise TypeError(f"model is {common.kind(model)}; expected a language model, such as a TokenModel")
+    common.check_key(key)
+    # A model may be one that does not say how many tokens it has.
+    ids = common.check_ids("prompts", ids, getattr(model, "vocab_size", 2**31), seq_lengths=lengths)
     draw = _Draw(float(temperature), int(top_k), float(top_p))
-    graphdef, state = nnx.split(cast(nnx.Module, model))
+    graphdef, state = nnx.split(model)
     keys = jax.random.split(key, steps)
     tokens: Array
     if model.has_carry:

@@ -38,11 +38,16 @@ def summary(
         seq_lengths: (B,) number of valid positions, None for all T.
         pooling: "last", "mean", "max" or "mean_max".
         rngs: for dropout.
+
+    Raises:
+        TypeError, ValueError: as the layer does, or for an unknown pooling.
     """
+    common.check_choice("pooling", pooling, POOLINGS)
     if pooling == "last":
         return layer.last(xs, seq_lengths=seq_lengths, rngs=rngs)
-    lengths = jnp.full(xs.shape[0], xs.shape[1], jnp.int32) if seq_lengths is None else jnp.asarray(seq_lengths)
-    return pool(layer(xs, seq_lengths=seq_lengths, rngs=rngs), lengths, pooling)
+    ys = layer(xs, seq_lengths=seq_lengths, rngs=rngs)
+    lengths = jnp.full(ys.shape[0], ys.shape[1], jnp.int32) if seq_lengths is None else jnp.asarray(seq_lengths)
+    return pool(ys, lengths, pooling)
 
 
 def pool(
@@ -79,8 +84,17 @@ def packed_summary(
         pooling: "last", "mean", "max" or "mean_max".
         max_sequences: P, at least the number of sequences of any row; those beyond are left out.
         rngs: for dropout.
+
+    Raises:
+        TypeError, ValueError: as the layer does, for an unknown pooling, lengths or resets that are None, or a
+            max_sequences that is no positive integer.
     """
+    common.check_choice("pooling", pooling, POOLINGS)
+    common.check_sizes(max_sequences=max_sequences)
+    common.as_array("seq_lengths", seq_lengths, "the number of valid positions in each row")  # None is refused here
+    common.as_array("resets", resets, "a boolean for each position")
     ys = layer(xs, seq_lengths=seq_lengths, resets=resets, rngs=rngs).astype(jnp.float32)
+    seq_lengths, resets = jnp.asarray(seq_lengths), jnp.asarray(resets)
     number = _numbers(resets, seq_lengths, max_sequences)
     member = number[:, :, None] == jnp.arange(max_sequences, dtype=jnp.int32)[None, None]
     if pooling == "last":

@@ -7,9 +7,12 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from qlstm_jax.models.pooling import pooled_size, summary
+from qlstm_jax.cells import common
+from qlstm_jax.models.checks import check_model
+from qlstm_jax.models.pooling import POOLINGS, pooled_size, summary
 from qlstm_jax.models.streams import PooledCarry, pooled_start, pooled_step
 from qlstm_jax.nnx.arguments import keeps_arguments
+from qlstm_jax.nnx.checks import check_dropout
 from qlstm_jax.nnx.protocol import SequenceLayer
 
 
@@ -22,6 +25,10 @@ class Predictor(nnx.Module):
         pooling: "last" output, "mean" or "max" over the valid positions, or "mean_max", both side by side.
         dropout: rate before the readout.
         rngs: for the initial parameters.
+
+    Raises:
+        TypeError: for a layer or rngs that are none.
+        ValueError: for a size, rate or pooling out of range.
     """
 
     @keeps_arguments
@@ -34,6 +41,8 @@ class Predictor(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ) -> None:
+        check_model(layer, rngs, rates={"dropout": dropout}, output_size=output_size)
+        common.check_choice("pooling", pooling, POOLINGS)
         self.layer = layer
         self.pooling = pooling
         self.dropout = nnx.Dropout(dropout)
@@ -42,8 +51,13 @@ class Predictor(nnx.Module):
     def __call__(
         self, xs: Float[ArrayLike, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
     ) -> Float[Array, "batch k"]:
-        """xs (B, T, D) and seq_lengths (B,), None for T each, to (B, K). A row of length 0 is pooled to zeros."""
-        pooled = summary(self.layer, jnp.asarray(xs), seq_lengths, self.pooling, rngs)
+        """xs (B, T, D) and seq_lengths (B,), None for T each, to (B, K). A row of length 0 is pooled to zeros.
+
+        Raises:
+            TypeError, ValueError: as the layer does.
+        """
+        check_dropout(None, rngs, self.dropout)
+        pooled = summary(self.layer, common.as_numbers("xs", xs), seq_lengths, self.pooling, rngs)
         outputs: Array = self.head(self.dropout(pooled.astype(jnp.float32), rngs=rngs))
         return outputs
 

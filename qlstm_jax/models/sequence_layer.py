@@ -64,14 +64,17 @@ class SequenceModule(TokenInputs, nnx.Module):
         """The outputs at every position; arguments and result as of `qlstm_jax.nnx.Layer`.
 
         Raises:
-            ValueError: if a shape or carry does not fit, a length lies outside 0..T, or a module without a carry is
-                asked for one.
+            TypeError: if the inputs are no array of real numbers, or rngs is nothing to draw with.
+            ValueError: if a shape or carry does not fit, a length lies outside 0..T, a flag is neither True nor False,
+                or a module without a carry is asked for one.
         """
+        common.check_flags(return_carry=return_carry, reverse=reverse, keep_order=keep_order)
         if initial_carry is not None or return_carry:
             self._check_has_carry()
         sequence, batch = stack.batch_major(inputs, seq_lengths, resets, self.in_features, time_major)
         sequence = stack.read_backward(sequence) if reverse else sequence
-        start = jax.tree.map(lambda a: a.reshape(math.prod(batch), *a.shape[len(batch) :]), initial_carry)
+        start = stack.check_batch(initial_carry, batch)
+        start = jax.tree.map(lambda a: a.reshape(math.prod(batch), *a.shape[len(batch) :]), start)
         end, ys = self._read(sequence, start, deterministic, rngs)
         ys = common.reverse(ys, sequence.seq_lengths) if reverse and keep_order else ys
         outputs = stack.as_given(ys, batch, time_major)

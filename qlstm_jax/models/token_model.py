@@ -7,8 +7,11 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Integer
 
+from qlstm_jax.cells import common
+from qlstm_jax.models.checks import check_model
 from qlstm_jax.models.streams import layer_step
 from qlstm_jax.nnx.arguments import keeps_arguments
+from qlstm_jax.nnx.checks import check_dropout
 from qlstm_jax.nnx.protocol import SequenceLayer
 
 
@@ -24,6 +27,10 @@ class TokenModel(nnx.Module):
         embedding_dropout: rate on the embedded tokens.
         variational: whether that drops the same features at all positions of a row (arXiv 1512.05287).
         rngs: for the initial parameters.
+
+    Raises:
+        TypeError: for a layer or rngs that are none.
+        ValueError: for a size, rate or flag out of range.
     """
 
     @keeps_arguments
@@ -39,11 +46,21 @@ class TokenModel(nnx.Module):
         variational: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
+        rates = {"dropout": dropout, "embedding_dropout": embedding_dropout}
+        sizes = {"vocab_size": vocab_size, "output_size": output_size, "embedding_size": embedding_size}
+        check_model(layer, rngs, rates=rates, **sizes)
+        common.check_flags(variational=variational)
         self.embed = nnx.Embed(vocab_size, embedding_size, rngs=rngs)
         self.embedding_dropout = nnx.Dropout(embedding_dropout, broadcast_dims=(1,) if variational else ())
         self.layer = layer
         self.dropout = nnx.Dropout(dropout)
         self.head = nnx.Linear(layer.output_size, output_size, rngs=rngs)
+
+    @property
+    def vocab_size(self) -> int:
+        """V: ids are 0..V−1."""
+        size: int = self.embed.num_embeddings
+        return size
 
     @property
     def has_carry(self) -> bool:
@@ -78,9 +95,13 @@ class TokenModel(nnx.Module):
             logits (B, T, K); with return_carry (carry, logits).
 
         Raises:
-            ValueError: as the layer does, for a carry that does not fit or of a layer that has none.
+            TypeError: if ids are no array of integers, or rngs is nothing to draw with.
+            ValueError: if a valid id lies outside 0..V−1, and as the layer does, for a carry that does not fit or of a
+                layer that has none.
         """
-        xs = self.embedding_dropout(self.embed(jnp.asarray(ids)), rngs=rngs)
+        check_dropout(None, rngs, self.embedding_dropout, self.dropout)
+        ids = common.check_ids("ids", ids, self.vocab_size, seq_lengths=seq_lengths)
+        xs = self.embedding_dropout(self.embed(ids), rngs=rngs)
         options = {"seq_lengths": seq_lengths, "resets": resets, "return_carry": return_carry, "rngs": rngs}
         ys = self.layer(xs, initial_carry=initial_carry, **options)
         carry, ys = ys if return_carry else (None, ys)

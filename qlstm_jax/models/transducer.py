@@ -8,8 +8,11 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from qlstm_jax.cells import common
+from qlstm_jax.models.checks import check_model
 from qlstm_jax.models.streams import layer_step
 from qlstm_jax.nnx.arguments import keeps_arguments
+from qlstm_jax.nnx.checks import check_dropout
 from qlstm_jax.nnx.protocol import SequenceLayer
 
 
@@ -24,6 +27,10 @@ class Transducer(nnx.Module):
         readout: "relu" or "none".
         dropout: rate before the last linear map.
         rngs: for the initial parameters.
+
+    Raises:
+        TypeError: for a layer or rngs that are none.
+        ValueError: for a size, rate or readout out of range.
     """
 
     @keeps_arguments
@@ -36,6 +43,8 @@ class Transducer(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ) -> None:
+        check_model(layer, rngs, rates={"dropout": dropout}, output_size=output_size)
+        common.check_choice("readout", readout, ("relu", "none"))
         self.layer = layer
         self.readout = readout
         self.dropout = nnx.Dropout(dropout)
@@ -50,13 +59,15 @@ class Transducer(nnx.Module):
         rngs: nnx.Rngs | Array | None = None,
     ) -> Float[Array, "batch time k"]:
         """xs (B, T, D) to logits (B, T, K); resets (B, T) are true where a new sequence begins."""
-        return self._read(self.layer(jnp.asarray(xs), seq_lengths=seq_lengths, resets=resets, rngs=rngs), rngs)
+        xs = common.as_numbers("xs", xs)
+        return self._read(self.layer(xs, seq_lengths=seq_lengths, resets=resets, rngs=rngs), rngs)
 
     def last(
         self, xs: Float[ArrayLike, "batch time d"], *, seq_lengths: Any = None, rngs: nnx.Rngs | Array | None = None
     ) -> Float[Array, "batch k"]:
         """xs (B, T, D) to the logits (B, K) of each row's last valid position."""
-        return self._read(self.layer.last(jnp.asarray(xs), seq_lengths=seq_lengths, rngs=rngs), rngs)
+        xs = common.as_numbers("xs", xs)
+        return self._read(self.layer.last(xs, seq_lengths=seq_lengths, rngs=rngs), rngs)
 
     def from_tokens(
         self,
@@ -110,6 +121,7 @@ class Transducer(nnx.Module):
         return carry, self.head(y.astype(self.head.kernel.dtype))
 
     def _read(self, h: Float[Array, "*rows h"], rngs: nnx.Rngs | Array | None) -> Float[Array, "*rows k"]:
+        check_dropout(None, rngs, self.dropout)
         h = jax.nn.relu(h) if self.readout == "relu" else h
         logits: Array = self.head(self.dropout(h.astype(self.head.kernel.dtype), rngs=rngs))
         return logits

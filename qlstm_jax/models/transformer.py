@@ -28,6 +28,7 @@ from qlstm_jax.cells import common
 from qlstm_jax.models.positions import POSITIONS, alibi, rotate, sinusoidal
 from qlstm_jax.models.sequence_layer import SequenceModule
 from qlstm_jax.nnx.arguments import keeps_arguments
+from qlstm_jax.nnx.checks import check_rngs
 from qlstm_jax.nnx.dropout import applied, dropout_stream
 
 
@@ -193,9 +194,11 @@ class Transformer(SequenceModule):
         common.check_sizes(in_features=in_features, hidden_features=hidden_features, num_layers=num_layers)
         common.check_sizes(num_heads=num_heads, feedforward=feedforward)
         common.check_choice("positions", positions, POSITIONS)
+        common.check_flags(bidirectional=bidirectional, causal=causal)
         check_options(hidden_features, num_heads=num_heads, positions=positions, bidirectional=bidirectional)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout!r}; expected a rate from 0 to below 1")
+        common.check_rates(dropout=dropout)
+        common.check_dtypes(dtype=jnp.float32 if dtype is None else dtype, param_dtype=param_dtype)
+        check_rngs(rngs)
         self.in_features, self.hidden_features, self.output_size = in_features, hidden_features, hidden_features
         self.positions, self.bidirectional = positions, False
         dtype = jnp.dtype(jnp.float32 if dtype is None else dtype)

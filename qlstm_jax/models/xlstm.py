@@ -20,8 +20,9 @@ from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig, capped
 from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
 from qlstm_jax.models.xlstm_config import XLSTMConfig, slstm_positions
 from qlstm_jax.models.xlstm_layers import linear, small_init
-from qlstm_jax.models.xlstm_stack import XLSTMStack, block_kind
+from qlstm_jax.models.xlstm_stack import XLSTMStack, block_kind, check_config
 from qlstm_jax.nnx.arguments import keeps_arguments
+from qlstm_jax.nnx.checks import check_rngs
 
 __all__ = [
     "XLSTM",
@@ -57,6 +58,8 @@ class XLSTMLanguageModel(nnx.Module):
 
     @keeps_arguments
     def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs) -> None:
+        check_config(config)
+        check_rngs(rngs)
         if config.vocab_size is None:
             raise ValueError("vocab_size is None; expected the number of tokens of the language model")
         size, options = config.embedding_size, config.layer_options(rngs)
@@ -64,6 +67,12 @@ class XLSTMLanguageModel(nnx.Module):
         self.embed = nnx.Embed(config.vocab_size, size, embedding_init=small_init(size), **options)
         self.stack = XLSTMStack(config, rngs=rngs)
         self.head = linear(size, config.vocab_size, small_init(size), **options)
+
+    @property
+    def vocab_size(self) -> int:
+        """V: tokens are 0..V−1."""
+        size: int = self.embed.num_embeddings
+        return size
 
     def initialize_carry(self, batch_size: int) -> tuple[Any, ...]:
         """The carry before the first token, a tuple with one for each block."""
@@ -91,9 +100,11 @@ class XLSTMLanguageModel(nnx.Module):
             logits (B, T, V), float32, 0 beyond `seq_lengths`; with return_carry (carry, logits).
 
         Raises:
-            ValueError: if tokens are not (B, T) integers, or as `XLSTMStack` does.
+            TypeError: if tokens are no array of integers.
+            ValueError: if they are not (B, T), a valid one lies outside 0..V−1, or as `XLSTMStack` does.
         """
-        ids = self._checked(tokens, 2, "(batch, time)")
+        common.check_flags(return_carry=return_carry)
+        ids = common.check_ids("tokens", tokens, self.vocab_size, seq_lengths=seq_lengths)
         carry, ys = self.stack(
             self.embed(ids),
             seq_lengths=seq_lengths,
@@ -111,20 +122,16 @@ class XLSTMLanguageModel(nnx.Module):
         """One token a row, (B,) integers to (carry, logits (B, V)), without dropout; `reset` as of `XLSTMStack.step`.
 
         Raises:
-            ValueError: if tokens are not (B,) integers, or the carry or the reset does not fit.
+            TypeError: if tokens are no array of integers.
+            ValueError: if they are not (B,), one lies outside 0..V−1, or the carry or the reset does not fit.
         """
-        carry, y = self.stack.step(carry, self.embed(self._checked(tokens, 1, "(batch,)")), reset=reset)
+        ids = common.check_ids("tokens", tokens, self.vocab_size, ("batch",))
+        carry, y = self.stack.step(carry, self.embed(ids), reset=reset)
         return carry, self._logits(y)
 
     def _logits(self, ys: Float[Array, "*rows h"]) -> Float[Array, "*rows v"]:
         logits: Array = self.head(ys)
         return logits if self.config.logit_cap is None else capped(logits, self.config.logit_cap)
-
-    def _checked(self, tokens: ArrayLike, ndim: int, axes: str) -> Integer[Array, "..."]:
-        ids = jnp.asarray(tokens)
-        if ids.ndim != ndim or not jnp.issubdtype(ids.dtype, jnp.integer):
-            raise ValueError(f"tokens is {ids.dtype} of shape {ids.shape}; expected integers of shape {axes}")
-        return ids
 
 
 class XLSTM(SequenceModule):
@@ -172,6 +179,9 @@ class XLSTM(SequenceModule):
         rngs: nnx.Rngs,
     ) -> None:
         common.check_sizes(in_features=in_features, hidden_features=hidden_features, num_layers=num_layers)
+        common.check_flags(bidirectional=bidirectional)
+        common.check_dtypes(dtype=jnp.float32 if dtype is None else dtype, param_dtype=param_dtype)
+        check_rngs(rngs)
         if bidirectional:
             raise ValueError("bidirectional is True; expected False: an xLSTM reads forward, so that it has a carry")
         config = XLSTMConfig(

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax.numpy as jnp
 from flax import nnx
@@ -32,9 +32,10 @@ def slstm_positions(slstm_at: str | Sequence[int], num_blocks: int) -> tuple[int
     Raises:
         ValueError: if it is none of these, a position is not in 0..L−1 or given twice, or a + b does not divide L.
     """
+    common.check_sizes(num_blocks=num_blocks)
     error = ValueError(
-        f"slstm_at is {slstm_at!r}; expected positions in 0..{num_blocks - 1} such as (0, 2) or '0,2', '', 'all', or "
-        f"a ratio a:b whose sum divides num_blocks, which is {num_blocks}"
+        f"slstm_at is {common.shown(slstm_at)}; expected positions in 0..{num_blocks - 1} such as (0, 2) or '0,2', "
+        f"'', 'all', or a ratio a:b whose sum divides num_blocks, which is {num_blocks}"
     )
     if isinstance(slstm_at, str) and slstm_at.count(":") == 1:
         mlstms, slstms = _integers(slstm_at.split(":"))
@@ -43,12 +44,14 @@ def slstm_positions(slstm_at: str | Sequence[int], num_blocks: int) -> tuple[int
         return tuple(n for n in range(num_blocks) if n % (mlstms + slstms) >= mlstms)
     if slstm_at == "all":
         return tuple(range(num_blocks))
-    if isinstance(slstm_at, str):
-        slstm_at = _integers(slstm_at.split(",") if slstm_at.strip() else [])
-    positions = tuple(sorted(slstm_at))
-    if len(set(positions)) < len(positions) or any(not 0 <= n < num_blocks for n in positions):
+    places: Any = slstm_at
+    if isinstance(places, str):
+        places = _integers(places.split(",") if places.strip() else [])
+    if not isinstance(places, Sequence) or not all(map(common.is_integer, places)):
         raise error
-    return positions
+    if len(set(places)) < len(places) or any(not 0 <= n < num_blocks for n in places):
+        raise error
+    return tuple(sorted(places))
 
 
 def _integers(parts: Sequence[str]) -> list[int]:
@@ -84,13 +87,13 @@ class StackConfig:
         sizes = ("embedding_size", "num_blocks", "num_heads", "chunk_size", *sizes)
         sizes += () if self.vocab_size is None else ("vocab_size",)
         common.check_sizes(**{name: getattr(self, name) for name in sizes})
-        for name in (*factors, *(() if self.logit_cap is None else ("logit_cap",))):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number above 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout!r}; expected a rate from 0 to below 1")
+        factors += () if self.logit_cap is None else ("logit_cap",)
+        common.check_above_zero(**{name: getattr(self, name) for name in factors})
+        common.check_rates(dropout=self.dropout)
         for name in ("dtype", "param_dtype"):
-            object.__setattr__(self, name, jnp.dtype(getattr(self, name) or jnp.float32).name)
+            value = getattr(self, name)
+            common.check_dtypes(**{name: jnp.float32 if value is None else value})
+            object.__setattr__(self, name, jnp.dtype(jnp.float32 if value is None else value).name)
 
     def _check_divides(self, name: str, whole: str, size: int) -> None:
         if size % getattr(self, name) or size == 0:

@@ -13,6 +13,7 @@ from qlstm_jax.cells import common, mlstm
 from qlstm_jax.cells.mlstm import matrix_memory
 from qlstm_jax.models.xlstm_config import StackConfig
 from qlstm_jax.nnx.arguments import keeps_arguments
+from qlstm_jax.nnx.checks import check_rngs
 from qlstm_jax.nnx.dropout import applied, dropout_stream
 
 Config = TypeVar("Config", bound=StackConfig)
@@ -58,6 +59,9 @@ class ResidualBlock(nnx.Module, Generic[Config, Carry]):
 
     @keeps_arguments
     def __init__(self, config: Config, *, index: int = 0, rngs: nnx.Rngs) -> None:
+        check_rngs(rngs)
+        if not common.is_integer(index) or not 0 <= index < config.num_blocks:
+            raise ValueError(f"index is {common.shown(index)}; expected 0..{config.num_blocks - 1}, as of num_blocks")
         self.config = config
         self.dropout = nnx.Dropout(config.dropout, rngs=dropout_stream(rngs)) if config.dropout else None
         self._build(config, index, rngs)
@@ -94,6 +98,7 @@ class ResidualBlock(nnx.Module, Generic[Config, Carry]):
         rngs: nnx.Rngs | Array | None = None,
     ) -> Any:
         """The outputs at every position, float32; arguments, result and errors as of `XLSTMStack`."""
+        common.check_flags(return_carry=return_carry)
         xs, lengths, valid, resets = common.check_sequence(xs, seq_lengths, self.config.embedding_size, resets)
         start = self._checked(carry, xs.shape[0])
         x = xs.astype(common.accumulator(xs.dtype))
@@ -109,6 +114,7 @@ class ResidualBlock(nnx.Module, Generic[Config, Carry]):
         Raises:
             ValueError: if x, the carry or the reset does not fit.
         """
+        common.check_numbers("x", x)
         if x.ndim != 2 or x.shape[1] != self.config.embedding_size:
             raise ValueError(
                 f"x has shape {x.shape}; expected (batch, {self.config.embedding_size}), one token of a stream. For a "
@@ -124,11 +130,7 @@ class ResidualBlock(nnx.Module, Generic[Config, Carry]):
     def _checked(self, carry: Carry | None, batch: int) -> Carry:
         if carry is None:
             return self.initialize_carry(batch)
-        expected = jax.eval_shape(lambda: self.initialize_carry(batch))
-        given, wanted = ((jax.tree.structure(c), [a.shape for a in jax.tree.leaves(c)]) for c in (carry, expected))
-        if given != wanted:
-            raise ValueError(
-                f"the carry is a {type(carry).__name__} with arrays of shapes {given[1]}; expected a "
-                f"{type(expected).__name__} with {wanted[1]}, made by initialize_carry or returned by an earlier call"
-            )
-        return carry
+        start: Carry = common.check_carry(
+            carry, jax.eval_shape(lambda: self.initialize_carry(batch)), "initialize_carry"
+        )
+        return start

@@ -17,6 +17,7 @@ from qlstm_jax.models.xlstm_7b import MLSTM7BBlock, MLSTM7BConfig
 from qlstm_jax.models.xlstm_blocks import MLSTMBlock, SLSTMBlock
 from qlstm_jax.models.xlstm_config import XLSTMConfig
 from qlstm_jax.nnx.arguments import keeps_arguments
+from qlstm_jax.nnx.checks import check_rngs, check_source
 
 Block = MLSTMBlock | SLSTMBlock | MLSTM7BBlock
 
@@ -26,6 +27,12 @@ def block_kind(config: XLSTMConfig | MLSTM7BConfig, index: int) -> type[Block]:
     if isinstance(config, MLSTM7BConfig):
         return MLSTM7BBlock
     return SLSTMBlock if index in config.slstm_at else MLSTMBlock
+
+
+def check_config(config: Any) -> None:
+    """Raises TypeError unless `config` is that of an `XLSTMStack`."""
+    if not isinstance(config, XLSTMConfig | MLSTM7BConfig):
+        raise TypeError(f"config is {common.kind(config)}; expected an XLSTMConfig or an MLSTM7BConfig")
 
 
 class XLSTMStack(nnx.Module):
@@ -43,6 +50,8 @@ class XLSTMStack(nnx.Module):
 
     @keeps_arguments
     def __init__(self, config: XLSTMConfig | MLSTM7BConfig, *, rngs: nnx.Rngs) -> None:
+        check_config(config)
+        check_rngs(rngs)
         self.config = config
         kinds: list[Any] = [block_kind(config, n) for n in range(config.num_blocks)]
         self.blocks: nnx.List[Block] = nnx.List([kind(config, index=n, rngs=rngs) for n, kind in enumerate(kinds)])
@@ -80,7 +89,9 @@ class XLSTMStack(nnx.Module):
         Raises:
             ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
         """
+        common.check_flags(return_carry=return_carry)
         xs, lengths, valid, resets = common.check_sequence(xs, seq_lengths, self.config.embedding_size, resets)
+        check_source(rngs, "dropout", unused=not self.config.dropout)
         # One key would give every block the same masks.
         rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
         ends = []
@@ -120,6 +131,6 @@ class XLSTMStack(nnx.Module):
             carry = (None,) * len(self.blocks)
         if type(carry) is not tuple or len(carry) != len(self.blocks):
             raise ValueError(
-                f"the carry is {carry!r:.80}; expected a tuple of {len(self.blocks)}, one carry for each block"
+                f"the carry is {common.kind(carry)}; expected a tuple of {len(self.blocks)}, one carry for each block"
             )
         return list(zip(self.blocks, carry, strict=True))

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from qlstm_jax import describe, stack
 from qlstm_jax.cells import common
 from qlstm_jax.describe import Initializer
+from qlstm_jax.nnx import checks
 from qlstm_jax.nnx.arguments import keeps_arguments
 
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
@@ -38,8 +39,8 @@ class Cell(nnx.RNNCellBase):
         options: those of the cell's `init`.
 
     Raises:
-        TypeError: for an option that the cell does not have.
-        ValueError: for a size or option out of range.
+        TypeError: for an option that the cell does not have, an initialiser that is no function, rngs that are none.
+        ValueError: for a size or option out of range, or rngs without keys for parameters.
     """
 
     functions: ClassVar[common.Cell]
@@ -63,12 +64,15 @@ class Cell(nnx.RNNCellBase):
         **options: Any,
     ) -> None:
         describe.check_options(type(self).__name__, self.functions, options)
+        checks.check_rngs(rngs)
+        given = {"kernel": kernel_init, "recurrent_kernel": recurrent_kernel_init, "bias": bias_init}
+        metadata = {"kernel": kernel_metadata, "recurrent_kernel": recurrent_kernel_metadata, "bias": bias_metadata}
+        describe.check_initializers(**{f"{name}_init": init for name, init in given.items()})
+        checks.check_metadata(**{f"{name}_metadata": value for name, value in metadata.items()})
         dtypes = {"dtype": jnp.float32 if dtype is None else dtype, "param_dtype": param_dtype}
         params = self.functions.init(rngs.params(), in_features, hidden_features, **dtypes, **options)
         self.in_features, self.hidden_features = in_features, hidden_features
         self.params_class = type(params)  # which depends on the options where a cell has several kinds
-        given = {"kernel": kernel_init, "recurrent_kernel": recurrent_kernel_init, "bias": bias_init}
-        metadata = {"kernel": kernel_metadata, "recurrent_kernel": recurrent_kernel_metadata, "bias": bias_metadata}
         for field in dataclasses.fields(params):
             value = getattr(params, field.name)
             if describe.is_array(value):
@@ -89,13 +93,10 @@ class Cell(nnx.RNNCellBase):
         """One time step: inputs (..., D) to (carry, outputs (..., H)).
 
         Raises:
+            TypeError: if the inputs are no array of real numbers.
             ValueError: if the inputs do not end with D, or the carry is not one of this cell and batch.
         """
-        if inputs.shape[-1:] != (self.in_features,):
-            raise ValueError(
-                f"inputs have shape {inputs.shape}; expected (..., {self.in_features}), one time step of a cell made "
-                f"with in_features={self.in_features}. For a whole sequence use flax.nnx.RNN or a sequence layer."
-            )
+        stack.check_inputs(inputs, self.in_features)
         return stack.step(self.functions, self.params, carry, inputs)
 
     def initialize_carry(
@@ -112,8 +113,12 @@ class Cell(nnx.RNNCellBase):
             carry_init: initialiser (key, shape, dtype) of the carry's floating-point arrays.
 
         Raises:
-            ValueError: for a carry_init without rngs.
+            TypeError: if carry_init is no function, or rngs is nothing to draw with.
+            ValueError: if input_shape is no shape that ends with D, or for a carry_init without rngs.
         """
+        stack.check_input_shape(input_shape, self.in_features)
+        describe.check_initializers(carry_init=carry_init)
+        checks.check_source(rngs, "carry")
         carry = stack.initial_carry(self.functions, self.params, input_shape, **self._carry_options())
         return carry if carry_init is None else stack.draw_carry(carry, carry_init, carry_key(rngs))
 

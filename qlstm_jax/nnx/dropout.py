@@ -6,6 +6,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array
 
+from qlstm_jax.nnx import checks
+
 
 def dropout_stream(rngs: nnx.Rngs) -> nnx.Rngs | None:
     """The streams that an `nnx.Dropout` draws from where a call gives no keys: `rngs` with a "dropout" or "default".
@@ -21,7 +23,12 @@ def applied(
     """A function that drops by `dropout` as the arguments of a module's call say; for None it changes nothing.
 
     A key becomes streams first: used as it is, it would give every place that drops in the module the same mask.
+
+    Raises:
+        TypeError: if rngs is nothing to draw with.
+        ValueError: if deterministic is no flag, or the dropout has nothing to draw with.
     """
+    checks.check_dropout(deterministic, rngs, dropout)
     if dropout is None:
         return lambda a: a
     streams = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs

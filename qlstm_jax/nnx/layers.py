@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from qlstm_jax import describe, stack
 from qlstm_jax.cells import common
 from qlstm_jax.describe import Initializer
+from qlstm_jax.nnx import checks
 from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.cells import NO_METADATA, Cell, carry_key, described
 from qlstm_jax.nnx.dropout import applied, dropout_stream
@@ -42,7 +43,7 @@ class Layer(TokenInputs, nnx.Module):
         options: those of the cell.
 
     Raises:
-        TypeError: for an option that the cell does not have.
+        TypeError: for an option that the cell does not have, an initialiser that is no function, rngs that are none.
         ValueError: for a size, rate or option out of range.
     """
 
@@ -71,7 +72,9 @@ class Layer(TokenInputs, nnx.Module):
         **options: Any,
     ) -> None:
         describe.check_options(type(self).__name__, self.functions, options)
-        stack.check_stack(num_layers, dropout)
+        stack.check_stack(num_layers, dropout, bidirectional=bidirectional, variational=variational)
+        common.check_sizes(in_features=in_features, hidden_features=hidden_features)
+        checks.check_rngs(rngs)
         self.in_features, self.hidden_features, self.bidirectional = in_features, hidden_features, bidirectional
         options |= {
             "kernel_init": kernel_init,
@@ -117,8 +120,11 @@ class Layer(TokenInputs, nnx.Module):
             carry_init: initialiser (key, shape, dtype) of the carry's floating-point arrays; None for zeros.
 
         Raises:
-            ValueError: if the layer is bidirectional, or for a carry_init without rngs.
+            TypeError: if carry_init is no function, or rngs is nothing to draw with.
+            ValueError: if the layer is bidirectional, batch_size is none, or for a carry_init without rngs.
         """
+        describe.check_initializers(carry_init=carry_init)
+        checks.check_source(rngs, "carry")
         carry = self._zero_carry(batch_size)
         return carry if carry_init is None else stack.draw_carry(carry, carry_init, carry_key(rngs))
 
@@ -161,14 +167,16 @@ class Layer(TokenInputs, nnx.Module):
             outputs (*batch, T, H or 2H), 0 beyond `seq_lengths`; with return_carry (carry, outputs).
 
         Raises:
-            ValueError: if a shape or carry does not fit, a length lies outside 0..T, or a bidirectional layer is asked
-                for a carry.
+            TypeError: if the inputs are no array of real numbers, or rngs is nothing to draw with.
+            ValueError: if a shape or carry does not fit, a length lies outside 0..T, a flag is neither True nor False,
+                or a bidirectional layer is asked for a carry.
         """
+        common.check_flags(return_carry=return_carry)
         if initial_carry is not None or return_carry:
             stack.check_has_carry(self.bidirectional)
         carry, outputs = stack.run(
             self._cell_functions(deterministic, rngs),
-            self.layer_params(),
+            self._layer_params(),
             inputs,
             in_features=self.in_features,
             initial_carry=initial_carry,
@@ -198,7 +206,7 @@ class Layer(TokenInputs, nnx.Module):
         """
         return stack.last(
             self._cell_functions(deterministic, rngs),
-            self.layer_params(),
+            self._layer_params(),
             inputs,
             in_features=self.in_features,
             seq_lengths=seq_lengths,
@@ -213,6 +221,10 @@ class Layer(TokenInputs, nnx.Module):
 
     def layer_params(self) -> list[stack.Directions]:
         """For each layer the `Params` of its directions: (forward,) or (forward, backward)."""
+        return self._layer_params()
+
+    # Called by the methods here, as `nnx.tabulate` shows each public method that is called, and cannot show params.
+    def _layer_params(self) -> list[stack.Directions]:
         directions = [self.cells, self.backward_cells] if self.bidirectional else [self.cells]
         return [tuple(cell.params for cell in layer) for layer in zip(*directions, strict=True)]
 

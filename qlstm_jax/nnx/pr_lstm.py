@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from qlstm_jax.cells import common, pr_lstm
 from qlstm_jax.cells.pr_lstm import regularization, tokens
 from qlstm_jax.describe import Initializer
+from qlstm_jax.nnx import checks
 from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.cells import Cell
 from qlstm_jax.nnx.layers import Layer
@@ -27,7 +28,7 @@ class PRLSTMCell(Cell):
         self, in_features: int, hidden_features: int, *, max_length: int = LONGEST, rngs: nnx.Rngs, **options: Any
     ) -> None:
         super().__init__(in_features, hidden_features, rngs=rngs, **options)
-        common.check_sizes(max_length=max_length)
+        pr_lstm.check_max_length(max_length)
         self.max_length = max_length
 
     def initialize_carry(
@@ -42,7 +43,7 @@ class PRLSTMCell(Cell):
             ValueError: for a carry_init: a stream that has read nothing holds no state to draw.
         """
         _refuse_carry_init(carry_init)
-        return super().initialize_carry(input_shape)
+        return super().initialize_carry(input_shape, rngs)
 
     def _carry_options(self) -> dict[str, Any]:
         return {"max_length": self.max_length}
@@ -63,8 +64,7 @@ class PRLSTM(Layer):
     def __init__(
         self, in_features: int, hidden_features: int, *, max_offset: int = 0, rngs: nnx.Rngs, **options: Any
     ) -> None:
-        if isinstance(max_offset, bool) or not isinstance(max_offset, int) or max_offset < 0:
-            raise ValueError(f"max_offset is {max_offset!r}; expected an integer, 0 or more")
+        common.check_counts(max_offset=max_offset)
         super().__init__(in_features, hidden_features, rngs=rngs, **options)
         self.max_offset = max_offset
         self.deterministic = False  # set by train() and eval()
@@ -83,6 +83,7 @@ class PRLSTM(Layer):
             ValueError: for a bidirectional layer, or a carry_init: a new stream holds no state to draw.
         """
         _refuse_carry_init(carry_init)
+        checks.check_source(rngs, "carry")
         return self._zero_carry(batch_size, max_length=max_length)
 
     def __call__(
@@ -152,8 +153,8 @@ class PRLSTM(Layer):
         """
         if self.bidirectional:
             raise ValueError("bidirectional is True; expected a layer that reads forward, whose spans are prefixes'")
-        key, penalties = rngs if isinstance(rngs, jax.Array) else rngs.dropout(), []
-        for number, (params,) in enumerate(self.layer_params()):
+        key, penalties = _drawn_key(rngs), []
+        for number, (params,) in enumerate(self._layer_params()):
             layer_key = jax.random.fold_in(key, number)
             penalties.append(regularization.associativity(params, inputs, layer_key, seq_lengths=seq_lengths))
             if number + 1 < len(self.cells):
@@ -171,9 +172,17 @@ class PRLSTM(Layer):
                 f"rngs is None in training with max_offset={self.max_offset}; expected an nnx.Rngs or a key to draw "
                 "the offsets with. To evaluate, call eval() first."
             )
-        key = rngs if isinstance(rngs, jax.Array) else rngs.dropout()
+        key = _drawn_key(rngs)
         # It has what a call without a carry runs, and no more.
         return cast(common.Cell, regularization.RandomOffset(jax.random.fold_in(key, 1), self.max_offset))
+
+
+def _drawn_key(rngs: Any) -> Array:
+    """A key from the argument of a call that needs one."""
+    if rngs is None:
+        raise TypeError("rngs is None; expected an nnx.Rngs or a key to draw with")
+    checks.check_source(rngs, "dropout")
+    return rngs.dropout() if isinstance(rngs, nnx.Rngs) else rngs() if isinstance(rngs, nnx.RngStream) else rngs
 
 
 def _refuse_carry_init(carry_init: Initializer | None) -> None:

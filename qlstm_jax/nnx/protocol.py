@@ -4,6 +4,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from jaxtyping import Array, Float, Int
 
+from qlstm_jax.cells import common
+
 
 @runtime_checkable
 class SequenceLayer(Protocol):
@@ -87,7 +89,7 @@ class TokenInputs:
         """
         layer = cast(SequenceLayer, self)
         options = {"seq_lengths": seq_lengths, "resets": resets, "deterministic": deterministic, "rngs": rngs}
-        ys: Array = layer(symbols[ids], **options)
+        ys: Array = layer(common.look_up(symbols, ids, seq_lengths), **options)
         return ys
 
     def last_from_tokens(
@@ -103,4 +105,4 @@ class TokenInputs:
         """`last` of the inputs symbols[ids]; see `from_tokens`."""
         layer = cast(SequenceLayer, self)
         options = {"seq_lengths": seq_lengths, "resets": resets, "deterministic": deterministic, "rngs": rngs}
-        return layer.last(symbols[ids], **options)
+        return layer.last(common.look_up(symbols, ids, seq_lengths), **options)

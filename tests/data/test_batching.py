@@ -42,8 +42,8 @@ def test_boundaries_at_the_edges():
     many = bucket_boundaries(np.arange(5000), max_length=4000, num_buckets=4)  # more lengths than candidates
     assert many[-1] == 4000
     np.testing.assert_allclose(many, (1000, 2000, 3000, 4000), atol=8)
-    for lengths, max_length, num_buckets in [([], 5, 1), ([-1], 5, 1), ([1], 0, 1), ([1], 5, 0)]:
-        with pytest.raises(DataError, match="at least one length"):
+    for lengths, max_length, num_buckets in [([], 5, 1), ([-1], 5, 1), ([1], 0, 1), ([1], 5, 0), ([1.5], 5, 1)]:
+        with pytest.raises(DataError, match="give"):
             bucket_boundaries(lengths, max_length=max_length, num_buckets=num_buckets)
 
 
@@ -180,7 +180,7 @@ def test_errors():
         with pytest.raises(DataError, match="ascending lengths"):
             batches(**options)
     for options in ({"batch_size": 0}, {"seed": -1}):
-        with pytest.raises(DataError, match="batch_size="):
+        with pytest.raises(DataError, match=f"{next(iter(options))} is"):
             batches(**options)
     with pytest.raises(DataError, match="a label for each text"):
         Batches(texts(), [1], batch_size=1, buckets=(5,), seed=0)

@@ -1,6 +1,8 @@
-"""Checks of the arguments of public functions: sizes, options, shapes, lengths and carries."""
+"""Checks of the arrays among the arguments of public functions: inputs, ids, lengths, resets and carries.
 
-from collections.abc import Iterable
+Shapes and dtypes are always checked, values where they are known: not those of tracers.
+"""
+
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -10,39 +12,109 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from qlstm_jax.cells.common.masks import valid_mask, where, zero_padding
+from qlstm_jax.cells.common.options import kind
 
 Carry = TypeVar("Carry")
 
 
-def check_sizes(**sizes: Any) -> None:
-    """Raises ValueError unless every given size is a positive integer."""
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected a positive integer")
-
-
-def check_time_scale(**options: Any) -> None:
-    """Raises ValueError unless every given option is 0, for none, or an integer of 3 or more."""
-    for name, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not (value == 0 or value >= 3):
-            raise ValueError(
-                f"{name} is {value!r}; expected the longest dependence in tokens, an integer of 3 or more, or 0 for "
-                "biases that are equal in all units"
-            )
-
-
-def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raises ValueError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
-
-
 def check_numbers(name: str, a: Any) -> None:
-    """Raises TypeError unless `a` is an array of numbers that a cell can take: booleans, integers or real ones."""
-    if not hasattr(a, "dtype") or not hasattr(a, "ndim"):
-        raise TypeError(f"{name} is {_kind(a)}; expected an array, such as from jax.numpy.asarray")
-    if not any(jnp.issubdtype(a.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
-        raise TypeError(f"{name} is an array of {a.dtype}; expected real numbers")
+    """Raises TypeError unless `a` is an array of numbers that a cell can take: real ones or integers."""
+    if not _is_array(a):
+        raise TypeError(f"{name} is {kind(a)}; expected an array, such as from jax.numpy.asarray")
+    if not any(jnp.issubdtype(a.dtype, numbers) for numbers in (jnp.floating, jnp.integer)):
+        raise TypeError(f"{name} is {kind(a)}; expected real numbers, such as from {name}.astype('float32')")
+
+
+def as_numbers(name: str, a: Any) -> Array:
+    """`a`, an array or what makes one, as an array of real numbers.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    array = as_array(name, a, "an array of real numbers")
+    check_numbers(name, array)
+    return jnp.asarray(array)
+
+
+def as_array(name: str, a: Any, expected: str) -> Array | np.ndarray:
+    """`a` as an array: itself, or what numpy makes of numbers and lists of them.
+
+    Raises:
+        TypeError: if it is nothing of the kind.
+    """
+    if isinstance(a, jax.Array):
+        return a
+    if hasattr(a, "__jax_array__"):
+        return jnp.asarray(a)
+    try:
+        array = None if a is None else np.asarray(a)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or array.dtype.kind not in "biufcV":
+        raise TypeError(f"{name} is {kind(a)}; expected {expected}")
+    return array
+
+
+def is_concrete(a: Any) -> bool:
+    """Whether the values of an array are known here, so that they can be checked: not those of a tracer."""
+    return not isinstance(a, jax.core.Tracer) and getattr(a, "is_fully_addressable", True)
+
+
+def _is_array(a: Any) -> bool:
+    """Whether `a` is an array of JAX or numpy, or an object that JAX reads as one, such as a variable of Flax."""
+    return isinstance(a, jax.Array | np.ndarray | np.generic) or hasattr(a, "__jax_array__")
+
+
+def look_up(symbols: Any, ids: Any, seq_lengths: Any) -> Float[Array, "batch time d"]:
+    """The inputs symbols[ids] of symbols (V, D) and ids (B, T), each in 0..V−1 but beyond `seq_lengths`.
+
+    Raises:
+        TypeError: if an argument is no array of numbers.
+        ValueError: for another shape, or ids or lengths out of range where they are known.
+    """
+    check_symbols(symbols)
+    taken: Array = jnp.asarray(symbols)[check_ids("ids", ids, symbols.shape[0], seq_lengths=seq_lengths)]
+    return taken
+
+
+def check_symbols(symbols: Any, features: int | None = None) -> None:
+    """Raises TypeError unless `symbols` are real numbers, ValueError unless (V, D), D being `features` or any."""
+    check_numbers("symbols", symbols)
+    if symbols.ndim != 2 or not symbols.shape[0] or features not in (None, symbols.shape[1]):
+        last = "features" if features is None else features
+        raise ValueError(f"symbols has shape {symbols.shape}; expected (vocabulary, {last}), the input of each symbol")
+
+
+def check_ids(
+    name: str, ids: Any, size: int, axes: tuple[str, ...] = ("batch", "time"), *, seq_lengths: Any = None
+) -> Int[Array, "..."]:
+    """Ids of tokens as an array.
+
+    Args:
+        name: of the argument, for the message.
+        ids: as given by the caller.
+        size: V; ids are 0..V−1.
+        axes: names of their axes.
+        seq_lengths: None, or for ids (B, T) as for `check_lengths`; what lies beyond is not checked.
+
+    Raises:
+        TypeError: if they are no array of integers.
+        ValueError: for another rank, or ids outside 0..V−1 where they are known.
+    """
+    shape = f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
+    array = as_array(name, ids, f"an array of integers of shape {shape}")
+    if array.ndim != len(axes) or not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}; expected integers of shape {shape}")
+    lengths = None if seq_lengths is None else _lengths(seq_lengths, *array.shape)
+    if is_concrete(array) and is_concrete(lengths) and array.size:
+        values = np.asarray(array)
+        if lengths is not None:
+            values = values[np.arange(values.shape[1]) < lengths[:, None]]
+        if values.size and (values.min() < 0 or values.max() >= size):
+            raise ValueError(
+                f"{name} run from {values.min()} to {values.max()}; expected 0..{size - 1}, as there are {size} tokens"
+            )
+    return jnp.asarray(array)
 
 
 def check_step(x: Array, input_size: int) -> None:
@@ -85,7 +157,7 @@ def unroll_carry(carry: Any, initial: Carry) -> Carry:
 
 
 def _check_mask(name: str, mask: ArrayLike, shape: tuple[int, ...]) -> Bool[Array, "..."]:
-    array = mask if isinstance(mask, jax.Array) else np.asarray(mask)
+    array = as_array(name, mask, f"booleans of shape {shape}")
     if array.shape != shape or array.dtype != bool:
         raise ValueError(f"{name} is {array.dtype} of shape {array.shape}; expected booleans of shape {shape}")
     return jnp.asarray(array)
@@ -102,23 +174,24 @@ def check_carry(carry: Any, expected: Carry, made_by: str = "initial_carry") -> 
     Raises:
         ValueError: for a carry of another cell, batch or dtype.
     """
-    kind = type(expected)
+    cls = type(expected)
     if type(carry) is tuple and isinstance(expected, tuple) and len(carry) == len(expected):
-        carry = kind(*carry)
-    given, wanted = (jax.tree.map(_describe, c) for c in (carry, expected))
-    if not isinstance(carry, kind) or given != wanted:
-        raise ValueError(
-            f"the carry is {given!r:.300}; expected {wanted!r:.300}, made by {made_by} or returned by an earlier call"
-        )
+        carry = cls(*carry)
+    given, wanted = _describe(carry), _describe(expected)
+    if not isinstance(carry, cls) or given != wanted:
+        raise ValueError(f"the carry is {given:.300}; expected {wanted:.300}, made by {made_by} or returned by a call")
     return carry
 
 
-def _kind(a: Any) -> str:
-    return "None" if a is None else f"a {type(a).__name__}"
-
-
-def _describe(a: Any) -> str:
-    return f"{a.dtype}{list(a.shape)}" if hasattr(a, "shape") and hasattr(a, "dtype") else repr(a)
+def _describe(carry: Any) -> str:
+    """A carry with the dtype and shape of each array."""
+    if isinstance(carry, tuple) and hasattr(carry, "_fields"):
+        fields = zip(carry._fields, carry, strict=True)
+        return f"{type(carry).__name__}({', '.join(f'{name}={_describe(a)}' for name, a in fields)})"
+    if isinstance(carry, tuple):
+        return f"({', '.join(map(_describe, carry))})"
+    is_array = _is_array(carry) or isinstance(carry, jax.ShapeDtypeStruct)
+    return f"{carry.dtype}{list(carry.shape)}" if is_array else kind(carry)
 
 
 class Sequence(NamedTuple):
@@ -180,20 +253,26 @@ def check_lengths(seq_lengths: ArrayLike, batch: int, steps: int) -> Int[Array, 
     """Lengths as int32, clipped to 0..T where their values are not known yet.
 
     Raises:
+        TypeError: if they are no array of numbers.
         ValueError: unless they are (B,) integers, in 0..T where they are concrete.
     """
-    lengths = seq_lengths if isinstance(seq_lengths, jax.Array) else np.asarray(seq_lengths)
+    return jnp.clip(_lengths(seq_lengths, batch, steps).astype(jnp.int32), 0, steps)
+
+
+def _lengths(seq_lengths: ArrayLike, batch: int, steps: int) -> Array | np.ndarray:
+    """`check_lengths` of lengths as they are, in numpy where they are known: under jit, jax traces even a constant."""
+    lengths = as_array("seq_lengths", seq_lengths, f"integers of shape ({batch},)")
     if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(
             f"seq_lengths is {lengths.dtype} of shape {lengths.shape}; expected integers of shape ({batch},), "
             "the number of valid positions in each row of xs"
         )
-    if not isinstance(lengths, jax.core.Tracer) and batch:
-        concrete = np.asarray(lengths)  # numpy: under jit, jax would trace even a constant
-        low, high = concrete.min(), concrete.max()
-        if low < 0 or high > steps:
-            raise ValueError(
-                f"seq_lengths run from {low} to {high}; expected 0..{steps}, as xs has {steps} positions a row. "
-                "Pad xs, or clip the lengths."
-            )
-    return jnp.clip(lengths.astype(jnp.int32), 0, steps)
+    if not is_concrete(lengths):
+        return lengths
+    known = np.asarray(lengths)
+    if known.size and (known.min() < 0 or known.max() > steps):
+        raise ValueError(
+            f"seq_lengths run from {known.min()} to {known.max()}; expected 0..{steps}, as xs has {steps} positions a "
+            "row. Pad xs, or clip the lengths."
+        )
+    return known

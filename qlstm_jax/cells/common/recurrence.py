@@ -143,8 +143,8 @@ def recurrence_time_major(
     if recurrent_bias is not None and not separate:
         raise ValueError("recurrent_bias is given and separate is 0; expected bias alone, as all columns are added")
     h, state = carry
-    if xs.shape[0] == 0:
-        return carry, jnp.zeros((0, *h.shape), h.dtype)
+    if xs.shape[0] == 0 or xs.shape[1] == 0:
+        return carry, jnp.zeros((xs.shape[0], *h.shape), h.dtype)
     xs = xs.astype(accumulator(h.dtype) if input_kernel is None else h.dtype)
     if resets is not None and valid is not None:
         resets = resets & valid
@@ -275,8 +275,11 @@ class _Kept(NamedTuple):
 
 
 def _linear_part_is_small(gates: Gates[State], weights: Any, a: Any, state: Any) -> bool:
-    """Whether the linear part of `gates` is no larger than what it is computed from. Weights need the latter."""
-    if jax.tree.leaves(weights):
+    """Whether the linear part of `gates` is no larger than what it is computed from. Weights need the latter.
+
+    Without jit a scan is a loop, which cannot stack linear parts.
+    """
+    if jax.tree.leaves(weights) or getattr(jax.config, "jax_disable_jit"):  # noqa: B009 - it has no types
         return False
     pull = jax.eval_shape(lambda a, state: jax.vjp(partial(gates, weights), a, state)[1], a, state)
     sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (pull, (a, state))]

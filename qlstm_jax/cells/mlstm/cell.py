@@ -73,9 +73,12 @@ def init(
         param_dtype: of the stored weights.
 
     Raises:
-        ValueError: if a size is not a positive integer, or num_heads does not divide hidden_size.
+        TypeError: if `key` is no PRNG key.
+        ValueError: for a dtype of no real numbers, a size that is not a positive integer, or num_heads does not divide
+            hidden_size.
     """
-    common.check_sizes(input_size=input_size, hidden_size=hidden_size, num_heads=num_heads, chunk_size=chunk_size)
+    common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size)
+    common.check_sizes(num_heads=num_heads, chunk_size=chunk_size)
     if hidden_size % num_heads:
         raise ValueError(f"hidden_size is {hidden_size}; expected a multiple of num_heads, which is {num_heads}")
     key_size = hidden_size // num_heads if key_size is None else key_size
@@ -102,6 +105,8 @@ def init(
 
 def initial_carry(params: Params, batch_size: int) -> Carry:
     """The carry before the first token: C = n = m = 0, float32 or wider."""
+    common.check_params(params, Params)
+    common.check_batch_size(batch_size)
     heads = params.num_heads
     key_size, value_size = params.query_bias.shape[0] // heads, params.value_bias.shape[0] // heads
     return matrix_memory.zero_state(batch_size, heads, key_size, value_size, params.dtype)
@@ -141,9 +146,10 @@ def step(
         reset: optional (B,) booleans, true where a new sequence begins: the carry before this token is dropped.
 
     Raises:
-        TypeError: if x is not an array of real numbers.
+        TypeError: if x is not an array of real numbers, or the params are another cell's.
         ValueError: if the shape of x, the carry or the reset does not fit.
     """
+    common.check_params(params, Params)
     common.check_step(x, params.input_size)
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
     carry, h = matrix_memory.step(*_project(params, x), carry)
@@ -171,9 +177,10 @@ def unroll(
             default is for reverse mode.
 
     Raises:
-        TypeError: if xs is not an array of real numbers.
+        TypeError: if xs is not an array of real numbers, or the params are another cell's.
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
+    common.check_params(params, Params)
     xs, lengths, _, resets = common.check_sequence(xs, seq_lengths, params.input_size, resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
     run = matrix_memory.recurrent if plain else partial(chunkwise, chunk_size=params.chunk_size)

@@ -5,7 +5,16 @@ and `extension` many tokens added to one; `tokens` and `tables` save merges over
 and `offset` are ways to train that are not in the paper.
 """
 
-from qlstm_jax.cells.pr_lstm.cell import MAX_SLOTS, Carry, initial_carry, last, reduce, step, unroll
+from qlstm_jax.cells.pr_lstm.cell import (
+    MAX_SLOTS,
+    Carry,
+    check_max_length,
+    initial_carry,
+    last,
+    reduce,
+    step,
+    unroll,
+)
 from qlstm_jax.cells.pr_lstm.merges import State
 from qlstm_jax.cells.pr_lstm.merges.nary import NaryParams as Params
 from qlstm_jax.cells.pr_lstm.params import init
@@ -15,6 +24,7 @@ __all__ = [
     "Carry",
     "Params",
     "State",
+    "check_max_length",
     "init",
     "initial_carry",
     "last",

@@ -17,7 +17,6 @@ merge to sequences.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -43,16 +42,24 @@ def initial_carry(params: Params, batch_size: int, *, max_length: int = 2**MAX_S
     Raises:
         ValueError: unless 1 <= max_length < 2**31.
     """
-    if not 1 <= max_length < 2**MAX_SLOTS:
-        raise ValueError(f"max_length is {max_length}; expected 1 to {2**MAX_SLOTS - 1}")
+    common.check_params(params, Params)
+    common.check_batch_size(batch_size)
+    check_max_length(max_length)
     shape = (batch_size, params.hidden_size)
     c = jnp.zeros(shape, common.accumulator(params.dtype)) if MERGES[params.cell].HAS_CELL_STATE else None
-    return counter.empty(State(h=jnp.zeros(shape, params.dtype), c=c), max_length.bit_length())
+    return counter.empty(State(h=jnp.zeros(shape, params.dtype), c=c), int(max_length).bit_length())
+
+
+def check_max_length(max_length: Any) -> None:
+    """Raises ValueError unless a stream may grow to so many tokens."""
+    if not common.is_integer(max_length) or not 1 <= max_length < 2**MAX_SLOTS:
+        raise ValueError(f"max_length is {common.shown(max_length)}; expected 1 to {2**MAX_SLOTS - 1}")
 
 
 def _empty_like(params: Params, carry: Any, batch_size: int) -> Carry:
     """The initial carry with as many slots as `carry` has, where it is one."""
-    slots = jax.tree.leaves(carry.slots)[0].shape[1] if isinstance(carry, counter.Counter) else MAX_SLOTS
+    h: Any = getattr(carry.slots, "h", None) if isinstance(carry, counter.Counter) else None
+    slots = h.shape[1] if getattr(h, "ndim", 0) == 3 and 1 <= h.shape[1] <= MAX_SLOTS else MAX_SLOTS
     return initial_carry(params, batch_size, max_length=2**slots - 1)
 
 
@@ -70,9 +77,10 @@ def step(
         reset: optional (B,) booleans, true where a new sequence begins: the carry before this token is dropped.
 
     Raises:
-        TypeError: if x is not an array of real numbers.
+        TypeError: if x is not an array of real numbers, or the params are another cell's.
         ValueError: if the shape of x, the carry or the reset does not fit.
     """
+    common.check_params(params, Params)
     common.check_step(x, params.input_size)
     carry = common.step_carry(carry, _empty_like(params, carry, x.shape[0]), reset)
     params = common.varying_as(params, (x, carry))  # devices merge or not by their own counts: gradients add up outside
@@ -100,9 +108,10 @@ def unroll(
             of tokens.
 
     Raises:
-        TypeError: if xs is not an array of real numbers.
+        TypeError: if xs is not an array of real numbers, or the params are another cell's.
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
+    common.check_params(params, Params)
     xs, lengths, valid, resets = common.check_sequence(xs, seq_lengths, params.input_size, resets)
     start = None if carry is None else common.check_carry(carry, _empty_like(params, carry, xs.shape[0]))
     params = common.varying_as(params, (xs, start))  # as in `step`
@@ -138,9 +147,10 @@ def reduce(
         resets: optional (B, T) booleans, true where a new sequence begins: the state is that of the last one.
 
     Raises:
-        TypeError: if xs is not an array of real numbers.
+        TypeError: if xs is not an array of real numbers, or the params are another cell's.
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
+    common.check_params(params, Params)
     xs, lengths, _, resets = common.check_sequence(xs, seq_lengths, params.input_size, resets)
     leaves = leaf(params, xs)
     if resets is not None and xs.shape[1]:

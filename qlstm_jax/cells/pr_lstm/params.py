@@ -49,15 +49,17 @@ def init(
         param_dtype: of the stored weights.
 
     Raises:
-        ValueError: for a size that is not a positive integer, negative refinements, an unknown cell, norm or
-            value_init, or an option that the merge does not have.
+        TypeError: if `key` is no PRNG key.
+        ValueError: for a dtype of no real numbers, a size that is not a positive integer, negative refinements, an
+            unknown cell, norm or value_init, or an option that the merge does not have.
     """
-    common.check_sizes(input_size=input_size, hidden_size=hidden_size)
+    common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size)
     common.check_choice("cell", cell, MERGES)
     common.check_choice("norm", norm, ("none", "rms"))
     common.check_choice("value_init", value_init, ("paper", "identity"))
-    if isinstance(refinements, bool) or not isinstance(refinements, int) or refinements < 0:
-        raise ValueError(f"refinements is {refinements!r}; expected an integer, 0 or more")
+    common.check_counts(refinements=refinements)
+    common.check_finite(forget_bias=forget_bias)
+    common.check_flags(remat=remat)
     rule = MERGES[cell]
     given: dict[str, Any] = {
         "refinements": refinements,

@@ -32,6 +32,10 @@ class RandomOffset:
     key: Key[Array, ""]
     max_offset: int
 
+    def __post_init__(self) -> None:
+        common.check_key(self.key)
+        common.check_counts(max_offset=self.max_offset)
+
     def _draw(self, batch_size: int) -> Int[Array, " batch"]:
         self.key, key = jax.random.split(self.key)
         return jax.random.randint(key, (batch_size,), 0, self.max_offset + 1)
@@ -53,6 +57,7 @@ class RandomOffset:
         _check_no_resets(resets)
         if carry is not None:
             raise ValueError("a carry is given; expected none, as the tree begins before the first token")
+        common.check_params(params, Params)
         xs, _, valid, _ = common.check_sequence(xs, seq_lengths, params.input_size)
         leaves, shift = leaf(params, xs), self._draw(xs.shape[0])
         if xs.shape[1] == 0:
@@ -96,6 +101,7 @@ def _check_no_resets(resets: Any) -> None:
 def _with_lengths(
     params: Params, xs: Float[Array, "batch time d"], seq_lengths: ArrayLike | None
 ) -> tuple[Float[Array, "batch time d"], Int[Array, " batch"]]:
+    common.check_params(params, Params)
     xs, lengths, *_ = common.check_sequence(xs, seq_lengths, params.input_size)
     return xs, jnp.full(xs.shape[:1], xs.shape[1], jnp.int32) if lengths is None else lengths
 
@@ -120,8 +126,10 @@ def associativity(
         A float32 scalar, 0 where no row has three tokens.
 
     Raises:
+        TypeError: if `key` is no PRNG key, xs no array of real numbers, or the params are another cell's.
         ValueError: if a shape does not fit, or a length lies outside 0..T.
     """
+    common.check_key(key)
     xs, lengths = _with_lengths(params, xs, seq_lengths)
     merge_fn = merge(params)
     triples, valid = _draw_triples(tree.blocks(merge_fn, leaf(params, xs)), lengths, key)

@@ -33,9 +33,11 @@ def reduce(
         seq_lengths: optional (B,) number of valid positions; a row of length 0 gives zeros.
 
     Raises:
-        ValueError: if a shape does not fit, or a length lies outside 0..T.
+        TypeError: if an argument is no array of numbers, or the params are another cell's.
+        ValueError: if a shape does not fit, a length lies outside 0..T, or an id outside 0..V−1 where it is known.
     """
     leaves, tokens = _prepare(params, symbols, ids, seq_lengths)
+    ids = tokens.ids
     if ids.shape[1] == 0:
         zeros: State = jax.tree.map(lambda a: jnp.zeros((ids.shape[0], *a.shape[1:]), a.dtype), leaves)
         return zeros
@@ -58,6 +60,7 @@ def unroll(
     and errors are those of `reduce`.
     """
     leaves, tokens = _prepare(params, symbols, ids, seq_lengths)
+    ids = tokens.ids
     if ids.shape[1] == 0:
         return jnp.zeros((*ids.shape, params.hidden_size), leaves.h.dtype)
     merge_fn = merge(params)
@@ -80,11 +83,10 @@ class _Tokens(NamedTuple):
 
 def _prepare(params: Params, symbols: Array, ids: Array, seq_lengths: ArrayLike | None) -> tuple[State, _Tokens]:
     """The leaves of the symbols, and the tokens checked."""
+    common.check_params(params, Params)
     size = params.input_size
-    if symbols.ndim != 2 or symbols.shape[1] != size:
-        raise ValueError(f"symbols has shape {symbols.shape}; expected (vocabulary, {size}), the input of each symbol")
-    if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise ValueError(f"ids is {ids.dtype} of shape {ids.shape}; expected integers of shape (batch, time)")
+    common.check_symbols(symbols, size)
+    ids = common.check_ids("ids", ids, symbols.shape[0], seq_lengths=seq_lengths)
     _, lengths, valid, _ = common.check_sequence(jnp.zeros((*ids.shape, size)), seq_lengths, size)
     ids = jnp.clip(ids, 0, symbols.shape[0] - 1).astype(jnp.int32)
     return leaf(params, symbols), _Tokens(ids, lengths, valid)

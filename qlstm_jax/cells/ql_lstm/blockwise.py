@@ -112,13 +112,15 @@ def _scan(
     if not isinstance(steps, int):
         return _scan_symbolic(run, carry, whole, steps, block_size)
     full = steps - steps % block_size
+    parts = []
     blocks = jax.tree.map(lambda a: a[:full].reshape(full // block_size, block_size, *a.shape[1:]), whole)
-    carry, ys = jax.lax.scan(run, carry, blocks)
-    ys = ys.reshape(full, *ys.shape[2:])
+    if full:  # without jit a scan over nothing is refused
+        carry, ys = jax.lax.scan(run, carry, blocks)
+        parts.append(ys.reshape(full, *ys.shape[2:]))
     if full < steps:
         carry, rest = run(carry, jax.tree.map(lambda a: a[full:], whole))
-        ys = jnp.concatenate([ys, rest])
-    return carry, common.time_major(ys)
+        parts.append(rest)
+    return carry, common.time_major(parts[0] if len(parts) == 1 else jnp.concatenate(parts))
 
 
 def _scan_symbolic(

@@ -79,14 +79,16 @@ def init(
         param_dtype: of the stored weights.
 
     Raises:
-        ValueError: for a size that is not a positive integer, an unknown sharing, epsilon not above 0, chrono neither
-            0 nor an integer from 3 on, or chrono with a forget_bias other than 1.
+        TypeError: if `key` is no PRNG key.
+        ValueError: for a dtype of no real numbers, a size that is not a positive integer, an unknown sharing, epsilon
+            not above 0, chrono neither 0 nor an integer from 3 on, or chrono with a forget_bias other than 1.
     """
-    common.check_sizes(input_size=input_size, hidden_size=hidden_size, block_size=block_size)
+    common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size, block_size=block_size)
     common.check_choice("sharing", sharing, tuple(SHARING))
     common.check_time_scale(chrono=chrono)
-    if not epsilon > 0:
-        raise ValueError(f"epsilon is {epsilon!r}; expected a number above 0")
+    common.check_above_zero(epsilon=epsilon)
+    common.check_finite(forget_bias=forget_bias)
+    common.check_flags(skip=skip, remat=remat)
     if chrono and forget_bias != 1:
         raise ValueError(f"chrono is {chrono!r} and forget_bias {forget_bias!r}; expected chrono=0 or forget_bias=1")
     h, maps = hidden_size, 1 + max(SHARING[sharing])
@@ -124,6 +126,8 @@ def init(
 
 def initial_carry(params: Params, batch_size: int) -> Carry:
     """The carry before the first token: all zero."""
+    common.check_params(params, Params)
+    common.check_batch_size(batch_size)
     shape, wide = (batch_size, params.gate_bias.shape[1]), common.accumulator(params.dtype)
     carry = Carry(c=jnp.zeros(shape, wide), h=jnp.zeros(shape, params.dtype))
     if not params.skip:
@@ -144,9 +148,10 @@ def step(
         reset: optional (B,) booleans, true where a new sequence begins: the carry before this token is dropped.
 
     Raises:
-        TypeError: if x is not an array of real numbers.
+        TypeError: if x is not an array of real numbers, or the params are another cell's.
         ValueError: if the shape of x, the carry or the reset does not fit.
     """
+    common.check_params(params, Params)
     common.check_step(x, params.input_kernel.shape[0])
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
     carry, ys = block(common.varying_as(params, (x, carry)), True, carry, x[None], None)  # as in `unroll`
@@ -178,11 +183,15 @@ def unroll(
             reverse mode.
 
     Raises:
-        TypeError: if xs is not an array of real numbers.
+        TypeError: if xs is not an array of real numbers, or the params are another cell's.
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
+    common.check_params(params, Params)
+    common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     start = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
+    if xs.shape[1] == 0:
+        return start, jnp.zeros((*xs.shape[:2], params.gate_bias.shape[1]), params.dtype)
     # Devices may go different ways below. The sum of the params' gradients over them must lie outside of these.
     run = partial(block, common.varying_as(params, (xs, start)), plain)
     return blockwise.unroll(

@@ -56,8 +56,8 @@ def powerlaw_forget_bias(head_size: int, rho: float) -> Float[Array, " size"]:
         ValueError: if head_size is no positive integer, or rho outside 0..1.
     """
     common.check_sizes(head_size=head_size)
-    if not 0 <= rho <= 1:
-        raise ValueError(f"the place of the block is {rho!r}; expected a number from 0 (first) to 1 (last)")
+    if not common.is_number(rho) or not 0 <= rho <= 1:
+        raise ValueError(f"the place of the block is {common.shown(rho)}; expected a number from 0 (first) to 1 (last)")
     place = jnp.arange(head_size, dtype=jnp.float32) / max(head_size - 1, 1)
     return 5 - 12 * place ** (0.3 + 1.3 * rho)
 
@@ -86,10 +86,11 @@ def init(
         param_dtype: of the stored weights.
 
     Raises:
-        ValueError: for a size that is no positive integer, heads that do not divide H, an unknown forget gate, or a
-            block position outside 0..1.
+        TypeError: if `key` is no PRNG key.
+        ValueError: for a dtype of no real numbers, a size that is no positive integer, heads that do not divide H, an
+            unknown forget gate, or a block position outside 0..1.
     """
-    common.check_sizes(input_size=input_size, hidden_size=hidden_size, num_heads=num_heads)
+    common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size, num_heads=num_heads)
     common.check_choice("forget_gate", forget_gate, FORGET_GATES)
     if hidden_size % num_heads:
         raise ValueError(
@@ -109,6 +110,8 @@ def init(
 
 def initial_carry(params: Params, batch_size: int) -> Carry:
     """The carry before the first token: all zero. Setting rows of a carry to zero starts them anew."""
+    common.check_params(params, Params)
+    common.check_batch_size(batch_size)
     return zero_carry(batch_size, params.bias.shape[0] // 4, params.dtype)
 
 
@@ -141,9 +144,10 @@ def step(
         reset: optional (B,) booleans, true where a new sequence begins: the carry before this token is dropped.
 
     Raises:
-        TypeError: if x is not an array of real numbers.
+        TypeError: if x is not an array of real numbers, or the params are another cell's.
         ValueError: if the shape of x, the carry or the reset does not fit.
     """
+    common.check_params(params, Params)
     common.check_step(x, params.input_kernel.shape[0])
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
     carry, ys = _run(params, x[:, None], carry, None, None, plain=True)
@@ -173,9 +177,11 @@ def unroll(
             reverse mode.
 
     Raises:
-        TypeError: if xs is not an array of real numbers.
+        TypeError: if xs is not an array of real numbers, or the params are another cell's.
         ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
     """
+    common.check_params(params, Params)
+    common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
     return _run(params, sequence.xs, carry, sequence.valid, sequence.resets, plain)

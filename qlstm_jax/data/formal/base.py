@@ -7,9 +7,11 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, Shaped
 
+from qlstm_jax.data.checks import as_array, check_key
 from qlstm_jax.data.formal import checks
 
 # The symbol that ends an output of varying length; what follows it in the output counts in the loss only.
@@ -103,9 +105,10 @@ class FormalTask(abc.ABC):
             A `Batch` with N = max_length if given and the rows' length otherwise, M = output_length(N).
 
         Raises:
-            TypeError: if `batch_size` or `max_length` is no Python int, or `length` is not of integers.
+            TypeError: if `key` is no PRNG key, `batch_size` or `max_length` no Python int, or `length` not of integers.
             ValueError: if one is out of range, or an array comes without `max_length` or in another shape.
         """
+        check_key(key)
         checks.positive("batch_size", batch_size)
         if max_length is not None:
             checks.positive("max_length", max_length)
@@ -125,7 +128,7 @@ class FormalTask(abc.ABC):
                 f"ids has {ids.shape[1]} symbols a row; no string of {self.name} has that length. "
                 "Drop the last symbol, or call label with the rows' own lengths."
             )
-        return self.label(ids, jnp.full(ids.shape[0], ids.shape[1], jnp.int32))[0]
+        return self.label(ids, np.full(ids.shape[0], ids.shape[1], np.int32))[0]
 
     def label(
         self, ids: Integer[ArrayLike, "batch n"], lengths: Integer[ArrayLike, " batch"]
@@ -147,8 +150,9 @@ class FormalTask(abc.ABC):
         ids = checks.as_ids(ids, self.name, self.input_size)
         batch, width = ids.shape
         lengths = checks.row_lengths(lengths, batch, width)
-        ids = jnp.where(valid_mask(lengths, width), ids, 0).astype(jnp.int32)
-        checks.within("ids", ids, 0, self.input_size - 1, f"the symbols of {self.name}")
+        checks.within_rows("ids", ids, lengths, self.input_size - 1, f"the symbols of {self.name}")
+        lengths = jnp.asarray(lengths)
+        ids = jnp.where(valid_mask(lengths, width), jnp.asarray(ids), 0).astype(jnp.int32)
         return self._label_padded(ids, lengths)
 
     def _label_padded(
@@ -160,7 +164,16 @@ class FormalTask(abc.ABC):
         return jnp.where(valid_mask(target_lengths, width), targets, 0).astype(jnp.int32), target_lengths
 
     def accuracy_mask(self, targets: Int[Array, "batch m"]) -> Float[Array, "batch m"]:
-        """(B, m) outputs -> (B, m) float32: 1 up to and including the first terminator, or 1 everywhere."""
+        """(B, m) outputs -> (B, m) float32: 1 up to and including the first terminator, or 1 everywhere.
+
+        Raises:
+            ValueError: if targets are no integers (B, m).
+        """
+        targets = jnp.asarray(as_array("targets", targets, "integers of shape (batch, m), output symbols"))
+        if targets.ndim != 2 or not jnp.issubdtype(targets.dtype, jnp.integer):
+            raise ValueError(
+                f"targets is {targets.dtype} of shape {targets.shape}; expected integers of shape (batch, m)"
+            )
         if not self.terminated:
             return jnp.ones(targets.shape, jnp.float32)
         ends = (targets == TERMINATOR).astype(jnp.int32)
@@ -171,7 +184,11 @@ class FormalTask(abc.ABC):
 
         Returns:
             ids (B, N + M) int32; total_lengths (B,) int32, n + m(n).
+
+        Raises:
+            TypeError, ValueError: if `batch` is none, or none of this task.
         """
+        self._check_batch(batch)
         total = batch.lengths + batch.target_lengths
         width = batch.ids.shape[1] + batch.targets.shape[1]
         ids = jnp.pad(batch.ids, ((0, 0), (0, batch.targets.shape[1])))
@@ -200,6 +217,8 @@ class FormalTask(abc.ABC):
         Raises:
             ValueError: if `ys` has another shape.
         """
+        self._check_batch(batch)
+        ys = jnp.asarray(as_array("ys", ys, "an output for each position of the tape"))
         n, m = batch.ids.shape[1], batch.targets.shape[1]
         if ys.ndim != 3 or ys.shape[:2] != (batch.ids.shape[0], n + m):
             raise ValueError(
@@ -226,7 +245,7 @@ class FormalTask(abc.ABC):
         Raises:
             ValueError: if `logits` has another shape.
         """
-        self._check_logits(logits, batch)
+        logits = self._checked(logits, batch)
         log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
         picked = jnp.take_along_axis(log_probs, batch.targets[:, :, None], axis=2)[:, :, 0]
         picked = jnp.where(valid_mask(batch.target_lengths, picked.shape[1]), picked, 0.0)
@@ -236,7 +255,7 @@ class FormalTask(abc.ABC):
         self, logits: Float[Array, "batch m k"], batch: Batch
     ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
         """Each row's number of right symbols and of symbols that count, (B,) float32 both; see `accuracy`."""
-        self._check_logits(logits, batch)
+        logits = self._checked(logits, batch)
         right = (jnp.argmax(logits, axis=-1) == batch.targets).astype(jnp.float32)
         return jnp.sum(batch.mask * right, axis=1), jnp.sum(batch.mask, axis=1)
 
@@ -245,10 +264,19 @@ class FormalTask(abc.ABC):
         right, counted = self.correct(logits, batch)
         return jnp.sum(right) / jnp.sum(counted)
 
-    def _check_logits(self, logits: Float[Array, "batch m k"], batch: Batch) -> None:
+    def _check_batch(self, batch: Batch) -> None:
+        checks.check_batch(batch, Batch, self.input_size, self.output_size, self.name)
+
+    def _checked(self, logits: ArrayLike, batch: Batch) -> Array:
+        """The logits as an array, if they and the batch fit this task."""
+        self._check_batch(batch)
         expected = (*batch.targets.shape, self.output_size)
+        logits = jnp.asarray(as_array("logits", logits, f"an array of shape {expected}"))
+        if not jnp.issubdtype(logits.dtype, jnp.floating):
+            raise ValueError(f"logits is an array of {logits.dtype}; expected floating-point numbers")
         if logits.shape != expected:
             raise ValueError(
                 f"logits has shape {logits.shape}; expected {expected}: rows, output positions, symbols "
                 f"of {self.name}. Take the outputs at the answer's positions with outputs(ys, batch)."
             )
+        return logits
