@@ -2,6 +2,7 @@
 # make test       installs what the tests need and runs them
 # make lint       style alone
 # make types      the types alone
+# make shapes     the tests of cells and models, with every annotated shape and dtype checked at each call
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -28,6 +29,9 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/python -m mypy
 
+shapes: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile --jaxtyping-packages=qlstm_jax.cells,qlstm_jax.models,tests.typechecker.check tests/cells tests/models
+
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; name another one: make PYTHON=python3.12')"
 	$(PYTHON) -m venv $(VENV)
@@ -38,4 +42,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 
-.PHONY: quickstart test lint types
+.PHONY: quickstart test lint types shapes

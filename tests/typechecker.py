@@ -1,6 +1,6 @@
 """The checker of annotations in the tests: beartype, with an int where a float is expected, as PEP 484 has it.
 
-`pytest --jaxtyping-packages=qlstm_jax.cells,qlstm_jax.models,tests.typechecker.check tests/cells tests/models`
+`make shapes` runs the tests of cells and models so, by `--jaxtyping-packages=...,tests.typechecker.check`.
 """
 
 import beartype

@@ -104,7 +104,7 @@ def test_official_gradients(golden):
 def test_gradient_equals_that_of_the_plain_scan(forget_gate, dtype):
     """With respect to kernel, pre-activations and carry, through outputs and final carry."""
     lengths, steps = np.array([9, 4, 1, 0]), 9
-    valid = np.arange(steps)[None, :] < lengths[:, None]
+    valid = jnp.arange(steps)[None, :] < lengths[:, None]
     z = draw((4, steps, 4 * H))
     carry = slstm.Carry(*(draw((4, H), seed=seed) for seed in (2, 3, 4, 5)))
     carry = carry._replace(y=carry.y.astype(dtype), n=1 + jnp.abs(carry.n))

@@ -250,9 +250,9 @@ def equations(jaxpr):
                 yield from equations(inner.jaxpr)
 
 
-@pytest.mark.parametrize("lengths", [None, np.array([7, 4, 1, 0])], ids=["full", "padded"])
+@pytest.mark.parametrize("lengths", [None, [7, 4, 1, 0]], ids=["full", "padded"])
 def test_reverse(lengths):
-    xs = cases.sequence(4, 7)
+    xs, lengths = cases.sequence(4, 7), None if lengths is None else jnp.array(lengths)
     once = common.reverse(xs, lengths)
     chex.assert_trees_all_equal(common.reverse(once, lengths), xs)
     for row, reversed_row, n in zip(xs, once, [7] * 4 if lengths is None else lengths, strict=True):
@@ -262,7 +262,7 @@ def test_reverse(lengths):
 def test_scan_with_padding():
     """`common.scan` on a sum that can be done by hand."""
     xs = jnp.arange(6.0).reshape(2, 3, 1)
-    valid = np.array([[True, True, False], [False, True, True]])
+    valid = jnp.array([[True, True, False], [False, True, True]])
     total, ys = common.scan(lambda c, x: (c + x, 10 * (c + x)), jnp.zeros((2, 1)), xs, valid=valid)
     np.testing.assert_array_equal(ys[:, :, 0], [[0, 10, 0], [0, 40, 90]])
     np.testing.assert_array_equal(total[:, 0], [1, 9])

@@ -1,6 +1,6 @@
 import inspect
 
-import numpy as np
+import jax.numpy as jnp
 import pytest
 from flax import nnx
 
@@ -12,7 +12,7 @@ from tests.training.conftest import tiny
 
 def outputs(layer):
     """Shape and dtype of those for two rows of three tokens, computing none."""
-    return nnx.eval_shape(lambda layer: layer(np.zeros((2, 3, 3), np.float32)), layer)
+    return nnx.eval_shape(lambda layer: layer(jnp.zeros((2, 3, 3))), layer)
 
 
 def test_cell_options_are_those_of_cells_and_layers():
