@@ -1,6 +1,6 @@
 """xLSTM (arXiv 2405.04517) and xLSTM 7B (arXiv 2503.13427) as a language model and as a sequence layer.
 
-    logits = cap(stack(Embed(tokens)) W_head)               no bias, not tied to the embedding
+    logits = cap(stack(Embed(tokens)) W_head)               no bias; with tie_embedding W_head is the embedding
     ys = stack(xs W + b)
 
 With an `MLSTM7BConfig` cap is 30 tanh(logits / 30), with an `XLSTMConfig` nothing. Each model reads a whole sequence at
@@ -9,6 +9,7 @@ once, or a token at a time by `step`, to the same result. The public names of xL
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
@@ -22,6 +23,7 @@ from qlstm_jax.models.xlstm_config import XLSTMConfig, slstm_positions
 from qlstm_jax.models.xlstm_layers import linear, small_init
 from qlstm_jax.models.xlstm_stack import XLSTMStack, block_kind
 from qlstm_jax.nnx.arguments import keeps_arguments
+from qlstm_jax.nnx.dropout import applied, dropout_stream
 
 __all__ = [
     "XLSTM",
@@ -63,7 +65,10 @@ class XLSTMLanguageModel(nnx.Module):
         self.config = config
         self.embed = nnx.Embed(config.vocab_size, size, embedding_init=small_init(size), **options)
         self.stack = XLSTMStack(config, rngs=rngs)
-        self.head = linear(size, config.vocab_size, small_init(size), **options)
+        self.embedding_dropout = (
+            nnx.Dropout(config.embedding_dropout, rngs=dropout_stream(rngs)) if config.embedding_dropout else None
+        )
+        self.head = None if config.tie_embedding else linear(size, config.vocab_size, small_init(size), **options)
 
     def initialize_carry(self, batch_size: int) -> tuple[Any, ...]:
         """The carry before the first token, a tuple with one for each block."""
@@ -94,8 +99,10 @@ class XLSTMLanguageModel(nnx.Module):
             ValueError: if tokens are not (B, T) integers, or as `XLSTMStack` does.
         """
         ids = self._checked(tokens, 2, "(batch, time)")
+        # One key would give every place that drops the same masks.
+        rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
         carry, ys = self.stack(
-            self.embed(ids),
+            applied(self.embedding_dropout, deterministic, rngs)(self.embed(ids)),
             seq_lengths=seq_lengths,
             resets=resets,
             carry=initial_carry,
@@ -117,8 +124,13 @@ class XLSTMLanguageModel(nnx.Module):
         return carry, self._logits(y)
 
     def _logits(self, ys: Float[Array, "*rows h"]) -> Float[Array, "*rows v"]:
-        logits: Array = self.head(ys)
-        return logits if self.config.logit_cap is None else capped(logits, self.config.logit_cap)
+        if self.head is None:
+            dtype = self.config.dtype
+            kernel, ys = self.embed.embedding[...].astype(dtype), ys.astype(dtype)
+            logits = jnp.matmul(ys, kernel.T, preferred_element_type=common.accumulator(dtype))
+        else:
+            logits = self.head(ys)
+        return capped(logits, self.config.logit_cap)
 
     def _checked(self, tokens: ArrayLike, ndim: int, axes: str) -> Integer[Array, "..."]:
         ids = jnp.asarray(tokens)
