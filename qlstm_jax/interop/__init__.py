@@ -30,8 +30,15 @@ from qlstm_jax.interop.torch import (
     rnn_layer_from_torch,
     rnn_to_torch,
 )
-from qlstm_jax.interop.xlstm import slstm_from_torch, xlstm_block_from_torch, xlstm_from_torch
-from qlstm_jax.interop.xlstm_7b import xlstm_7b_from_torch
+from qlstm_jax.interop.xlstm import (
+    slstm_from_torch,
+    slstm_to_torch,
+    xlstm_block_from_torch,
+    xlstm_from_torch,
+    xlstm_to_torch,
+)
+from qlstm_jax.interop.xlstm_7b import xlstm_7b_from_torch, xlstm_7b_to_torch
+from qlstm_jax.interop.xlstm_options import xlstm_7b_config_from_torch, xlstm_config_from_torch
 
 __all__ = [
     "gru_from_equinox",
@@ -61,9 +68,14 @@ __all__ = [
     "rnn_to_keras",
     "rnn_to_torch",
     "slstm_from_torch",
+    "slstm_to_torch",
     "to_cell",
     "to_layer",
+    "xlstm_7b_config_from_torch",
     "xlstm_7b_from_torch",
+    "xlstm_7b_to_torch",
     "xlstm_block_from_torch",
+    "xlstm_config_from_torch",
     "xlstm_from_torch",
+    "xlstm_to_torch",
 ]

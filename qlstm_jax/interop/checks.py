@@ -74,6 +74,13 @@ def as_numpy(name: str, array: Any) -> Float[np.ndarray, "..."]:
     return numbers
 
 
+def writable(array: ArrayLike) -> Float[np.ndarray, "..."]:
+    """A copy that `torch.from_numpy` takes: of a dtype that both know, contiguous and writable."""
+    array = np.asarray(array)
+    known = array.dtype in (np.float16, np.float32, np.float64)
+    return np.array(array, array.dtype if known else np.float32, order="C")
+
+
 def _fits(given: Sequence[int], expected: Shape) -> bool:
     return len(given) == len(expected) and all(e in (None, g) for g, e in zip(given, expected, strict=True))
 

@@ -128,11 +128,4 @@ def _one(kind: Kind, params: Any, names: Mapping[str, str], bias: bool) -> State
         arrays |= {"bias_ih": first, "bias_hh": second}
     elif np.any(first) or np.any(second):
         raise ValueError(f"bias is False, but the bias for {names['bias_ih']} is not zero; expected bias=True")
-    return {names[name]: _writable(a) for name, a in arrays.items()}
-
-
-def _writable(array: ArrayLike) -> Float[np.ndarray, "..."]:
-    """A copy that `torch.from_numpy` takes: of a dtype that both know, contiguous and writable."""
-    array = np.asarray(array)
-    known = array.dtype in (np.float16, np.float32, np.float64)
-    return np.array(array, array.dtype if known else np.float32, order="C")
+    return {names[name]: checks.writable(a) for name, a in arrays.items()}

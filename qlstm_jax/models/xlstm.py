@@ -1,6 +1,6 @@
 """xLSTM (arXiv 2405.04517) and xLSTM 7B (arXiv 2503.13427) as a language model and as a sequence layer.
 
-    logits = cap(stack(Embed(tokens)) W_head)               no bias, not tied to the embedding
+    logits = cap(stack(Embed(tokens)) W_head)               no bias; with tie_embedding W_head is the embedding
     ys = stack(xs W + b)
 
 With an `MLSTM7BConfig` cap is 30 tanh(logits / 30), with an `XLSTMConfig` nothing. Each model reads a whole sequence at
@@ -9,6 +9,7 @@ once, or a token at a time by `step`, to the same result. The public names of xL
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
@@ -23,6 +24,7 @@ from qlstm_jax.models.xlstm_layers import linear, small_init
 from qlstm_jax.models.xlstm_stack import XLSTMStack, block_kind, check_config
 from qlstm_jax.nnx.arguments import keeps_arguments
 from qlstm_jax.nnx.checks import check_rngs
+from qlstm_jax.nnx.dropout import applied, dropout_stream
 
 __all__ = [
     "XLSTM",
@@ -66,7 +68,10 @@ class XLSTMLanguageModel(nnx.Module):
         self.config = config
         self.embed = nnx.Embed(config.vocab_size, size, embedding_init=small_init(size), **options)
         self.stack = XLSTMStack(config, rngs=rngs)
-        self.head = linear(size, config.vocab_size, small_init(size), **options)
+        self.embedding_dropout = (
+            nnx.Dropout(config.embedding_dropout, rngs=dropout_stream(rngs)) if config.embedding_dropout else None
+        )
+        self.head = None if config.tie_embedding else linear(size, config.vocab_size, small_init(size), **options)
 
     @property
     def vocab_size(self) -> int:
@@ -105,8 +110,10 @@ class XLSTMLanguageModel(nnx.Module):
         """
         common.check_flags(return_carry=return_carry)
         ids = common.check_ids("tokens", tokens, self.vocab_size, seq_lengths=seq_lengths)
+        # One key would give every place that drops the same masks.
+        rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
         carry, ys = self.stack(
-            self.embed(ids),
+            applied(self.embedding_dropout, deterministic, rngs)(self.embed(ids)),
             seq_lengths=seq_lengths,
             resets=resets,
             carry=initial_carry,
@@ -130,8 +137,13 @@ class XLSTMLanguageModel(nnx.Module):
         return carry, self._logits(y)
 
     def _logits(self, ys: Float[Array, "*rows h"]) -> Float[Array, "*rows v"]:
-        logits: Array = self.head(ys)
-        return logits if self.config.logit_cap is None else capped(logits, self.config.logit_cap)
+        if self.head is None:
+            dtype = self.config.dtype
+            kernel, ys = self.embed.embedding[...].astype(dtype), ys.astype(dtype)
+            logits = jnp.matmul(ys, kernel.T, preferred_element_type=common.accumulator(dtype))
+        else:
+            logits = self.head(ys)
+        return capped(logits, self.config.logit_cap)
 
 
 class XLSTM(SequenceModule):

@@ -39,21 +39,28 @@ class MLSTM7BConfig(StackConfig):
     """
 
     num_heads: int = 8  # N
+    norm_eps: float = EPSILON
     logit_cap: float | None = 30.0
-    gate_cap: float = 15.0
+    gate_cap: float | None = 15.0
     key_factor: float = 0.5  # channels of all queries, as a multiple of H
+    value_factor: float = 1.0  # channels of all values
     feedforward_factor: float = 8 / 3  # channels of the feed-forward are this times H, rounded up
     feedforward_multiple: int = 64
 
     def __post_init__(self) -> None:
-        self._check(("feedforward_multiple",), ("key_factor", "feedforward_factor", "gate_cap"))
-        for name, size in (("embedding_size", self.embedding_size), ("key_factor * embedding_size", self.key_size)):
-            self._check_divides("num_heads", name, size)
+        self._check(("feedforward_multiple",), ("key_factor", "value_factor", "feedforward_factor", "gate_cap"))
+        for name, size in (("value", self.value_size), ("key", self.key_size)):
+            self._check_divides("num_heads", f"{name}_factor * embedding_size", size)
 
     @property
     def key_size(self) -> int:
         """Channels of the queries of all heads."""
         return int(self.key_factor * self.embedding_size)
+
+    @property
+    def value_size(self) -> int:
+        """Channels of the values of all heads."""
+        return int(self.value_factor * self.embedding_size)
 
     @property
     def feedforward_size(self) -> int:
@@ -63,12 +70,24 @@ class MLSTM7BConfig(StackConfig):
 
     def norm(self) -> HeadNorm:
         """An RMSNorm of the residual sum."""
-        return HeadNorm(self.embedding_size, centred=False, offset=0, epsilon=EPSILON, param_dtype=self.param_dtype)
+        return self.head_norm(self.embedding_size, 1, centred=False)
+
+    def head_norm(self, features: int, num_heads: int, *, centred: bool = True) -> HeadNorm:
+        """A norm of this config's options."""
+        return HeadNorm(
+            features,
+            num_heads,
+            centred=centred,
+            offset=0,
+            epsilon=self.norm_eps,
+            bias=self.bias,
+            param_dtype=self.param_dtype,
+        )
 
 
-def capped(x: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
-    """cap · tanh(x / cap): x where it is small, never beyond ±cap."""
-    return cap * jnp.tanh(x / cap)
+def capped(x: Float[Array, "..."], cap: float | None) -> Float[Array, "..."]:
+    """cap · tanh(x / cap): x where it is small, never beyond ±cap; for None x itself."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
 
 
 class MLSTM7BBlock(ResidualBlock[MLSTM7BConfig, State]):
@@ -81,24 +100,25 @@ class MLSTM7BBlock(ResidualBlock[MLSTM7BConfig, State]):
 
     def _build(self, config: MLSTM7BConfig, index: int, rngs: nnx.Rngs) -> None:
         size, wide, options = config.embedding_size, config.feedforward_size, config.layer_options(rngs)
+        values = config.value_size
         small, wang = small_init(size), wang_init(size, config.num_blocks)
         self.norm = config.norm()
         # W_q, W_k, W_v and W_o side by side: one product of one input.
-        self.inputs = linear(size, 2 * config.key_size + 2 * size, small, **options)
+        self.inputs = linear(size, 2 * config.key_size + 2 * values, small, bias=config.bias, **options)
         forget = jnp.linspace(3.0, 6.0, config.num_heads)
         self.gate_kernel = nnx.Param(jnp.zeros((size, 2 * config.num_heads), config.param_dtype))
         bias = jnp.concatenate([jnp.full_like(forget, INPUT_GATE_BIAS), forget])
         self.gate_bias = nnx.Param(bias.astype(config.param_dtype))
-        self.head_norm = HeadNorm(size, config.num_heads, offset=0, epsilon=EPSILON, param_dtype=config.param_dtype)
-        self.down = linear(size, size, wang, **options)
+        self.head_norm = config.head_norm(values, config.num_heads)
+        self.down = linear(values, size, wang, bias=config.bias, **options)
         self.feedforward_norm = config.norm()
-        self.feedforward_in = linear(size, 2 * wide, small, **options)
-        self.feedforward_out = linear(wide, size, wang, **options)
+        self.feedforward_in = linear(size, 2 * wide, small, bias=config.bias, **options)
+        self.feedforward_out = linear(wide, size, wang, bias=config.bias, **options)
 
     def initialize_carry(self, batch_size: int) -> State:
         """The carry before the first token: all zero."""
         config = self.config
-        keys, values = config.key_size // config.num_heads, config.embedding_size // config.num_heads
+        keys, values = config.key_size // config.num_heads, config.value_size // config.num_heads
         return matrix_memory.zero_state(batch_size, config.num_heads, keys, values, config.dtype)
 
     def _read(
@@ -112,11 +132,11 @@ class MLSTM7BBlock(ResidualBlock[MLSTM7BConfig, State]):
     ) -> tuple[State, Float[Array, "batch time h"]]:
         config, keys = self.config, self.config.key_size
         u = self.norm(x)
-        *qkv, o = jnp.split(self.inputs(u), [keys, 2 * keys, 2 * keys + config.embedding_size], axis=-1)
+        *qkv, o = jnp.split(self.inputs(u), [keys, 2 * keys, 2 * keys + config.value_size], axis=-1)
         gates = capped(common.affine(u, self.gate_kernel[...], self.gate_bias[...], config.dtype), config.gate_cap)
         inputs = [a.reshape(*a.shape[:2], config.num_heads, a.shape[2] // config.num_heads) for a in qkv]
         q, k, v = (a.astype(config.dtype) for a in inputs)
         carry, h = read_memory(q, k, v, gates, carry, masks, config.chunk_size, one_token)
-        x = x + dropout(self.down(jax.nn.sigmoid(o) * self.head_norm(h.reshape(x.shape))))
+        x = x + dropout(self.down(jax.nn.sigmoid(o) * self.head_norm(h.reshape(o.shape))))
         g, p = jnp.split(self.feedforward_in(self.feedforward_norm(x)), 2, axis=-1)
         return carry, x + dropout(self.feedforward_out(jax.nn.silu(g) * p))

@@ -16,8 +16,9 @@ sLSTM block, with the recurrence of `qlstm_jax.cells.slstm` and block-diagonal m
     x = x + HeadNorm(recur(i, f, z, o))
     [g, p] = LN(x) W_in;  x + (gelu(g) ⊙ p) W_out
 
-LN and HeadNorm have no bias, and their scale is 1 + w. Norms, gates, states and the residual sum are float32 (or
-wider) whatever the activations are.
+An `XLSTMConfig` can leave out the sLSTM block's convolution (then c = u) and its feed-forward, take another function
+for gelu, and give the maps biases. LN and HeadNorm have no bias, and their scale is 1 + w. Norms, gates, states and the
+residual sum are float32 (or wider) whatever the activations are.
 """
 
 from typing import NamedTuple
@@ -25,12 +26,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from qlstm_jax.cells import common, slstm
 from qlstm_jax.cells.mlstm import matrix_memory
 from qlstm_jax.models.xlstm_config import XLSTMConfig
 from qlstm_jax.models.xlstm_layers import (
+    ACTIVATIONS,
     CausalConv,
     HeadNorm,
     HeadwiseLinear,
@@ -56,8 +59,8 @@ class SLSTMCarry(NamedTuple):
     cell: slstm.Carry
 
 
-def _no_inputs(config: XLSTMConfig, batch_size: int, features: int) -> Float[Array, "batch w features"]:
-    return jnp.zeros((batch_size, config.conv_size - 1, features), config.dtype)
+def _no_inputs(width: int, batch_size: int, features: int, dtype: DTypeLike) -> Float[Array, "batch w features"]:
+    return jnp.zeros((batch_size, max(width - 1, 0), features), dtype)
 
 
 class MLSTMBlock(ResidualBlock[XLSTMConfig, MLSTMCarry]):
@@ -67,22 +70,23 @@ class MLSTMBlock(ResidualBlock[XLSTMConfig, MLSTMCarry]):
         size, inner, options = config.embedding_size, config.inner_size, config.layer_options(rngs)
         small = small_init(size)
         self.norm = config.norm()
-        self.up = linear(size, 2 * inner, small, **options)
+        self.up = linear(size, 2 * inner, small, bias=config.bias, **options)
         self.conv = CausalConv(inner, config.conv_size, param_dtype=options["param_dtype"], rngs=rngs)
         blocks = inner // config.projection_block
-        self.query_key = HeadwiseLinear(inner, blocks, 2, small, **options)
-        self.value = HeadwiseLinear(inner, blocks, 1, small, **options)
+        self.query_key = HeadwiseLinear(inner, blocks, 2, small, bias=config.bias, **options)
+        self.value = HeadwiseLinear(inner, blocks, 1, small, bias=config.bias, **options)
         self.gate_kernel = nnx.Param(jnp.zeros((3 * inner, 2 * config.num_heads), config.param_dtype))
         self.gate_bias = nnx.Param(gate_bias_init(rngs.params(), config.num_heads, config.param_dtype))
-        self.head_norm = HeadNorm(inner, config.num_heads, param_dtype=config.param_dtype)
+        self.head_norm = HeadNorm(inner, config.num_heads, epsilon=config.norm_eps, param_dtype=config.param_dtype)
         self.skip = nnx.Param(jnp.ones((inner,), config.param_dtype))
-        self.down = linear(inner, size, wang_init(size, config.num_blocks), **options)
+        self.down = linear(inner, size, wang_init(size, config.num_blocks), bias=config.bias, **options)
 
     def initialize_carry(self, batch_size: int) -> MLSTMCarry:
         """The carry before the first token: all zero."""
         heads, inner = self.config.num_heads, self.config.inner_size
         memory = matrix_memory.zero_state(batch_size, heads, inner // heads, inner // heads, self.config.dtype)
-        return MLSTMCarry(conv=_no_inputs(self.config, batch_size, inner), memory=memory)
+        conv = _no_inputs(self.config.conv_size, batch_size, inner, self.config.dtype)
+        return MLSTMCarry(conv=conv, memory=memory)
 
     def _read(
         self,
@@ -113,10 +117,10 @@ class SLSTMBlock(ResidualBlock[XLSTMConfig, SLSTMCarry]):
     """The sLSTM block of this module."""
 
     def _build(self, config: XLSTMConfig, index: int, rngs: nnx.Rngs) -> None:
-        size, heads, options = config.embedding_size, config.num_heads, config.layer_options(rngs)
-        small, wide = small_init(size), config.feedforward_size
+        size, heads, options = config.embedding_size, config.heads(index), config.layer_options(rngs)
+        small, wide, self.width = small_init(size), config.feedforward_size, config.conv(index)
         self.norm = config.norm()
-        self.conv = CausalConv(size, config.conv_size, param_dtype=options["param_dtype"], rngs=rngs)
+        self.conv = CausalConv(size, self.width, param_dtype=options["param_dtype"], rngs=rngs) if self.width else None
         self.input_forget = HeadwiseLinear(size, heads, 2, small, **options)
         self.cell_output = HeadwiseLinear(size, heads, 2, small, **options)
         place = index / max(config.num_blocks - 1, 1)
@@ -125,16 +129,21 @@ class SLSTMBlock(ResidualBlock[XLSTMConfig, SLSTMCarry]):
         self.bias = nnx.Param(
             jnp.zeros((4, size), config.param_dtype).at[1].set(forget.astype(config.param_dtype)).reshape(-1)
         )
-        self.head_norm = HeadNorm(size, heads, param_dtype=config.param_dtype)
-        self.feedforward_norm = config.norm()
-        self.feedforward_in = linear(size, 2 * wide, small, **options)
-        self.feedforward_out = linear(wide, size, wang_init(size, config.num_blocks), **options)
+        self.head_norm = HeadNorm(
+            size, heads, epsilon=config.norm_eps, scale=config.slstm_norm_scale, param_dtype=config.param_dtype
+        )
+        self.has_feedforward = bool(wide)
+        if wide:
+            bias, wang = config.feedforward_bias, wang_init(size, config.num_blocks)
+            self.feedforward_norm = config.norm()
+            self.feedforward_in = linear(size, 2 * wide, small, bias=bias, **options)
+            self.feedforward_out = linear(wide, size, wang, bias=bias, **options)
 
     def initialize_carry(self, batch_size: int) -> SLSTMCarry:
         """The carry before the first token: all zero."""
         size, dtype = self.config.embedding_size, self.config.dtype
         return SLSTMCarry(
-            conv=_no_inputs(self.config, batch_size, size), cell=slstm.zero_carry(batch_size, size, dtype)
+            conv=_no_inputs(self.width, batch_size, size, dtype), cell=slstm.zero_carry(batch_size, size, dtype)
         )
 
     def _read(
@@ -148,8 +157,11 @@ class SLSTMBlock(ResidualBlock[XLSTMConfig, SLSTMCarry]):
     ) -> tuple[SLSTMCarry, Float[Array, "batch time h"]]:
         dtype, kernel = self.config.dtype, self.recurrent_kernel[...]
         u = self.norm(x).astype(dtype)
-        c, conv = self.conv(u, carry.conv, **masks._asdict())
-        gates = jnp.concatenate([self.input_forget(jax.nn.silu(c)), self.cell_output(u)], axis=-1)
+        c, conv = u, carry.conv
+        if self.conv is not None:
+            c, conv = self.conv(u, conv, **masks._asdict())
+            c = jax.nn.silu(c)
+        gates = jnp.concatenate([self.input_forget(c), self.cell_output(u)], axis=-1)
         gates = gates + common.row(self.bias[...], 3)
         if one_token:
             cell, y = slstm.recur(kernel, carry.cell, gates[:, 0], dtype=dtype)
@@ -157,6 +169,7 @@ class SLSTMBlock(ResidualBlock[XLSTMConfig, SLSTMCarry]):
             options = {"carry": carry.cell, "dtype": dtype, **masks._asdict()}
             cell, y = slstm.unroll_preactivations(kernel, gates, **options)
         x = x + dropout(self.head_norm(y.reshape(x.shape)))
-        g, p = jnp.split(self.feedforward_in(self.feedforward_norm(x)), 2, axis=-1)
-        ys = x + dropout(self.feedforward_out(jax.nn.gelu(g, approximate=False) * p))
-        return SLSTMCarry(conv=conv, cell=cell), ys
+        if self.has_feedforward:
+            g, p = jnp.split(self.feedforward_in(self.feedforward_norm(x)), 2, axis=-1)
+            x = x + dropout(self.feedforward_out(ACTIVATIONS[self.config.activation](g) * p))
+        return SLSTMCarry(conv=conv, cell=cell), x

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from qlstm_jax.cells import common
-from qlstm_jax.models.xlstm_layers import HeadNorm
+from qlstm_jax.models.xlstm_layers import ACTIVATIONS, EPSILON, HeadNorm
 
 
 class LayerOptions(TypedDict):
@@ -73,6 +73,11 @@ class StackConfig:
     vocab_size: int | None = None  # V, of a language model
     num_heads: int = 4  # N
     dropout: float = 0.0  # rate on all that is added to the residual sum
+    embedding_dropout: float = 0.0  # rate on the embedded tokens of a language model
+    tie_embedding: bool = False  # whether a language model's last map is its embedding
+    final_norm: bool = True  # whether a norm follows the last block
+    bias: bool = False  # of the linear maps: all of xLSTM 7B's and its norms', else those of the mLSTM blocks
+    norm_eps: float = EPSILON  # ε of the norms
     logit_cap: float | None = None  # a language model's logits are cap · tanh(logits / cap)
     chunk_size: int = 64  # tokens that an mLSTM takes at once; it changes the speed, not the result
     dtype: DTypeLike = "float32"  # of activations; both are kept as names
@@ -87,9 +92,9 @@ class StackConfig:
         sizes = ("embedding_size", "num_blocks", "num_heads", "chunk_size", *sizes)
         sizes += () if self.vocab_size is None else ("vocab_size",)
         common.check_sizes(**{name: getattr(self, name) for name in sizes})
-        factors += () if self.logit_cap is None else ("logit_cap",)
-        common.check_above_zero(**{name: getattr(self, name) for name in factors})
-        common.check_rates(dropout=self.dropout)
+        above = ("norm_eps", "logit_cap", *factors)  # None: there is none, where the field may be None
+        common.check_above_zero(**{name: getattr(self, name) for name in above if getattr(self, name) is not None})
+        common.check_rates(dropout=self.dropout, embedding_dropout=self.embedding_dropout)
         for name in ("dtype", "param_dtype"):
             value = getattr(self, name)
             common.check_dtypes(**{name: jnp.float32 if value is None else value})
@@ -117,15 +122,26 @@ class XLSTMConfig(StackConfig):
     projection_block: int = 4  # rows of a block of W_q, W_k and W_v
     inner_factor: float = 2.0  # inner is this times H, rounded up
     inner_multiple: int = 64
-    feedforward_factor: float = 1.3  # of the sLSTM block's feed-forward
+    slstm_heads: int | None = None  # N of the sLSTM blocks; None for num_heads
+    slstm_conv_size: int | None = None  # W of the sLSTM blocks, 0 for no convolution; None for conv_size
+    slstm_function: str = "slstm"  # what their cell computes; there is no other yet
+    slstm_norm_scale: bool = True  # whether the norm of their heads has a scale
+    feedforward_factor: float | None = 1.3  # of their feed-forward; None for none
     feedforward_multiple: int = 64
+    feedforward_bias: bool = False
+    activation: str = "gelu"  # of the feed-forward, one of `xlstm_layers.ACTIVATIONS`
 
     def __post_init__(self) -> None:
-        sizes = ("conv_size", "projection_block", "inner_multiple", "feedforward_multiple")
+        own = [name for name in ("slstm_heads", "slstm_conv_size") if getattr(self, name) is not None]
+        own = [name for name in own if (name, getattr(self, name)) != ("slstm_conv_size", 0)]
+        sizes = ("conv_size", "projection_block", "inner_multiple", "feedforward_multiple", *own)
         self._check(sizes, ("inner_factor", "feedforward_factor"))
+        common.check_choice("activation", self.activation, ACTIVATIONS)
+        common.check_choice("slstm_function", self.slstm_function, ("slstm",))
         object.__setattr__(self, "slstm_at", slstm_positions(self.slstm_at, self.num_blocks))
         if self.slstm_at:
-            self._check_divides("num_heads", "embedding_size", self.embedding_size)
+            name = "num_heads" if self.slstm_heads is None else "slstm_heads"
+            self._check_divides(name, "embedding_size", self.embedding_size)
         if len(self.slstm_at) < self.num_blocks:
             for name in ("num_heads", "projection_block"):
                 self._check_divides(name, "the inner size of the mLSTM blocks", self.inner_size)
@@ -137,9 +153,19 @@ class XLSTMConfig(StackConfig):
 
     @property
     def feedforward_size(self) -> int:
-        """Channels inside the feed-forward of an sLSTM block."""
-        return rounded_up(self.feedforward_factor * self.embedding_size, self.feedforward_multiple)
+        """Channels inside the feed-forward of an sLSTM block, 0 where there is none."""
+        return rounded_up((self.feedforward_factor or 0) * self.embedding_size, self.feedforward_multiple)
+
+    def heads(self, index: int) -> int:
+        """N of the block at a position."""
+        own = self.slstm_heads if index in self.slstm_at else None
+        return self.num_heads if own is None else own
+
+    def conv(self, index: int) -> int:
+        """W of the block at a position, 0 where it has no convolution."""
+        own = self.slstm_conv_size if index in self.slstm_at else None
+        return self.conv_size if own is None else own
 
     def norm(self) -> HeadNorm:
         """A LayerNorm of the residual sum."""
-        return HeadNorm(self.embedding_size, param_dtype=self.param_dtype)
+        return HeadNorm(self.embedding_size, epsilon=self.norm_eps, param_dtype=self.param_dtype)

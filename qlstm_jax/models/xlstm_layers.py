@@ -5,6 +5,8 @@ activations are.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -42,14 +44,32 @@ def gate_bias_init(key: Key[Array, ""], num_heads: int, dtype: DTypeLike = jnp.f
     return jnp.concatenate([input_gate, jnp.linspace(3.0, 6.0, num_heads)]).astype(dtype)
 
 
+# The functions of a feed-forward, by their names in the official code.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "relu": jax.nn.relu,
+    "relu^2": lambda x: jnp.square(jax.nn.relu(x)),
+    "sigmoid": jax.nn.sigmoid,
+    "swish": jax.nn.silu,
+    "selu": jax.nn.selu,
+}
+
+
 def linear(
-    in_features: int, out_features: int, init: Initializer, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+    in_features: int,
+    out_features: int,
+    init: Initializer,
+    *,
+    bias: bool = False,
+    dtype: DTypeLike,
+    param_dtype: DTypeLike,
+    rngs: nnx.Rngs,
 ) -> nnx.Linear:
-    """A map without bias, its product taken in `dtype` and summed in float32."""
+    """A map, its product taken in `dtype` and summed in float32."""
     return nnx.Linear(
         in_features,
         out_features,
-        use_bias=False,
+        use_bias=bias,
         kernel_init=init,
         dtype=dtype,
         param_dtype=param_dtype,
@@ -59,15 +79,17 @@ def linear(
 
 
 class HeadNorm(nnx.Module):
-    """Normalises each head by itself, with one head LayerNorm: (x − mean) / √(variance + ε) ⊙ (offset + w).
+    """Normalises each head by itself, with one head LayerNorm: (x − mean) / √(variance + ε) ⊙ (offset + w) + b.
 
     Args:
         features: C.
         num_heads: N, a divisor of C.
-        centred: whether the mean is taken out; else with one head RMSNorm, x / √(mean of x² + ε) ⊙ (offset + w).
+        centred: whether the mean is taken out; else with one head RMSNorm, x / √(mean of x² + ε) ⊙ (offset + w) + b.
         offset: of the scale, 1 or 0; w starts at 1 − offset.
         epsilon: ε.
-        param_dtype: of w.
+        scale: whether it has w; else the result is not scaled.
+        bias: whether it has b.
+        param_dtype: of w and b.
     """
 
     def __init__(
@@ -78,9 +100,12 @@ class HeadNorm(nnx.Module):
         centred: bool = True,
         offset: int = 1,
         epsilon: float = EPSILON,
+        scale: bool = True,
+        bias: bool = False,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
-        self.scale = nnx.Param(jnp.full((features,), 1 - offset, param_dtype))
+        self.scale = nnx.Param(jnp.full((features,), 1 - offset, param_dtype)) if scale else None
+        self.bias = nnx.Param(jnp.zeros((features,), param_dtype)) if bias else None
         self.num_heads, self.centred, self.offset, self.epsilon = num_heads, centred, offset, epsilon
 
     def __call__(self, x: Float[Array, "*rows c"]) -> Float[Array, "*rows c"]:
@@ -90,19 +115,23 @@ class HeadNorm(nnx.Module):
         if self.centred:
             heads = heads - jnp.mean(heads, axis=-1, keepdims=True)
         heads = heads * jax.lax.rsqrt(jnp.mean(heads**2, axis=-1, keepdims=True) + self.epsilon)
-        return heads.reshape(x.shape) * common.row(self.offset + self.scale[...].astype(heads.dtype), x.ndim)
+        y = heads.reshape(x.shape)
+        if self.scale is not None:
+            y = y * common.row(self.offset + self.scale[...].astype(y.dtype), x.ndim)
+        return y if self.bias is None else y + common.row(self.bias[...].astype(y.dtype), x.ndim)
 
 
 class HeadwiseLinear(nnx.Module):
-    """G maps of each head to itself: a block-diagonal matrix each, without bias.
+    """G maps of each head to itself: a block-diagonal matrix each.
 
     Args:
         features: C.
         num_heads: N, a divisor of C; K = C / N.
         outputs: G.
         init: of the kernel (G, N, K, K), the last axis that of the output.
+        bias: whether there is one, (G·C,).
         dtype: of the products.
-        param_dtype: of the kernel.
+        param_dtype: of kernel and bias.
         rngs: for the kernel.
     """
 
@@ -113,12 +142,14 @@ class HeadwiseLinear(nnx.Module):
         outputs: int,
         init: Initializer,
         *,
+        bias: bool = False,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
         size = features // num_heads
         self.kernel = nnx.Param(init(rngs.params(), (outputs, num_heads, size, size), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((outputs * features,), param_dtype)) if bias else None
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "batch time c"]) -> Float[Array, "batch time outputs"]:
@@ -126,7 +157,8 @@ class HeadwiseLinear(nnx.Module):
         outputs, heads, size, _ = self.kernel.shape
         x, kernel = x.reshape(*x.shape[:2], heads, size).astype(self.dtype), self.kernel[...].astype(self.dtype)
         y = jnp.einsum("btnk,gnkj->btgnj", x, kernel, preferred_element_type=common.accumulator(self.dtype))
-        return y.reshape(*y.shape[:2], outputs * heads * size)
+        y = y.reshape(*y.shape[:2], outputs * heads * size)
+        return y if self.bias is None else y + common.row(self.bias[...].astype(y.dtype), 3)
 
 
 class CausalConv(nnx.Module):

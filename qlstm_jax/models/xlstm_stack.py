@@ -1,4 +1,4 @@
-"""A stack of blocks of xLSTM (arXiv 2405.04517) or of xLSTM 7B (2503.13427): x = block(x) for each; ys = norm(x).
+"""A stack of blocks of xLSTM (arXiv 2405.04517) or of xLSTM 7B (2503.13427): x = block(x) for each; ys = norm(x), or x.
 
 An `XLSTMConfig` gives blocks of `qlstm_jax.models.xlstm_blocks` and LayerNorm, an `MLSTM7BConfig` the block of
 `qlstm_jax.models.xlstm_7b` and RMSNorm.
@@ -55,7 +55,7 @@ class XLSTMStack(nnx.Module):
         self.config = config
         kinds: list[Any] = [block_kind(config, n) for n in range(config.num_blocks)]
         self.blocks: nnx.List[Block] = nnx.List([kind(config, index=n, rngs=rngs) for n, kind in enumerate(kinds)])
-        self.norm = config.norm()
+        self.norm = config.norm() if config.final_norm else None
 
     def initialize_carry(self, batch_size: int) -> tuple[Any, ...]:
         """The carry before the first token, a tuple with one for each block."""
@@ -106,7 +106,7 @@ class XLSTMStack(nnx.Module):
                 rngs=rngs,
             )
             ends.append(end)
-        ys = common.zero_padding(self.norm(xs).astype(self.config.dtype), valid)
+        ys = common.zero_padding(self._normed(xs), valid)
         return (tuple(ends), ys) if return_carry else ys
 
     def step(
@@ -123,7 +123,11 @@ class XLSTMStack(nnx.Module):
         for block, start in self._with_carries(carry):
             end, x = block.step(start, x, reset=reset)
             ends.append(end)
-        return tuple(ends), self.norm(x).astype(self.config.dtype)
+        return tuple(ends), self._normed(x)
+
+    def _normed(self, x: Float[Array, "*rows h"]) -> Float[Array, "*rows h"]:
+        normed: Array = x if self.norm is None else self.norm(x)
+        return normed.astype(self.config.dtype)
 
     def _with_carries(self, carry: Any) -> Sequence[tuple[Any, Any]]:
         """Each block with its carry, None at the start of a sequence."""

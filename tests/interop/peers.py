@@ -1,7 +1,9 @@
 """Weights compared with the libraries that they come from, which the tests do not need: each is run as it is installed.
 
-    python -m tests.interop.peers torch keras equinox               prints the largest differences of outputs
-    python -m tests.interop.peers torch keras equinox --write       and writes tests/goldens/NAME_rnn.npz
+    python -m tests.interop.peers torch flax keras equinox xlstm_options xlstm_7b_options
+
+prints the largest differences of outputs; with --write it also writes tests/goldens/NAME.npz, or NAME_rnn.npz for the
+first four; the tests read those.
 
 Weights are drawn at random, biases too. "in" is a module of ours with their weights against theirs, "out" theirs with
 the weights that ours gives back against theirs before.
@@ -9,6 +11,7 @@ the weights that ours gives back against theirs before.
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -16,6 +19,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import numpy as np
 
 from qlstm_jax import interop
+from tests.interop.peers_xlstm import xlstm_7b_options, xlstm_options  # noqa: F401  (by name)
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 B, T, D, H = 2, 5, 3, 4
@@ -146,15 +150,48 @@ def equinox():
     return differences, arrays
 
 
+def flax():
+    """As `torch`; nothing to write, as the tests run Flax itself."""
+    import flax.linen as nn
+    import jax
+    from flax import nnx
+
+    rng = np.random.default_rng(5)
+    differences = {}
+    for kind, name, form in (
+        ("LSTMCell", "lstm", "nnx"),
+        ("OptimizedLSTMCell", "lstm", "nnx_fused"),
+        ("GRUCell", "gru", "nnx_fused"),
+        ("SimpleCell", "rnn", "nnx_fused"),
+    ):
+        read, write = getattr(interop, f"{name}_from_flax"), getattr(interop, f"{name}_to_flax")
+        redraw = partial(jax.tree.map, lambda a: np.float32(0.6 * rng.normal(size=a.shape)))
+        cell = getattr(nn, kind)(H)
+        carry = cell.initialize_carry(jax.random.key(0), (B, D))
+        tree = redraw(cell.init(jax.random.key(0), carry, XS[:, 0])["params"])
+        layer = nn.RNN(cell)
+        ys, ours = layer.apply({"params": {"cell": tree}}, XS), read(tree)
+        again = layer.apply({"params": {"cell": write(ours)}}, XS)
+        differences[f"linen {kind}"] = np.abs(interop.to_layer(ours)(XS) - ys).max(), np.abs(again - ys).max()
+        module, other = (getattr(nnx, kind)(D, H, rngs=nnx.Rngs(n)) for n in range(2))
+        nnx.update(module, redraw(nnx.state(module, nnx.Param)))
+        ys, ours = nnx.RNN(module)(XS), read(module)
+        nnx.update(other, write(ours, form=form))
+        again = nnx.RNN(other)(XS)
+        differences[f"nnx {kind}"] = np.abs(interop.to_layer(ours)(XS) - ys).max(), np.abs(again - ys).max()
+    return differences, None
+
+
 def main():
     """Prints, and with --write writes."""
     names = [name for name in sys.argv[1:] if not name.startswith("--")]
     for name in names:
         differences, arrays = globals()[name]()
         for case, (inward, outward) in differences.items():
-            print(f"{name:8} {case:16} in {inward:.1e}  out {outward:.1e}")
-        if "--write" in sys.argv:
-            np.savez_compressed(GOLDENS / f"{name}_rnn.npz", **arrays)
+            print(f"{name:18} {case:24} in {inward:.1e}  out {outward:.1e}")
+        if "--write" in sys.argv and arrays is not None:
+            file = f"{name}.npz" if name.startswith("xlstm") else f"{name}_rnn.npz"
+            np.savez_compressed(GOLDENS / file, **arrays)
 
 
 if __name__ == "__main__":

@@ -204,6 +204,11 @@ def test_the_cell_in_both_layouts():
         for w, layout in ((official(), "vanilla"), (cuda_layout(official()), "cuda"))
     )
     jax.tree.map(np.testing.assert_array_equal, one, other)
+    for layout, weights in (("vanilla", official()), ("cuda", cuda_layout(official()))):
+        back = interop.slstm_to_torch(one, bias_layout=layout)
+        jax.tree.map(np.testing.assert_array_equal, back, part(weights, start))
+    with pytest.raises(ValueError, match="is not the identity; expected params of slstm_from_torch"):
+        interop.slstm_to_torch(slstm.init(jax.random.key(0), 4, 4), bias_layout="cuda")
     block = model().stack.blocks[1]
     np.testing.assert_array_equal(one.recurrent_kernel, block.recurrent_kernel[...])
     np.testing.assert_array_equal(one.bias, block.bias[...])

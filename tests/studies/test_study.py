@@ -403,7 +403,10 @@ def test_the_interval_is_students():
         (("--rows", "lstm", "pr_lstm,cell=rnn,norm=rms"), "model.pr_lstm.norm is 'rms'"),
         (("--rows", "lstm", "--seeds", "0"), "expected 1 or more"),
         (("--rows", "lstm", "--config", "nothing.py"), "expected a config file"),
-        (("--rows", "lstm", "--equal", "parameters", "--columns", "hidden_size=8"), "expected columns and choices without it"),
+        (
+            ("--rows", "lstm", "--equal", "parameters", "--columns", "hidden_size=8"),
+            "expected columns and choices without it",
+        ),
         (("idmb",), "did you mean 'imdb'"),
         ((), "expected 1 or more of each"),
     ],
