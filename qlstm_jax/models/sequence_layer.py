@@ -43,8 +43,10 @@ class SequenceModule(TokenInputs, nnx.Module):
         carry: Any,
         deterministic: bool | None,
         rngs: nnx.Rngs | Array | None,
+        *,
+        return_carry: bool,
     ) -> tuple[Any, Float[Array, "batch time h"]]:
-        """(carry, outputs), these 0 in padding; carry is None at the start of a sequence."""
+        """(carry or None, outputs), these 0 in padding; carry is None at the start of a sequence."""
         raise NotImplementedError
 
     def __call__(
@@ -75,7 +77,7 @@ class SequenceModule(TokenInputs, nnx.Module):
         sequence = stack.read_backward(sequence) if reverse else sequence
         start = stack.check_batch(initial_carry, batch)
         start = jax.tree.map(lambda a: a.reshape(math.prod(batch), *a.shape[len(batch) :]), start)
-        end, ys = self._read(sequence, start, deterministic, rngs)
+        end, ys = self._read(sequence, start, deterministic, rngs, return_carry=return_carry)
         ys = common.reverse(ys, sequence.seq_lengths) if reverse and keep_order else ys
         outputs = stack.as_given(ys, batch, time_major)
         if not return_carry:
@@ -97,7 +99,8 @@ class SequenceModule(TokenInputs, nnx.Module):
         Arguments and errors are those of a call.
         """
         sequence, batch = stack.batch_major(inputs, seq_lengths, resets, self.in_features, time_major)
-        ys = common.last_valid(self._read(sequence, None, deterministic, rngs)[1], sequence.seq_lengths)
+        _, ys = self._read(sequence, None, deterministic, rngs, return_carry=False)
+        ys = common.last_valid(ys, sequence.seq_lengths)
         return ys.reshape(*batch, ys.shape[-1])
 
     def _check_has_carry(self) -> None:

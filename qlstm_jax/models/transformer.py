@@ -219,6 +219,8 @@ class Transformer(SequenceModule):
         carry: Any,
         deterministic: bool | None,
         rngs: nnx.Rngs | Array | None,
+        *,
+        return_carry: bool,
     ) -> tuple[None, Float[Array, "batch time h"]]:
         xs, seq_lengths, valid, resets = sequence
         dropout = applied(self.dropout, deterministic, rngs)

@@ -112,16 +112,16 @@ class XLSTMLanguageModel(nnx.Module):
         ids = common.check_ids("tokens", tokens, self.vocab_size, seq_lengths=seq_lengths)
         # One key would give every place that drops the same masks.
         rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
-        carry, ys = self.stack(
+        result = self.stack(
             applied(self.embedding_dropout, deterministic, rngs)(self.embed(ids)),
             seq_lengths=seq_lengths,
             resets=resets,
             carry=initial_carry,
-            return_carry=True,
+            return_carry=return_carry,
             deterministic=deterministic,
             rngs=rngs,
         )
-        return (carry, self._logits(ys)) if return_carry else self._logits(ys)
+        return (result[0], self._logits(result[1])) if return_carry else self._logits(result)
 
     def step(
         self, carry: tuple[Any, ...] | None, tokens: Integer[ArrayLike, " batch"], *, reset: ArrayLike | None = None
@@ -221,14 +221,16 @@ class XLSTM(SequenceModule):
         carry: Any,
         deterministic: bool | None,
         rngs: nnx.Rngs | Array | None,
-    ) -> tuple[tuple[Any, ...], Float[Array, "batch time h"]]:
-        end, ys = self.stack(
+        *,
+        return_carry: bool,
+    ) -> tuple[tuple[Any, ...] | None, Float[Array, "batch time h"]]:
+        result = self.stack(
             self.embed(sequence.xs),
             seq_lengths=sequence.seq_lengths,
             resets=sequence.resets,
             carry=carry,
-            return_carry=True,
+            return_carry=return_carry,
             deterministic=deterministic,
             rngs=rngs,
         )
-        return end, ys
+        return result if return_carry else (None, result)

@@ -96,15 +96,16 @@ class XLSTMStack(nnx.Module):
         rngs = nnx.Rngs(rngs) if isinstance(rngs, jax.Array) else rngs
         ends = []
         for block, start in self._with_carries(carry):
-            end, xs = block(
+            result = block(
                 xs,
                 seq_lengths=lengths,
                 resets=resets,
                 carry=start,
-                return_carry=True,
+                return_carry=return_carry,
                 deterministic=deterministic,
                 rngs=rngs,
             )
+            end, xs = result if return_carry else (None, result)
             ends.append(end)
         ys = common.zero_padding(self._normed(xs), valid)
         return (tuple(ends), ys) if return_carry else ys
