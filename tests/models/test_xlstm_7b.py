@@ -226,7 +226,7 @@ def test_refuses_what_does_not_fit(model):
     carry = model.initialize_carry(B)
     with pytest.raises(ValueError, match="expected a tuple of 2, one carry for each block"):
         model(TOKENS, initial_carry=carry[:1])
-    with pytest.raises(ValueError, match=r"arrays of shapes \[\(2, 2, 2, 4\)"):
+    with pytest.raises(ValueError, match=r"the carry is State\(C=float32\[2, 2, 2, 4\]"):
         model.step(model.initialize_carry(2), TOKENS[:, 0])
     with pytest.raises(ValueError, match=r"expected \(batch, time, 8\)"):
         drawn(XLSTMStack, CONFIG)(XS[:, :, :2])
