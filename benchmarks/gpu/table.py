@@ -24,7 +24,7 @@ def correctness(lines: list[Line]) -> list[str]:
     found = ["", "## Correctness", ""]
     for kind in ("float32", "bfloat16", "sampler"):
         checks = [x for x in lines if kind in x["key"]]
-        errors = [v for x in checks for k, v in x.items() if k in ("value", "carry", "gradient", "strings")]
+        errors = [v[0] for x in checks for k, v in x.items() if k in ("value", "carry", "gradient", "strings")]
         good = sum(x["ok"] for x in checks)
         found.append(f"- {kind}: {good} of {len(checks)} within the bound, largest error {max(errors, default=0):.1e}")
     return found + [f"- out of bounds: {x['key']}" for x in lines if not x["ok"]]
