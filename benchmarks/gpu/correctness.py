@@ -4,9 +4,10 @@
 
 For each case, outputs, the last carry and the gradients with respect to parameters and inputs are computed on the CPU
 in float64 and on the device in float32 (products in full precision) and in bfloat16, with lengths and resets, in
-float32 without too. A line has ‖device − reference‖ / ‖reference‖ over all arrays of a group, and its bound: 2e-5
-in float32, in bfloat16 twice the error that the CPU has in bfloat16, plus 0.01. The formal languages' samplers must draw the same strings on both. --share i/n takes each n-th
-case, for n processes at once. The exit code is 1 if anything is out of bounds.
+float32 without too. A line has ‖device − reference‖ / ‖reference‖ over all arrays of a group, and its bound: 2e-5 in
+float32, in bfloat16 twice the error that the CPU has in bfloat16, plus 0.01. The formal languages' samplers must draw
+the same strings on both. --share i/n takes each n-th case, for n processes at once. The exit code is 1 if anything is
+out of bounds.
 """
 
 import argparse
