@@ -1,6 +1,6 @@
 """Shared by several cells: params, products, masks, checks of arguments, initial values, recurrences."""
 
-from qlstm_jax.cells.common.axes import varying_as
+from qlstm_jax.cells.common.axes import is_one_device_program, varying_as
 from qlstm_jax.cells.common.checks import (
     Sequence,
     as_array,
@@ -19,6 +19,7 @@ from qlstm_jax.cells.common.checks import (
     unroll_carry,
 )
 from qlstm_jax.cells.common.gated_sum import gated_sum, log_positive
+from qlstm_jax.cells.common.implementation import check_implementation, choose
 from qlstm_jax.cells.common.initializers import chrono_bias, lecun_normal, orthogonal
 from qlstm_jax.cells.common.masks import (
     at_position,
@@ -76,6 +77,7 @@ __all__ = [
     "check_finite",
     "check_flags",
     "check_ids",
+    "check_implementation",
     "check_init",
     "check_key",
     "check_known_length",
@@ -88,6 +90,7 @@ __all__ = [
     "check_step",
     "check_symbols",
     "check_time_scale",
+    "choose",
     "chrono_bias",
     "find_pieces",
     "gated_sum",
@@ -95,6 +98,7 @@ __all__ = [
     "is_concrete",
     "is_integer",
     "is_number",
+    "is_one_device_program",
     "kernel_gradient",
     "kind",
     "last_by_unroll",
