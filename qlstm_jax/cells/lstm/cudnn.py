@@ -9,7 +9,7 @@ Its weights are one vector: Wᵀ (4H, D), Uᵀ (4H, H), b (4H,), b' (4H,), each 
 What JAX gives of cuDNN is a call for float32, for known shapes, with a gradient for reverse mode and no rule for vmap
 or for a derivative of the gradient. Under these the scan runs in its place: values and derivatives are the same.
 
-Which device a program is for is known only when it is lowered, so `choose_by_platform` has both ways in it, of which
+Which device a program is for is known only when it is lowered, so `unroll_by_platform` has both ways in it, of which
 one is lowered. As cuDNN itself is asked for the size of its buffers while the call is traced, that is possible only
 where JAX has an NVIDIA GPU: elsewhere `refusal` says so first.
 """
@@ -105,10 +105,12 @@ def unroll(scan: Scan, params: Params, sequence: common.Sequence, carry: Carry) 
 def unroll_by_platform(scan: Scan, params: Params, sequence: common.Sequence, carry: Carry) -> Outputs:
     """`unroll` where the program is lowered for an NVIDIA GPU, elsewhere the scan."""
     operands = common.varying_as((params, sequence, carry), (params, sequence, carry))
-    run: Outputs = jax.lax.platform_dependent(
-        *operands, cuda=partial(unroll, scan), default=lambda *operands: scan(*operands, False)
-    )
-    return run
+
+    def by_scan(params: Params, sequence: common.Sequence, carry: Carry) -> Outputs:
+        return scan(params, sequence, carry, False)
+
+    outputs: Outputs = jax.lax.platform_dependent(*operands, cuda=partial(unroll, scan), default=by_scan)
+    return outputs
 
 
 def _precision() -> jax.lax.Precision:
@@ -135,8 +137,9 @@ def _lstm_forward(scan: Scan, precision: jax.lax.Precision, *operands: Any) -> t
 
 def _lstm_backward(scan: Scan, precision: jax.lax.Precision, residuals: Any, cotangents: Outputs) -> Any:
     def by_scan(operands: Any, _ys: Array, _reserve: Array, cotangents: Outputs) -> Any:
-        *arrays, lengths = operands
-        return jax.vjp(lambda *arrays: _by_scan(scan, False, *arrays, lengths), *arrays)[1](cotangents)
+        params, xs, carry, lengths = operands
+        run = partial(_by_scan, scan, False, lengths=lengths)
+        return jax.vjp(run, params, xs, carry)[1](cotangents)
 
     gradients = _with_rules(partial(_backward, precision), by_scan)(*residuals, cotangents)
     return *gradients, None
@@ -195,7 +198,7 @@ def _backward(
 ) -> tuple[Params, Array, Carry]:
     """Gradients of params, xs and carry."""
     params, xs, carry, lengths = operands
-    (d_carry), dys = cotangents
+    d_carry, dys = cotangents
     weights, unflatten = jax.vjp(flat_weights, params)
     sizes = xs.shape[2], carry.h.shape[1]
     residuals = xs, carry.h[None], carry.c[None], weights, lengths, ys, reserve
