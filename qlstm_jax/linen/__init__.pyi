@@ -12,9 +12,11 @@ class SimpleRNN(Layer):
 
 class LSTMCell(Cell):
     chrono: int = 0
+    implementation: str = "auto"
 
 class LSTM(Layer):
     chrono: int = 0
+    implementation: str = "auto"
 
 class GRUCell(Cell):
     chrono: int = 0

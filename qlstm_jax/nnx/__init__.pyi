@@ -65,6 +65,7 @@ class LSTMCell(Cell):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = ...,
         chrono: int = 0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -87,6 +88,7 @@ class LSTM(Layer):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = ...,
         chrono: int = 0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
