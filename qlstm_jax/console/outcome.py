@@ -29,7 +29,8 @@ from absl import logging
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems.config import ConfigError
 from qlstm_jax.training.faults import WriteError
-from qlstm_jax.training.loop import Diverged, Interrupted
+from qlstm_jax.training.loop import Diverged
+from qlstm_jax.training.signals import Interrupted
 
 PACKAGE = Path(__file__).parents[1]
 FAULT, INTERRUPTED, UNREAD = 70, 130, 141

@@ -1,8 +1,6 @@
 """Language modelling by truncated back-propagation: each window of text begins with the carry that the last left."""
 
-import json
 from collections.abc import Generator
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,42 +13,23 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax.cells.common import where
-from qlstm_jax.data import corpus as corpora
-from qlstm_jax.data import tfds_corpus
 from qlstm_jax.data.batching import stream
-from qlstm_jax.data.rows import DataError
-from qlstm_jax.data.tokenizer import Tokenizer
+from qlstm_jax.data.corpus import Corpus
+from qlstm_jax.data.windows import Windows, bits_per_byte
+from qlstm_jax.data.windows import windows as token_windows
 from qlstm_jax.models.generate import check_options, generate
-from qlstm_jax.problems import inherited, kept, plots
+from qlstm_jax.problems import plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums
-from qlstm_jax.problems.config import (
-    ConfigError,
-    as_flags,
-    check_split,
-    fraction,
-    not_negative,
-    one_of,
-    positive,
-    run_exists,
-)
+from qlstm_jax.problems.config import ConfigError, check_split, fraction, not_negative, one_of, positive
+from qlstm_jax.problems.lm_data import LMData
 from qlstm_jax.problems.models import token_model
 
-PARTS = ("train", "validation", "test")
 CONTEXT = 4  # windows of training that the picture's contexts are long
 SAMPLE: dict[str, Any] = {"steps": 400, "temperature": 0.8, "top_p": 0.95}  # of eval/sample.txt
 
 
-class LMProblem(Problem):
-    """`qlstm_jax.data.corpus` in as many parallel streams as a batch has rows, window by window.
-
-    A layer without a carry, a causal Transformer, trains on the same windows, each by itself. The workdir's folder lm
-    keeps the tokenizer, made from the training part, and what tells the corpus from another.
-
-    Args:
-        config: of the run.
-        workdir: its folder.
-        corpus: a text of your own in place of the one that the config names.
-    """
+class LMProblem(LMData, Problem):
+    """Predicts the next token of `LMData`'s windows. A causal Transformer, without a carry, reads each by itself."""
 
     name = "lm"
     evaluates = ("tokens",)
@@ -119,99 +98,13 @@ class LMProblem(Problem):
             return ["lm.restart: not used, as model.cell is 'transformer', which has no carry"]
         return []
 
-    def __init__(self, config: ConfigDict, workdir: str | Path, *, corpus: corpora.Corpus | None = None) -> None:
-        self.config = config
-        self._own = corpus
-        self.folder = Path(workdir) / "lm"
-        self.resumed = run_exists(workdir)
+    def __init__(self, config: ConfigDict, workdir: str | Path, *, corpus: Corpus | None = None) -> None:
+        super().__init__(config, workdir, corpus=corpus)
         self._read = jax.jit(self._score, static_argnums=0)
-        if self.resumed:
-            bpe = config.lm.tokenizer == "bpe"
-            self.tokenizer: Tokenizer | corpora.Bytes = (
-                Tokenizer.load(self.folder / "tokenizer.json") if bpe else corpora.Bytes()
-            )
-        else:
-            self._start_anew()
-
-    def _start_anew(self) -> None:
-        options = self.config.lm
-        self.tokenizer = corpora.Bytes()
-        if options.tokenizer == "bpe":
-            self.tokenizer = inherited.tokenizer(self.config, self.name) or self._learn_tokenizer()
-        # What a user may have to mend comes before anything is written.
-        for part in PARTS:
-            self.windows(part)
-        if isinstance(self.tokenizer, Tokenizer):
-            self.tokenizer.save(self.folder / "tokenizer.json")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "corpus.json").write_text(json.dumps(self.corpus.record(), indent=2) + "\n")
-
-    def _learn_tokenizer(self) -> Tokenizer:
-        texts = corpora.as_texts(self.contents["train"], self.corpus.source)
-        return Tokenizer.train(texts, kind="bpe", vocab_size=self.config.lm.vocab_size, lowercase=False)
-
-    @cached_property
-    @as_flags("lm", "pattern")
-    def corpus(self) -> corpora.Corpus:
-        """The files, read when first wanted.
-
-        Raises:
-            DataError: if they cannot be read, or are not those that the run began with.
-        """
-        options = self.config.lm
-        if self._own is not None:
-            found = self._own
-        elif options.dataset:
-            where = {"data_dir": options.path or None, "feature": options.feature}
-            found = tfds_corpus.load(options.dataset, **where, max_bytes=options.max_bytes)
-        else:
-            found = corpora.load(options.path, pattern=options.pattern, max_bytes=options.max_bytes)
-        if self.resumed:
-            now = found.record()
-            began = kept.record(self.folder / "corpus.json", *now)
-            if began["sha256"] != now["sha256"]:
-                described = [f"{r['source']}, {r['files']} files, {r['bytes']} bytes" for r in (began, now)]
-                raise DataError(
-                    f"{self.folder.parent} was trained on another text ({described[0]}) than is there now "
-                    f"({described[1]}); bring that text back, or give another --workdir"
-                )
-        return found
-
-    @cached_property
-    def contents(self) -> dict[str, list[bytes]]:
-        """The bytes of each part."""
-        options = self.config.lm
-        shares = {"validation": options.validation, "test": options.test}
-        return corpora.split(self.corpus, **shares, seed=options.split_seed)
-
-    @cached_property
-    def tokens(self) -> dict[str, np.ndarray]:
-        """Each part as one array of tokens (N,)."""
-        return {part: corpora.encode(self.contents[part], self.tokenizer, self.corpus.source) for part in PARTS}
-
-    def windows(self, part: str) -> corpora.Windows:
-        """The windows of a part, in a stream for each row of a batch; but for training fewer will do."""
-        sizes = self.config.train.batch_size, self.config.lm.length
-        name = f"the {part} part of lm"
-        if part == "train":
-            return corpora.Windows(self.tokens[part], *sizes, restart=self.config.lm.restart, name=name)
-        return corpora.windows(self.tokens[part], *sizes, name=name)
 
     def stream(self, start: int) -> Generator[Batch, None, None]:
         """Training windows from number `start` on, without end."""
         return stream(self.windows("train"), start)
-
-    def notes(self) -> list[str]:
-        """The corpus, its parts, the vocabulary, and the windows in a pass."""
-        sizes = ", ".join(f"{part} {len(self.tokens[part])}" for part in PARTS)
-        train = self.windows("train")
-        return [
-            self.corpus.summary(),
-            *self.corpus.notes,
-            f"{sizes} tokens; vocabulary of {self.tokenizer.vocab_size} tokens",
-            f"{train.batch_size} streams of {train.stream_size} tokens: {train.per_pass} windows of {train.length} "
-            "in a pass",
-        ]
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A `TokenModel` from the tokenizer's vocabulary to itself."""
@@ -264,7 +157,7 @@ class LMProblem(Problem):
         }
 
     def _bits_per_byte(self, nats: float, part: str) -> float:
-        return corpora.bits_per_byte(nats, len(self.tokens[part]), sum(map(len, self.contents[part])))
+        return bits_per_byte(nats, len(self.tokens[part]), sum(map(len, self.contents[part])))
 
     def by_position(self, model: Model, part: str, tokens: int) -> np.ndarray:
         """Bits per byte at each position of a context (C,), over contexts from the part that begin with no carry.
@@ -273,7 +166,7 @@ class LMProblem(Problem):
         """
         ids = self.tokens[part]
         length = min(CONTEXT * self.config.lm.length, len(ids) - 1)
-        windows = corpora.windows(ids, self.config.train.batch_size, length)
+        windows = token_windows(ids, self.config.train.batch_size, length)
         graphdef, params = nnx.split(model, nnx.Param)
         fresh, count = self.initial_carry(model, windows.batch_size), _count(windows, tokens)
         losses = [self._read(graphdef, params, batch, fresh)[0] for batch in stream(windows, 0, count)]
@@ -336,7 +229,7 @@ class LMProblem(Problem):
         return [self.tokenizer.decode(ids) for ids in whole]
 
 
-def _count(windows: corpora.Windows, tokens: int) -> int:
+def _count(windows: Windows, tokens: int) -> int:
     """How many windows of a pass hold about `tokens` tokens, at least one."""
     count: int = min(windows.per_pass, max(1, tokens // (windows.batch_size * windows.length)))
     return count

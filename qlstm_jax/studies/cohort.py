@@ -18,8 +18,9 @@ from qlstm_jax.problems.base import Problem
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.lock import locked
-from qlstm_jax.training.loop import Interrupted, StopSignal, run_keys
+from qlstm_jax.training.loop import run_keys
 from qlstm_jax.training.metrics import Progress, Writer
+from qlstm_jax.training.signals import Interrupted, StopSignal
 from qlstm_jax.training.step import TrainState, configured_step, initial_state, make_optimizer
 
 # All but the count of steps has a leading axis of seeds.

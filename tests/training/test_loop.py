@@ -16,7 +16,8 @@ from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.faults import WorkdirError, WriteError
 from qlstm_jax.training.lock import locked
-from qlstm_jax.training.loop import Diverged, Interrupted, train
+from qlstm_jax.training.loop import Diverged, train
+from qlstm_jax.training.signals import Interrupted
 from tests.training.conftest import assert_same, read_metrics, tiny, write_reviews
 
 
