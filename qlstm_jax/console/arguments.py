@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
             word = following
 
     def _not_known(self, word: str) -> str:
-        """What to say of a flag or word that has no place."""
+        """Returns the message for a flag or word that has no place."""
         if not word.startswith("-"):
             key = word.partition("=")[0]
             if "=" in word and f"--{key}" in self._option_string_actions:

@@ -119,7 +119,7 @@ def _of_system(error: OSError) -> str:
 
 
 def _is_own_check(error: BaseException) -> bool:
-    """Whether a `raise` of this package made the error: a check, and no slip such as int(None)."""
+    """Returns whether a `raise` of this package made the error: a check, and no slip such as int(None)."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

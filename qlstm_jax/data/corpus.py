@@ -50,7 +50,7 @@ class Corpus:
         return sum(map(len, self.contents))
 
     def record(self) -> CorpusRecord:
-        """Source, number of files and bytes, and a SHA-256 digest of the contents, which identify this corpus."""
+        """Returns what identifies this corpus: source, numbers of files and bytes, SHA-256 digest of the contents."""
         digest = hashlib.sha256()
         for content in self.contents:
             digest.update(len(content).to_bytes(8, "little") + content)
@@ -62,7 +62,7 @@ class Corpus:
         }
 
     def summary(self) -> str:
-        """One line for a log."""
+        """Returns one line for a log."""
         return f"{self.source}: {len(self.contents)} files, {self.num_bytes} bytes"
 
 
@@ -95,14 +95,14 @@ def load(path: str | os.PathLike[str] = "", *, pattern: str = "*.txt", max_bytes
 
 
 def _find_files(root: Path, pattern: str) -> tuple[list[Path], list[str]]:
-    """The file, or a folder's files named like `pattern` that are not hidden, and notes of those left out."""
+    """Returns the file, or a folder's files named like `pattern` that are not hidden, and notes of those left out."""
     if root.is_file():
         return [root], []
     return part_hidden(root, sorted(p for p in root.rglob(pattern) if p.is_file()))
 
 
 def cut(contents: list[bytes], max_bytes: int) -> list[bytes]:
-    """The first `max_bytes` of all contents, or all for 0, without empty ones or half letters.
+    """Returns the first `max_bytes` of all contents, or all for 0, without empty ones or half letters.
 
     Raises:
       DataError: if max_bytes is no integer of at least 0, or the contents are no list of bytes.
@@ -126,7 +126,7 @@ def check_contents(contents: object) -> None:
 
 
 def _letter_start(content: bytes, place: int) -> int:
-    """The nearest place at or before `place` where no UTF-8 letter is cut in two."""
+    """Returns the nearest place at or before `place` where no UTF-8 letter is cut in two."""
     if place >= len(content):
         return len(content)
     while place > 0 and content[place] & 0xC0 == 0x80:
@@ -135,7 +135,7 @@ def _letter_start(content: bytes, place: int) -> int:
 
 
 def split(corpus: Corpus, *, validation: float, test: float, seed: int) -> dict[str, list[bytes]]:
-    """Three parts without a byte in common: "train", "validation" and "test".
+    """Splits a corpus into three parts without a byte in common: "train", "validation" and "test".
 
     A corpus that names three parts of its own has those. Of others, from 20 files on, whole files are dealt out in an
     order drawn by `seed`, to each part until it has its share of the bytes; within a part they are in the order of

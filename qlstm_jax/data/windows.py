@@ -24,12 +24,12 @@ class Bytes:
     vocab_size = 256
 
     def encode(self, text: str) -> Int[np.ndarray, " n"]:
-        """The UTF-8 bytes of a text, (n,) int32; raises DataError for what is no string."""
+        """Encodes a text as its UTF-8 bytes, (n,) int32; raises DataError if it is no string."""
         string("text", text)
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
     def decode(self, ids: ArrayLike) -> str:
-        """The text of ids (n,); what is no UTF-8 reads U+FFFD. Raises DataError for ids outside 0..255."""
+        """Decodes ids (n,); bytes that are no UTF-8 become U+FFFD. Raises DataError for ids outside 0..255."""
         numbers = integers("ids", ids)
         if numbers.size and numbers.max() > 255:
             raise DataError(f"ids has {numbers.max()}; give ids in 0..255, the bytes")
@@ -37,7 +37,7 @@ class Bytes:
 
 
 def as_texts(contents: list[bytes], source: str) -> list[str]:
-    """Contents as text, for a tokenizer that reads text.
+    """Decodes contents, for a tokenizer that reads text.
 
     Raises:
       DataError: if one is not UTF-8, or no bytes.
@@ -53,7 +53,7 @@ def as_texts(contents: list[bytes], source: str) -> list[str]:
 
 
 def encode(contents: list[bytes], tokenizer: Tokenizer | Bytes, source: str) -> UInt[np.ndarray, " n"]:
-    """All contents, end to end, as one array of ids (n,), of the smallest unsigned type that holds the vocabulary.
+    """Encodes all contents, end to end, as ids (n,) of the smallest unsigned type that holds the vocabulary.
 
     Raises:
       DataError: if they are not UTF-8 and the tokenizer reads text.
@@ -68,7 +68,7 @@ def encode(contents: list[bytes], tokenizer: Tokenizer | Bytes, source: str) -> 
 
 
 def bits_per_byte(nats: float, tokens: int, num_bytes: int) -> float:
-    """A mean loss in nats a token as bits a byte, for a text of so many tokens and bytes.
+    """Converts a mean loss in nats per token to bits per byte, for a text of so many tokens and bytes.
 
     Raises:
       DataError: if nats is no number, or there are no bytes.
@@ -134,7 +134,7 @@ class Windows:
             )
 
     def batch(self, number: int) -> Window:
-        """Window number `number` ≥ 0, passes being joined end to end."""
+        """Returns window number `number` ≥ 0, passes being joined end to end."""
         count("number", number)
         place = number % self.per_pass
         rows = np.arange(self.batch_size)
@@ -147,7 +147,7 @@ class Windows:
 
 
 def windows(tokens: Integer[np.ndarray, " n"], batch_size: int, length: int, *, name: str = "the text") -> Windows:
-    """`Windows` in up to `batch_size` streams: fewer where the text has not a window for each, as in evaluation.
+    """Returns `Windows` in up to `batch_size` streams: fewer where the text is too short for a window each.
 
     Raises:
       DataError: if there is not one window.

@@ -50,7 +50,7 @@ class LMProblem(LMData, Problem):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The section of the config."""
+        """Returns the section of the config."""
         return config_dict.create(
             path="",  # a file or a folder of text files; "" is the sources of Python's own standard library
             dataset="",  # or a TFDS name, tiny_shakespeare; then path may name the folder of TFDS's datasets
@@ -93,7 +93,7 @@ class LMProblem(LMData, Problem):
 
     @classmethod
     def unused(cls, config: ConfigDict) -> list[str]:
-        """A restart of rows that have no carry."""
+        """Returns a restart of rows that have no carry."""
         if config.lm.restart and config.model.cell == "transformer":
             return ["lm.restart: not used, as model.cell is 'transformer', which has no carry"]
         return []
@@ -103,23 +103,23 @@ class LMProblem(LMData, Problem):
         self._read = jax.jit(self._score, static_argnums=0)
 
     def stream(self, start: int) -> Generator[Batch, None, None]:
-        """Training windows from number `start` on, without end."""
+        """Yields training windows from number `start` on, without end."""
         return stream(self.windows("train"), start)
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A `TokenModel` from the tokenizer's vocabulary to itself."""
+        """Returns a `TokenModel` from the tokenizer's vocabulary to itself."""
         return token_model(self.config.model, self.tokenizer.vocab_size, self.tokenizer.vocab_size, rngs)
 
     def initial_carry(self, model: Model, batch_size: int) -> Any:
-        """The layer's carry; None for a layer without one."""
+        """Returns the layer's carry; None for a layer without one."""
         return model.initialize_carry(batch_size) if model.has_carry else None
 
     def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """Cross-entropy and accuracy of the next token, nothing going before the window."""
+        """Returns the cross-entropy and accuracy of the next token, nothing going before the window."""
         return _sums(model(batch.tokens[:, :-1], rngs=rngs), batch.tokens[:, 1:])
 
     def continued_loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None, carry: Any) -> tuple[Sums, Any]:
-        """The same from the carry of the window before, which a stream that begins drops."""
+        """Returns the same from the carry of the window before, which a stream that begins drops."""
         carry = where(batch.starts, model.initialize_carry(batch.starts.shape[0]), carry)
         carry, logits = model(batch.tokens[:, :-1], initial_carry=carry, return_carry=True, rngs=rngs)
         return _sums(logits, batch.tokens[:, 1:]), carry
@@ -133,7 +133,7 @@ class LMProblem(LMData, Problem):
         return jnp.mean(losses, axis=0), jnp.mean(right), carry
 
     def figures(self, model: Model, part: str, tokens: int, carry: Any = None) -> dict[str, float]:
-        """Loss (nats a token), accuracy, bits per byte and perplexity of a part from its start, with carried state.
+        """Returns loss (nats a token), accuracy, bits per byte and perplexity of a part, read with carried state.
 
         Args:
             model: in evaluation mode.
@@ -160,7 +160,7 @@ class LMProblem(LMData, Problem):
         return bits_per_byte(nats, len(self.tokens[part]), sum(map(len, self.contents[part])))
 
     def by_position(self, model: Model, part: str, tokens: int) -> np.ndarray:
-        """Bits per byte at each position of a context (C,), over contexts from the part that begin with no carry.
+        """Returns bits per byte at each position of a context (C,), over contexts that begin with no carry.
 
         C is four windows of training, or the whole part where that is shorter.
         """
@@ -174,11 +174,11 @@ class LMProblem(LMData, Problem):
         return curve
 
     def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
-        """Figures of the validation part."""
+        """Returns figures of the validation part."""
         return self.figures(model, "validation", self.config.lm.validation_tokens)
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Figures of the test part, bits per byte by position with a picture, and a sample of text."""
+        """Returns figures of the test part, bits per byte by position with a picture, and a sample of text."""
         figures = self.figures(model, "test", options.tokens)
         curve, trained = self.by_position(model, "test", options.tokens), self.config.lm.length
         title = f"{self.config.model.cell}, test: {figures['bits_per_byte']:.3f} bits per byte"
@@ -209,7 +209,7 @@ class LMProblem(LMData, Problem):
         top_k: int = 0,
         top_p: float = 1.0,
     ) -> list[str]:
-        """Each prompt with what the model writes after it.
+        """Returns each prompt with what the model writes after it.
 
         Raises:
             ConfigError: for an empty prompt or an option out of range.
@@ -230,13 +230,13 @@ class LMProblem(LMData, Problem):
 
 
 def _count(windows: Windows, tokens: int) -> int:
-    """How many windows of a pass hold about `tokens` tokens, at least one."""
+    """Returns how many windows of a pass hold about `tokens` tokens, at least one."""
     count: int = min(windows.per_pass, max(1, tokens // (windows.batch_size * windows.length)))
     return count
 
 
 def _by_token(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """Cross-entropy in nats and whether the likeliest token is right, each (B, T) float32."""
+    """Returns cross-entropy in nats and whether the likeliest token is right, each (B, T) float32."""
     logits = logits.astype(jnp.float32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return losses, (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)

@@ -99,7 +99,7 @@ class LMData:
         return {part: encode(self.contents[part], self.tokenizer, self.corpus.source) for part in PARTS}
 
     def windows(self, part: str) -> Windows:
-        """The windows of a part, in a stream for each row of a batch; but for training fewer will do."""
+        """Returns the windows of a part, in a stream for each row of a batch; but for training fewer will do."""
         sizes = self.config.train.batch_size, self.config.lm.length
         name = f"the {part} part of lm"
         if part == "train":
@@ -107,7 +107,7 @@ class LMData:
         return token_windows(self.tokens[part], *sizes, name=name)
 
     def notes(self) -> list[str]:
-        """The corpus, its parts, the vocabulary, and the windows in a pass."""
+        """Returns the corpus, its parts, the vocabulary, and the windows in a pass."""
         sizes = ", ".join(f"{part} {len(self.tokens[part])}" for part in PARTS)
         train = self.windows("train")
         return [

@@ -45,7 +45,7 @@ class TextProblem(TextData, Problem):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The section of the config."""
+        """Returns the section of the config."""
         return config_dict.create(
             path="",  # a csv, tsv, jsonl or parquet file, a folder of class folders, or one that holds parts by name
             train_path="",  # or each part by itself; one that is not given is a share of the training file
@@ -93,13 +93,13 @@ class TextProblem(TextData, Problem):
         self._logits = jax.jit(lambda graphdef, p, ids, n: nnx.merge(graphdef, p)(ids, seq_lengths=n), static_argnums=0)
 
     def stream(self, start: int) -> Generator[Batch, None, None]:
-        """Training batches from number `start` on, without end."""
+        """Yields training batches from number `start` on, without end."""
         if self.config.text.pack:
             return stream(self.packed, start)
         return stream(self.batches("train", shuffle=True), start)
 
     def largest_batch(self) -> Any:
-        """The shapes of a packed batch, or of the first batch of the longest bucket."""
+        """Returns the shapes of a packed batch, or of the first batch of the longest bucket."""
         if self.config.text.pack:
             return shapes(self.packed.batch(0))
         batches = self.batches("train", shuffle=False)
@@ -107,11 +107,11 @@ class TextProblem(TextData, Problem):
         return shapes(batches.batch(lengths.index(max(lengths))))
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A `Classifier` of the tokenizer's vocabulary."""
+        """Returns a `Classifier` of the tokenizer's vocabulary."""
         return classifier(self.config.model, self.tokenizer.vocab_size, len(self.label_names), rngs)
 
     def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """Cross-entropy and accuracy of the label; filler rows weigh nothing."""
+        """Returns the cross-entropy and accuracy of the label; filler rows weigh nothing."""
         smoothing = self.config.text.label_smoothing
         if isinstance(batch, PackedBatch):
             masks = {"seq_lengths": batch.lengths, "resets": batch.resets}
@@ -132,7 +132,7 @@ class TextProblem(TextData, Problem):
         return confusion, loss / confusion.sum()
 
     def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
-        """Accuracy, macro-F1 and cross-entropy on the validation part; none where that part is empty."""
+        """Returns accuracy, macro-F1 and cross-entropy on the validation part; none where that part is empty."""
         if not len(self.parts["validation"].texts):
             return {}
         confusion, loss = self._confusion(model, self.batches("validation", shuffle=False))
@@ -140,13 +140,13 @@ class TextProblem(TextData, Problem):
         return {"accuracy": figures["accuracy"], "macro_f1": figures["macro_f1"], "loss": loss}
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Accuracy, macro-F1 and figures by class on the test part, and a picture of the confusion matrix."""
+        """Returns accuracy, macro-F1 and figures by class on the test part, and a picture of the confusion matrix."""
         part = "test" if len(self.parts["test"].texts) else "validation"
         figures = self._figures(model, self.batches(part, shuffle=False), part, folder / "confusion_matrix.png")
         return {"part": part, **figures}
 
     def score_file(self, model: Model, path: Path, folder: Path) -> dict[str, Any]:
-        """The same of another file or folder, read as those of training are; its labels must be among the run's."""
+        """Scores another file or folder, read as those of training are; its labels must be among the run's."""
         options, columns = self.config.text, ("text_column", "label_column", "on_bad_row")
         with as_flags("text", *columns):
             examples = text.load(path, label_names=self.label_names, **{name: options[name] for name in columns})
@@ -157,7 +157,7 @@ class TextProblem(TextData, Problem):
         return report | self._figures(model, batches, path.name, picture)
 
     def _figures(self, model: Model, batches: Batches, what: str, picture: Path) -> dict[str, Any]:
-        """Figures of classification over batches, and their picture; `what` names them in its title."""
+        """Returns the figures of classification over batches, and their picture; `what` names them in its title."""
         confusion, loss = self._confusion(model, batches)
         figures = metrics.classification(confusion, self.label_names)
         title = f"{what}, {self.config.model.cell}: accuracy {figures['accuracy']:.3f}"
@@ -165,11 +165,11 @@ class TextProblem(TextData, Problem):
         return {"loss": loss, **figures}
 
     def predict(self, model: Model, lines: list[str]) -> list[dict[str, Any]]:
-        """The label and the probability of every label, for each line."""
+        """Returns the label and the probability of every label, for each line."""
         return list(self._label(model, map(Unlabelled, lines)))
 
     def predict_file(self, model: Model, path: Path) -> Iterator[dict[str, Any]]:
-        """The same for each line of a file, or for each row of a table, by `qlstm_jax.data.unlabelled.read_texts`."""
+        """Yields a prediction for each line of a file, or row of a table, by `qlstm_jax.data.unlabelled.read_texts`."""
         options = self.config.text
         with as_flags("text", "text_column", "on_bad_row"):
             texts = read_texts(path, text_column=options.text_column, on_bad_row=options.on_bad_row)

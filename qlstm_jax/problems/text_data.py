@@ -78,7 +78,7 @@ class TextData:
 
     @as_flags("text", "text_column", "label_column", "on_bad_row")
     def _read(self) -> tuple[dict[str, Examples], list[LoadReport]]:
-        """The parts that the config names, and what was read for them."""
+        """Returns the parts that the config names, and what was read for them."""
         known = self.label_names if self.resumed else None
         return text_parts.read(self.config.text, lowercase=self.lowercase, label_names=known)
 
@@ -124,7 +124,7 @@ class TextData:
         )
 
     def notes(self) -> list[str]:
-        """Rows skipped, parts, vocabulary, texts cut and padding."""
+        """Returns rows skipped, parts, vocabulary, texts cut and padding."""
         train = self.batches("train", shuffle=True)
         sizes = ", ".join(f"{part} {len(e.texts)}" for part, e in self.parts.items())
         return [

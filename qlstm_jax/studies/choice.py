@@ -1,4 +1,4 @@
-"""Which of several settings a study reports: of each model and column, those that are best on validation."""
+"""Chooses the settings that a study reports: for each model and column, the best on validation."""
 
 import math
 import statistics
@@ -14,13 +14,13 @@ Cell = tuple[str, str]  # row and column
 
 
 def validation_at(folder: Path, step: int) -> dict[str, float]:
-    """The validation figures that a run wrote at a step, that of the checkpoint which its report is of; {} if none."""
+    """Returns the validation figures that a run wrote at the step of its reported checkpoint; {} if none."""
     found = [r for r in history(folder) if r["split"] == "validation" and r["step"] == step]
     return {k: v for k, v in found[-1].items() if k not in ("split", "step")} if found else {}
 
 
 def chosen(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """The records of the best choice of each row and column, and a table of all choices; "" where each has but one.
+    """Returns the records of the best choice of each row and column, and a table of all choices ("" if one each).
 
     The best has the best mean over its seeds of the validation metric that its runs were selected by. A run that was
     lost counts as worse than any figure, and so does a choice with fewer seeds than another of the same cell.
@@ -41,7 +41,7 @@ def chosen(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
 
 
 def _best(cell: Cell, choices: dict[str, list[dict[str, Any]]], lines: list[str]) -> str:
-    """The best of the choices of a cell; a line for each is added to `lines`."""
+    """Returns the best of the choices of a cell; a line for each is added to `lines`."""
     seeds = max(map(len, choices.values()))
     scores, shown = {}, {}
     for name, records in choices.items():

@@ -28,7 +28,7 @@ class Results:
         self.path = Path(path)
 
     def records(self) -> list[dict[str, Any]]:
-        """All results. A last line that a killed process left half written is not one.
+        """Reads all results. A last line that a killed process left half written is not one.
 
         Raises:
             DataError: for a file that cannot be read, or another line that is no JSON.
@@ -56,7 +56,7 @@ class Results:
             os.close(file)
 
     def has(self, identity: dict[str, Any], seed: int, also: Callable[[dict[str, Any]], bool] | None = None) -> bool:
-        """Whether the result of this run is there.
+        """Returns whether this run has a result.
 
         Args:
             identity: of the run.
@@ -68,13 +68,13 @@ class Results:
 
 
 def latest(records: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
-    """The last record of each run, which `keys` tell from others: one that was made anew replaces the earlier."""
+    """Returns the last record of each run, identified by `keys`: a run that was made anew replaces the earlier."""
     found = {tuple(record[key] for key in keys): record for record in records}
     return list(found.values())
 
 
 def budgets(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The records by what their runs have in common: steps, batch, sizes, evaluation."""
+    """Groups the records by the budget of their runs: steps, batch, sizes, evaluation."""
     groups = defaultdict(list)
     for record in records:
         groups[record["budget"]].append(record)
@@ -90,7 +90,7 @@ def by_run(records: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str
 
 
 def columns(records: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """The variants that ran on half of the tasks or more, and those tried on fewer."""
+    """Returns the variants that ran on half of the tasks or more, and those tried on fewer."""
     tasks = {r["task"] for r in records}
     reach = {v: {r["task"] for r in records if r["variant"] == v} for v in dict.fromkeys(r["variant"] for r in records)}
     everywhere = [v for v, seen in reach.items() if 2 * len(seen) >= len(tasks)]
@@ -98,7 +98,7 @@ def columns(records: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
 
 
 def comparison(records: list[dict[str, Any]]) -> str:
-    """Markdown: a row for each variant, a column for each task that `columns`' second part was tried on."""
+    """Returns a Markdown table: a row per variant, a column per task that `columns`' second part was tried on."""
     runs, tried = by_run(records), columns(records)[1]
     seeds = max(map(len, runs.values()))
     tasks = [name for name in TASKS if any((name, v) in runs for v in tried)]
@@ -110,7 +110,7 @@ def comparison(records: list[dict[str, Any]]) -> str:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Markdown: a row for each task by level, a column for each variant, "mean (best)" of the score in percent.
+    """Returns a Markdown table: a row per task by level, a column per variant, "mean (best)" score in percent.
 
     Bold where the mean over seeds is solved, a star where only the best seed is. The last rows count them.
     """

@@ -17,7 +17,7 @@ from qlstm_jax.training.step import AXIS, Step, TrainState, configured_step
 
 
 def choose_devices(num_devices: int, batch_size: int) -> list[jax.Device]:
-    """The first `num_devices` local devices, or all for 0.
+    """Returns the first `num_devices` local devices, or all for 0.
 
     Raises:
         ConfigError: if there are fewer, a negative number, or if they do not divide the batch.
@@ -58,7 +58,7 @@ def map_step(step: Step, mapping: str, devices: list[jax.Device]) -> Step:
 
 
 def _by_part(same: Any, split: Any) -> TrainState:
-    """`same` for what is the same on every device, `split` for what each has its rows of."""
+    """Returns `same` for what is the same on every device, `split` for what each has its rows of."""
     return TrainState(step=same, params=same, opt_state=same, key=same, carry=split, average=same)
 
 
@@ -86,6 +86,6 @@ def _pmap_step(step: Step, devices: list[jax.Device]) -> Step:
 def make_step(
     problem: Problem, graphdef: nnx.GraphDef[Any], optimizer: optax.GradientTransformation, train: ConfigDict
 ) -> Step:
-    """The step of a run on its devices: `map_step` of `configured_step`."""
+    """Returns the step of a run on its devices: `map_step` of `configured_step`."""
     devices = choose_devices(train.num_devices, train.batch_size)
     return map_step(configured_step(problem, graphdef, optimizer, train), train.mapping, devices)

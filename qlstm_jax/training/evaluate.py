@@ -30,7 +30,7 @@ def restore(
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> tuple[ConfigDict, Problem, Any, int]:
-    """A trained run.
+    """Restores a trained run.
 
     Args:
         workdir: its folder.
@@ -59,7 +59,7 @@ def restore_state(
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> tuple[ConfigDict, Problem, Any, TrainState]:
-    """`restore` with the whole `TrainState`, a language model's carry among it, in place of the step."""
+    """Restores as `restore`, with the whole `TrainState`, a language model's carry included, in place of the step."""
     workdir = Path(workdir)
     config = configs.load(workdir / "config.json")
     if settings:
@@ -160,7 +160,7 @@ def score(
 
 
 def _about(config: ConfigDict, model: Any, step: int) -> dict[str, Any]:
-    """What every report begins with."""
+    """Returns the entries that every report begins with."""
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     return {
         "task": run_name(config),
@@ -182,6 +182,6 @@ def _check_used(problem: Problem, keys: list[str]) -> None:
 
 
 def run_name(config: ConfigDict) -> str:
-    """What a run learns, in a word: a formal language by its own name, any other problem by its section's."""
+    """Names what a run learns: a formal language by its own name, any other problem by its section's."""
     name: str = config.formal.task if config.problem == "formal" else config.problem
     return name

@@ -30,7 +30,7 @@ class Diverged(RuntimeError):
 
 
 def run_keys(seed: int) -> Key[Array, " 3"]:
-    """The keys of a run: initial parameters, training steps, evaluation."""
+    """Returns the keys of a run: initial parameters, training steps, evaluation."""
     return jax.random.split(jax.random.key(seed), 3)
 
 
@@ -68,7 +68,7 @@ def train(
 
 
 def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened) -> dict[str, float]:
-    """`train` in a folder that is the run's alone; `notes` are said first."""
+    """Does the work of `train` in a folder that is the run's alone; `notes` are said first."""
     problem, select = opened.problem, selection(opened.problem, config.train.select_metric)
     init_key, train_key, eval_key = run_keys(config.seed)
     built = nnx.jit(lambda key: problem.model(nnx.Rngs(params=key)))(init_key)  # one compiled program draws it
@@ -101,7 +101,7 @@ def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened) 
 
 
 def _where_it_stopped(checkpoints: Checkpoints, state: TrainState, opened: Opened, *, wants_best: bool) -> TrainState:
-    """The state that a run goes on from: of its latest checkpoint, or `state`, a new one's."""
+    """Returns the state that a run goes on from: of its latest checkpoint, or `state`, a new one's."""
     found = checkpoints.restore(state)
     if opened.another_course:
         checkpoints.drop_best_after(int((found or state).step))
@@ -168,7 +168,7 @@ class _Run:
         return self.latest
 
     def say_if_diverged(self) -> None:
-        """A line at the end of a run that is worse than at its start, though its loss is finite."""
+        """Says so at the end of a run that is worse than at its start, though its loss is finite."""
         first, last = self.first_loss, self.latest.get("train_loss")
         if first is not None and last is not None and last - first > max(1.0, abs(first)):
             self.progress.say(

@@ -38,7 +38,7 @@ Step: TypeAlias = Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]
 
 
 def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
-    """Clipping by global norm, then Adam or AdamW with the schedule of a config's `train` section.
+    """Makes an optimizer: clipping by global norm, then Adam or AdamW with the schedule of a config's `train` section.
 
     What is frozen is not moved, nor decayed, and has no moments.
     """
@@ -65,7 +65,7 @@ def initial_state(
     *,
     averaged: bool = False,
 ) -> TrainState:
-    """The state before the first step, of a new model; `carry` is the problem's `initial_carry`.
+    """Makes the state before the first step, of a new model; `carry` is the problem's `initial_carry`.
 
     `averaged` is whether the parameters are averaged over the steps, a config's train.average_decay > 0.
     """
@@ -80,7 +80,7 @@ RECURRENT = ("recurrent_kernel", "merge_kernel")  # the parameters that weight d
 
 
 def drop_weights(params: Any, key: Key[Array, ""], rate: float) -> Any:
-    """The parameters with each recurrent weight 0 with probability `rate`, the others divided by 1 − rate.
+    """Sets each recurrent weight to 0 with probability `rate` and divides the others by 1 − rate.
 
     One mask serves all positions of a batch (DropConnect on the hidden-to-hidden maps, arXiv 1708.02182, section 2).
 
@@ -99,7 +99,7 @@ def drop_weights(params: Any, key: Key[Array, ""], rate: float) -> Any:
 
 
 def averaged(average: Any, params: Any, step: Any, decay: float) -> Any:
-    """average + (1 − d) (params − average) with d = min(decay, (1 + step) / (10 + step)); None stays None.
+    """Returns average + (1 − d) (params − average) with d = min(decay, (1 + step) / (10 + step)); None stays None.
 
     The minimum lets the average forget the first steps, which decay alone would not for 1 / (1 − decay) steps.
     """
@@ -122,7 +122,7 @@ def device_step(
     average_decay: float = 0.0,
     freeze: str = "",
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One step on one device, inside a mapped axis `axis`; None for a step that is all of it.
+    """Takes one step on one device, inside a mapped axis `axis`; None for a step that is all of it.
 
     The gradient is that of the mean over the whole batch: sums of loss and weight are averaged over the devices before
     one is divided by the other, so that devices with different numbers of valid rows count rightly. The state's carry
@@ -187,7 +187,7 @@ def configured_step(
     train: ConfigDict,
     axis: str | None = AXIS,
 ) -> Step:
-    """`device_step` as a config's `train` section says: a function of a state and a batch."""
+    """Returns `device_step` as a config's `train` section says: a function of a state and a batch."""
     return partial(
         device_step,
         problem,

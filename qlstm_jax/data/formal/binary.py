@@ -57,7 +57,7 @@ class BinaryAddition(_TwoOperands):
     name = "binary_addition"
 
     def output_length(self, n: Length) -> Length:
-        """n + 1."""
+        """Returns n + 1."""
         return n + 1
 
     def _label(
@@ -73,7 +73,7 @@ class BinaryMultiplication(_TwoOperands):
     name = "binary_multiplication"
 
     def output_length(self, n: Length) -> Length:
-        """n."""
+        """Returns n."""
         return n
 
     def _label(
@@ -90,7 +90,7 @@ class ComputeSqrt(FormalTask):
     name, level, input_size, output_size = "compute_sqrt", "cs", 2, 2
 
     def output_length(self, n: Length) -> Length:
-        """ceil(n / 2)."""
+        """Returns ceil(n / 2)."""
         return (n + 1) // 2
 
     def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:

@@ -79,7 +79,7 @@ class StackManipulation(FormalTask):
     name, level, input_size, output_size, terminated = "stack_manipulation", "dcf", 5, 3, True
 
     def output_length(self, n: Length) -> Length:
-        """n + 1."""
+        """Returns n + 1."""
         return n + 1
 
     def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
@@ -113,7 +113,7 @@ class ReverseString(FormalTask):
     name, level, input_size, output_size = "reverse_string", "dcf", 2, 2
 
     def output_length(self, n: Length) -> Length:
-        """n."""
+        """Returns n."""
         return n
 
     def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:

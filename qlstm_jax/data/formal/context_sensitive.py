@@ -62,7 +62,7 @@ class OddsFirst(FormalTask):
     name, level, input_size, output_size = "odds_first", "cs", 2, 2
 
     def output_length(self, n: Length) -> Length:
-        """n."""
+        """Returns n."""
         return n
 
     def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
@@ -86,7 +86,7 @@ class BucketSort(FormalTask):
     name, level, input_size, output_size = "bucket_sort", "cs", 5, 5
 
     def output_length(self, n: Length) -> Length:
-        """n."""
+        """Returns n."""
         return n
 
     def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:

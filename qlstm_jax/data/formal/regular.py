@@ -67,7 +67,7 @@ class ModularArithmetic(FormalTask):
     name, level, input_size, output_size = "modular_arithmetic", "regular", 9, MODULUS
 
     def input_length(self, length: Length) -> Length:
-        """The largest odd number up to `length`."""
+        """Returns the largest odd number up to `length`."""
         return length - 1 + length % 2
 
     def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
@@ -96,7 +96,7 @@ class _Map(NamedTuple):
 
 
 def _as_maps(operators: Int[Array, "batch k"], digits: Int[Array, "batch k"], valid: Bool[Array, "batch k"]) -> _Map:
-    """The map of each pair; the identity where it is not valid."""
+    """Returns the map of each pair; the identity where it is not valid."""
     times = valid & (operators == 7)
     adds = valid & (operators != 7)
     zero = jnp.zeros_like(digits)
@@ -106,7 +106,7 @@ def _as_maps(operators: Int[Array, "batch k"], digits: Int[Array, "batch k"], va
 
 
 def _compose(f: _Map, g: _Map) -> _Map:
-    """The map that applies f, then g, with coefficients mod 5."""
+    """Returns the map that applies f, then g, with coefficients mod 5."""
     composed = (f.a + g.a * f.m, f.s + g.a * f.t + g.s, g.m * f.m, g.m * f.t + g.t)
     return _Map(*(coefficient % MODULUS for coefficient in composed))
 
