@@ -305,34 +305,6 @@ def test_max_length_sets_the_size_of_a_stream():
     assert carry.slots.h.shape == (B, pr_lstm.MAX_SLOTS, H)
 
 
-def outputs_of_both(ours, flax_cell):
-    both = nnx.jit(lambda a, b, xs: (nnx.RNN(a)(xs), nnx.RNN(b)(xs)))
-    return both(ours, flax_cell, inputs())
-
-
-def test_lstm_is_that_of_flax():
-    ours, theirs = make_cell("lstm"), nnx.OptimizedLSTMCell(D, H, rngs=nnx.Rngs(0))
-    theirs.dense_i.kernel[...], theirs.dense_h.kernel[...] = ours.input_kernel[...], ours.recurrent_kernel[...]
-    theirs.dense_h.bias[...] = ours.bias[...]
-    allclose(*outputs_of_both(ours, theirs))
-
-
-def test_gru_is_that_of_flax():
-    ours, theirs = make_cell("gru"), nnx.GRUCell(D, H, rngs=nnx.Rngs(0))
-    ours.bias[...] = jax.random.normal(jax.random.key(4), (3 * H,))
-    theirs.dense_i.kernel[...], theirs.dense_h.kernel[...] = ours.input_kernel[...], ours.recurrent_kernel[...]
-    theirs.dense_i.bias[...] = ours.bias[...]  # Flax's NNX cell has no recurrent bias: ours starts as 0
-    allclose(*outputs_of_both(ours, theirs))
-
-
-def test_simple_rnn_is_that_of_flax():
-    ours, theirs = make_cell("rnn"), nnx.SimpleCell(D, H, rngs=nnx.Rngs(0))
-    ours.bias[...] = jax.random.normal(jax.random.key(4), (H,))
-    theirs.dense_i.kernel[...], theirs.dense_h.kernel[...] = ours.input_kernel[...], ours.recurrent_kernel[...]
-    theirs.dense_i.bias[...] = ours.bias[...]
-    allclose(*outputs_of_both(ours, theirs))
-
-
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
