@@ -2,8 +2,7 @@
 
 import abc
 import dataclasses
-import numbers
-from typing import TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +11,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, Shaped
 
 from qlstm_jax.data.checks import as_array, check_key
-from qlstm_jax.data.formal import checks
+from qlstm_jax.data.formal import checks, draws
 
 # The symbol that ends an output of varying length; what follows it in the output counts in the loss only.
 TERMINATOR = 2
 
 Length = TypeVar("Length", int, Array)
+Symbols: TypeAlias = Int[Array, "batch n"]
+Lengths: TypeAlias = Int[Array, " batch"]
+Outputs: TypeAlias = Int[Array, "batch width"]
 
 
 @jax.tree_util.register_dataclass
@@ -57,6 +59,7 @@ class FormalTask(abc.ABC):
         input_size: number of input symbols, without the empty symbol that `frame` adds.
         output_size: number of output symbols.
         terminated: whether an output ends with `TERMINATOR`, after which the accuracy counts nothing.
+        answer: (a, b) of m(n) = a n + b.
     """
 
     name: str
@@ -64,27 +67,28 @@ class FormalTask(abc.ABC):
     input_size: int
     output_size: int
     terminated: bool = False
+    answer: ClassVar[tuple[int, int]] = (0, 1)
 
     def __repr__(self) -> str:
         return f"<{self.name}: {self.level}, {self.input_size} symbols in, {self.output_size} out>"
 
     def output_length(self, n: Length) -> Length:
-        """Returns m(n) for n input symbols, an int or an array like n; 1 unless said otherwise."""
-        # An int is Integral, which type checkers do not know.
-        return 1 if isinstance(n, int | numbers.Integral) else jnp.ones_like(n)
+        """Returns m(n) for n input symbols, an int or an array like n."""
+        factor, more = self.answer
+        return factor * n + more
 
     def input_length(self, length: Length) -> Length:
         """Returns n for a nominal length: the length itself, unless no string has that many symbols."""
         return length
 
-    @abc.abstractmethod
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
-        """Random inputs: (B,) lengths in 1..width -> (B, width) int32; the caller clears the padding."""
+    def _draw(self, key: Key[Array, ""], lengths: Lengths, width: int) -> Symbols:
+        """Draws inputs of lengths in 1..width, (B, width) int32, uniform here; the caller clears the padding."""
+        if self.input_size == 2:
+            return draws.bits(key, lengths.shape[0], width)
+        return draws.symbols(key, lengths.shape[0], width, self.input_size)
 
     @abc.abstractmethod
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         """Returns the outputs of (B, N) inputs whose padding is 0: (B, width) int32; the caller clears theirs."""
 
     def sample(
