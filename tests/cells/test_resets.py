@@ -151,7 +151,7 @@ def test_nothing_of_before_a_reset_reaches_value_or_gradient(case):
     @jax.jit
     @jax.value_and_grad
     def after(xs):
-        carry, ys = cell.unroll(params, xs, resets=resets)
+        carry, ys = cell.unroll(params, xs, resets=resets, carry=cases.start(cell, params, 1, 8))
         floats, _ = split(carry)
         return jnp.sum(ys[:, 5:] ** 2) + sum(jnp.sum(a**2) for a in floats)
 
