@@ -90,11 +90,8 @@ class Parser(argparse.ArgumentParser):
         if whole and not near:
             return f"there is no flag {name}; did you mean --set {whole[0]}{equals or '='}{value}?"
         near = near or difflib.get_close_matches(f"--{name.lstrip('-')}", flags, n=1)
-        return f"there is no flag {name}; {f'did you mean {near[0]}?' if near else f'expected one of {_list(flags)}'}"
-
-
-def _list(flags: Sequence[str]) -> str:
-    return ", ".join(sorted(flags))
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(flags))}"
+        return f"there is no flag {name}; {hint}"
 
 
 def check_text(flag: str, text: str | None) -> None:

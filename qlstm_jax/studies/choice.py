@@ -6,8 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from qlstm_jax.training import records
 from qlstm_jax.training.config import ConfigError
-from qlstm_jax.training.metrics import history
 from qlstm_jax.training.selection import Selection
 
 Cell = tuple[str, str]  # row and column
@@ -15,7 +15,7 @@ Cell = tuple[str, str]  # row and column
 
 def validation_at(folder: Path, step: int) -> dict[str, float]:
     """Returns the validation figures that a run wrote at the step of its reported checkpoint; {} if none."""
-    found = [r for r in history(folder) if r["split"] == "validation" and r["step"] == step]
+    found = [r for r in records.read(folder) if r["split"] == "validation" and r["step"] == step]
     return {k: v for k, v in found[-1].items() if k not in ("split", "step")} if found else {}
 
 
@@ -44,9 +44,9 @@ def _best(cell: Cell, choices: dict[str, list[dict[str, Any]]], lines: list[str]
     """Returns the best of the choices of a cell; a line for each is added to `lines`."""
     seeds = max(map(len, choices.values()))
     scores, shown = {}, {}
-    for name, records in choices.items():
-        selection = Selection(*next((r["selection"] for r in records if "selection" in r), ("", "max")))
-        values = [r.get("validation", {}).get(selection.metric, math.nan) for r in records]
+    for name, runs in choices.items():
+        selection = Selection(*next((r["selection"] for r in runs if "selection" in r), ("", "max")))
+        values = [r.get("validation", {}).get(selection.metric, math.nan) for r in runs]
         complete = len(values) == seeds and all(map(math.isfinite, values))
         scores[name] = selection.score(statistics.mean(values)) if complete else -math.inf
         shown[name] = f"{selection.metric} {statistics.mean(values):.4f}" if complete else "not all seeds"

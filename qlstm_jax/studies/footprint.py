@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from qlstm_jax import problems
 from qlstm_jax.problems.base import Problem
-from qlstm_jax.training.metrics import history
+from qlstm_jax.training import records
 from qlstm_jax.training.step import TrainState, configured_step, initial_state, make_optimizer
 from qlstm_jax.training.summary import count
 
@@ -94,7 +94,7 @@ def tokens_per_second(workdir: str | Path) -> float | None:
 
     The first line, whose time is that of compiling for the most part, counts only where it is alone.
     """
-    speeds = [r["tokens_per_second"] for r in history(workdir) if r["split"] == "train"]
+    speeds = [r["tokens_per_second"] for r in records.read(workdir) if r["split"] == "train"]
     return statistics.median(speeds[1:] or speeds) if speeds else None
 
 

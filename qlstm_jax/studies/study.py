@@ -204,10 +204,6 @@ def _is_done(cell: dict[str, Any], seed: int, args: argparse.Namespace, results:
     return results.has(cell["identity"], seed, also)
 
 
-def _is_of(record: dict[str, Any], cell: dict[str, Any], seed: int) -> bool:
-    return all(record[key] == cell[key] for key in ("row", "column", "choice")) and record["seed"] == seed
-
-
 def _records(results: Results) -> list[dict[str, Any]]:
     """Returns all results; those of earlier versions were of no choice."""
     return [{"choice": "", **record} for record in results.records()]
@@ -216,7 +212,8 @@ def _records(results: Results) -> list[dict[str, Any]]:
 def run_all(cells: list[dict[str, Any]], args: argparse.Namespace, results: Results) -> None:
     """Does the runs that have no result yet, seed by seed."""
     todo = [(seed, cell) for seed in range(args.seeds) for cell in cells if not _is_done(cell, seed, args, results)]
-    anew = [c for seed, c in todo if any(_is_of(r, c, seed) for r in _records(results))]
+    known = {(r["row"], r["column"], r["choice"], r["seed"]) for r in _records(results)}
+    anew = [c for seed, c in todo if (c["row"], c["column"], c["choice"], seed) in known]
     if anew:
         print(
             f"note: {len(anew)} runs have a result in {results.path} that another version of qlstm_jax made, or other "

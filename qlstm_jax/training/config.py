@@ -23,7 +23,6 @@ __all__ = [
     "cell_settings",
     "compare",
     "default",
-    "differences",
     "get",
     "load",
     "run_exists",
@@ -168,11 +167,6 @@ def compare(old: ConfigDict, new: ConfigDict) -> Differences:
         else:
             result.refused.append(line)
     return dataclasses.replace(result, another_course=course)
-
-
-def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """Returns the keys in which two configs differ, other than those that may change when a run is continued."""
-    return compare(old, new).refused
 
 
 def _stretched(config: ConfigDict) -> str:

@@ -70,14 +70,9 @@ def no_such_key(config: ConfigDict, key: str) -> ConfigError:
     if near:
         return ConfigError(f"there is no key {key!r}; did you mean {near[0]!r}?")
     siblings = [k for k in keys if section and k.rpartition(".")[0] == section]
-    expected = (
-        f"one of {', '.join(siblings)}" if siblings else f"SECTION.KEY, a section being one of {_sections(config)}"
-    )
-    return ConfigError(f"there is no key {key!r}; expected {expected}")
-
-
-def _sections(config: ConfigDict) -> str:
-    return ", ".join(name for name, value in config.items() if isinstance(value, ConfigDict))
+    sections = [name for name, value in config.items() if isinstance(value, ConfigDict)]
+    expected = "one of " if siblings else "SECTION.KEY, a section being one of "
+    return ConfigError(f"there is no key {key!r}; expected {expected}{', '.join(siblings or sections)}")
 
 
 def _whole(base: ConfigDict, key: str, cell: str | None) -> str:

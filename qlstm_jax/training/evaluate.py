@@ -12,11 +12,10 @@ from ml_collections import ConfigDict
 from qlstm_jax.problems import plots
 from qlstm_jax.problems.base import Problem
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_checks
+from qlstm_jax.training import config_checks, records
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.loop import run_keys
-from qlstm_jax.training.metrics import history
 from qlstm_jax.training.opening import OwnModel, OwnProblem, make_problem
 from qlstm_jax.training.step import TrainState, initial_state, make_optimizer
 from qlstm_jax.training.summary import count
@@ -120,9 +119,9 @@ def evaluate(
     *_, key = run_keys(config.seed)
     report = _about(config, model, step) | problem.report(model, key, folder, config.eval)
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    if records := history(workdir):
+    if figures := records.read(workdir):
         title = f"{run_name(config)}, {config.model.cell}"
-        plots.learning_curves(records, title, folder / "learning_curves.png")
+        plots.learning_curves(figures, title, folder / "learning_curves.png")
     return report
 
 

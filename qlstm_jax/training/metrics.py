@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -58,15 +58,6 @@ class Writer:
         with writing(self.path):
             self.file.close()
         self.board.close()
-
-
-def history(workdir: str | Path) -> list[dict[str, Any]]:
-    """The records that a `Writer` left in a workdir; none where there was none.
-
-    Raises:
-        WorkdirError: if `metrics.jsonl` is damaged.
-    """
-    return records.read(workdir)
 
 
 class Patience:

@@ -101,17 +101,13 @@ def arrays(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     return tree
 
 
-def _not_of_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in Path(record.pathname).parts
-
-
 @functools.cache
 def leave_errors_to_us() -> None:
     """Drops what orbax logs and what its threads say of a reading that was given up.
 
     Of every failure they write pages, and then orbax raises it.
     """
-    logging.getLogger("absl").addFilter(_not_of_orbax)
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

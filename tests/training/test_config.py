@@ -176,9 +176,9 @@ def test_a_damaged_config_is_told_in_one_line(change, message, tmp_path):
 
 def test_differences():
     old = configs.default()
-    assert configs.differences(old, changed(train__steps=9, train__mapping="pmap", eval__max_length=77)) == []
-    assert configs.differences(old, changed(seed=1)) == ["seed: 0 then, 1 now"]
-    nested = configs.differences(old, changed(model__pr_lstm__refinements=2))
+    assert configs.compare(old, changed(train__steps=9, train__mapping="pmap", eval__max_length=77)).refused == []
+    assert configs.compare(old, changed(seed=1)).refused == ["seed: 0 then, 1 now"]
+    nested = configs.compare(old, changed(model__pr_lstm__refinements=2)).refused
     assert nested == ["model.pr_lstm.refinements: 1 then, 2 now"]
     allowed = configs.compare(old, changed(train__learning_rate=0.5, eval__max_length=77))
     assert allowed.allowed == ["train.learning_rate: 0.001 then, 0.5 now"] and allowed.another_course
@@ -186,9 +186,9 @@ def test_differences():
     # A schedule stretches over all the steps, so that more of them are another schedule from the start.
     old, new = (changed(train__schedule="cosine", train__steps=n) for n in (10, 20))
     reason = "but train.schedule=cosine stretches over all the steps"
-    assert configs.differences(old, new) == [f"train.steps: 10 then, 20 now, {reason}"]
+    assert configs.compare(old, new).refused == [f"train.steps: 10 then, 20 now, {reason}"]
     old, new = (changed(formal__curriculum=0.5, train__steps=n) for n in (10, 20))
-    assert "formal.curriculum=0.5 stretches" in configs.differences(old, new)[0]
+    assert "formal.curriculum=0.5 stretches" in configs.compare(old, new).refused[0]
 
 
 def load_file(name, argument=""):
@@ -217,6 +217,6 @@ def test_compared_runs_differ_in_the_cell_and_its_options_alone():
     pairs = [(load_file("recall_ql_lstm"), load_file("recall_lstm"))]
     pairs += [(load_file("imdb", "ql_lstm"), load_file("imdb", cell)) for cell in ("lstm", "gru")]
     for one, other in pairs:
-        differing = configs.differences(one, other)
+        differing = configs.compare(one, other).refused
         keys = [line.split(":")[0] for line in differing]
         assert [key for key in keys if not key.startswith("model.ql_lstm.")] == ["model.cell"]

@@ -94,7 +94,10 @@ def draw(words: UInt[Array, "batch n"], lengths: Int[Array, " batch"], num_opera
 
     # Each level of nesting but the innermost takes at least four symbols.
     depth = width // 4 + 2
-    state = _Drawn(jnp.maximum(lengths, 1), jnp.zeros((depth, batch), _smallest(width)))
+    state = _Drawn(
+        jnp.maximum(lengths, 1),
+        jnp.zeros((depth, batch), jnp.int8 if width < 2**7 else jnp.int16 if width < 2**15 else jnp.int32),
+    )
     return jax.lax.scan(step, state, words.T)[1].T
 
 
@@ -144,8 +147,3 @@ def evaluate(ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], num_oper
     valid = jnp.arange(width, dtype=jnp.int32)[:, None] < lengths[None, :]
     state = _Evaluated(zeros, zeros + identity, stack, zeros != 0)
     return jax.lax.scan(step, state, (ids.T, valid))[0].value
-
-
-def _smallest(width: int) -> str:
-    """Returns the smallest integer type that holds the lengths of parts of a string of `width` symbols."""
-    return "int8" if width < 2**7 else "int16" if width < 2**15 else "int32"

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from qlstm_jax.data.rows import DataError
-from qlstm_jax.data.series import steps
 from qlstm_jax.data.series.steps import Step
 from qlstm_jax.data.series.times import Clock, Times
 
@@ -167,8 +166,3 @@ def _fill(values: Float[np.ndarray, " n"], positions: Float[np.ndarray, " n"], h
         return np.where(known, values, filled)
     latest: Float[np.ndarray, " n"] = values[np.maximum.accumulate(np.where(known, np.arange(len(values)), 0))]
     return latest
-
-
-def find_step(rows: Rows) -> Step | None:
-    """Returns the step of the rows' times, None where there is none."""
-    return None if rows.times is None else steps.find(rows.times)

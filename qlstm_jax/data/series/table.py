@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.series import columns as roles
-from qlstm_jax.data.series import conventions, gaps
+from qlstm_jax.data.series import conventions, gaps, steps
 from qlstm_jax.data.series.numerals import Numerals, is_missing
 from qlstm_jax.data.series.sheet import FORMAT, Sheet, load, shown
 from qlstm_jax.data.series.steps import Step
@@ -137,7 +137,7 @@ def read(
     rows = gaps.Rows(_values(sheet, kept, numerals), lines, timing.times(sheet) if timing else None)
     if timing:
         rows = gaps.in_order(source, rows, timing.clock)
-    step = gaps.find_step(rows)
+    step = None if rows.times is None else steps.find(rows.times)
     rows = gaps.complete(source, rows, names, step, on_missing)
     if not len(rows.values):
         raise DataError(f"{source}: no row has all its values; give series.columns, or another series.on_missing")
