@@ -23,7 +23,7 @@ OPTIONS = {name: {} for name in LAYER_CLASSES if name != "min_gru"} | {
 # The others take their last outputs from all, as LSTM does.
 WITH_LAST = ("lstm", "pr_lstm")
 # Gradients of our own; what JAX derives of the others takes most of the time to compile.
-WITH_GRADIENT = ("gru", "ql_lstm", "slstm", "mlstm of several chunks")
+WITH_GRADIENT = ("gru", "ql_lstm", "slstm", "mlstm", "mlstm of several chunks")
 
 
 def normalised(x):
