@@ -26,6 +26,7 @@ class GRU(Layer):
 
 class QLSTMCell(Cell):
     sharing: str = "full"
+    num_heads: int = 1
     block_size: int = 32
     skip: bool = True
     epsilon: float = 1.0
@@ -35,6 +36,7 @@ class QLSTMCell(Cell):
 
 class QLSTM(Layer):
     sharing: str = "full"
+    num_heads: int = 1
     block_size: int = 32
     skip: bool = True
     epsilon: float = 1.0

@@ -70,7 +70,7 @@ def params(name, variant):
 
 
 VARIANTS = {
-    "QLSTM": ((), (("skip", False),), (("sharing", "none"),), (("remat", True),)),
+    "QLSTM": ((), (("skip", False),), (("sharing", "none"),), (("remat", True),), (("num_heads", 2),)),
     "PRLSTM": ((), (("refinements", 0),), (("cell", "rnn"),), (("norm", "rms"),)),
 }
 

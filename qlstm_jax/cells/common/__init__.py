@@ -19,8 +19,9 @@ from qlstm_jax.cells.common.checks import (
     unroll_carry,
 )
 from qlstm_jax.cells.common.gated_sum import gated_sum, log_positive
+from qlstm_jax.cells.common.heads import check_heads, recurrent_product
 from qlstm_jax.cells.common.implementation import check_implementation, choose
-from qlstm_jax.cells.common.initializers import chrono_bias, lecun_normal, orthogonal
+from qlstm_jax.cells.common.initializers import chrono_bias, lecun_normal, orthogonal, orthogonal_heads
 from qlstm_jax.cells.common.masks import (
     at_position,
     last_valid,
@@ -76,6 +77,7 @@ __all__ = [
     "check_dtypes",
     "check_finite",
     "check_flags",
+    "check_heads",
     "check_ids",
     "check_implementation",
     "check_init",
@@ -110,9 +112,11 @@ __all__ = [
     "matmul",
     "option_docs",
     "orthogonal",
+    "orthogonal_heads",
     "params_dataclass",
     "recurrence",
     "recurrence_time_major",
+    "recurrent_product",
     "reverse",
     "reversed_resets",
     "row",
