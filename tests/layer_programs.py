@@ -12,7 +12,7 @@ from flax import nnx
 
 from qlstm_jax.models.layers import LAYER_CLASSES
 
-B, T, D, H = 64, 9, 8, 128
+B, T, D, H = 64, 21, 8, 128  # with which a compiler has been caught at it; with T = 9 it was not
 # minGRU is the scan that minLSTM is.
 OPTIONS = {name: {} for name in LAYER_CLASSES if name != "min_gru"} | {
     "ql_lstm": {"block_size": 4},

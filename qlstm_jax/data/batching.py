@@ -177,7 +177,7 @@ class Batches:
         return 1 - int(self._lengths.sum()) / cells
 
     def batch(self, position: int) -> TextBatch:
-        """Returns batch number `position` ≥ 0 since the start of training, epochs being joined end to end."""
+        """Makes batch number `position` ≥ 0 since the start of training, epochs being joined end to end."""
         count("position", position, why=": batches are numbered from 0")
         epoch, place = divmod(position, self._per_epoch)
         length, indices = self.plan(epoch)[place]

@@ -219,7 +219,7 @@ class PackedBatches:
         return 1 - int(self._lengths.sum()) / cells
 
     def batch(self, position: int) -> PackedBatch:
-        """Returns batch number `position` ≥ 0 since the start of training, epochs being joined end to end."""
+        """Makes batch number `position` ≥ 0 since the start of training, epochs being joined end to end."""
         count("position", position, why=": batches are numbered from 0")
         epoch, place = self._place(position)
         chosen = self.rows(epoch)[place * self._batch_size : (place + 1) * self._batch_size]

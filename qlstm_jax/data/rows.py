@@ -19,8 +19,9 @@ _SKIP_HINT = "on_bad_row='skip' leaves such rows out and counts them in the repo
 
 
 def is_empty(text: str | None) -> bool:
-    """Returns whether a text or label says nothing: it is missing, or only blanks, line-break tags and characters that
-    are never seen (control and format characters, such as a byte-order mark or a zero-width space).
+    """Returns whether a text or label is missing, or is of blanks, line-break tags and invisible characters alone.
+
+    Invisible are control and format characters, such as a byte-order mark or a zero-width space.
     """
     return text is None or all(
         letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf") for letter in LINE_BREAK.sub("", text)
@@ -147,7 +148,7 @@ class Collector:
         self.report = LoadReport(str(source))
 
     def take(self, rows: Iterable[Row | Refused]) -> None:
-        """Returns the rows of a table, whose columns are the text and the label."""
+        """Takes the rows of a table, whose columns are the text and the label."""
         for row in rows:
             if isinstance(row, Refused):
                 self.bad(*row)

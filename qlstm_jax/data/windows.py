@@ -134,7 +134,7 @@ class Windows:
             )
 
     def batch(self, number: int) -> Window:
-        """Returns window number `number` ≥ 0, passes being joined end to end."""
+        """Makes window number `number` ≥ 0, passes being joined end to end."""
         count("number", number)
         place = number % self.per_pass
         rows = np.arange(self.batch_size)

@@ -97,7 +97,7 @@ class Problem(abc.ABC):
 
     @abc.abstractmethod
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Evaluates in full: returns figures to be written as JSON, and pictures, which are written to `folder`.
+        """Evaluates in full: returns the figures, which are written as JSON, and writes pictures to `folder`.
 
         Args:
             model: in evaluation mode.
@@ -134,7 +134,7 @@ class Problem(abc.ABC):
             return shapes(next(batches))
 
     def notes(self) -> list[str]:
-        """Returns what is worth a line in the log before training: rows skipped, texts cut, padding."""
+        """Notes for the log before training, a line each: rows skipped, texts cut, padding."""
         return []
 
 

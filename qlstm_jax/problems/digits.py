@@ -70,7 +70,7 @@ class DigitsProblem(Problem):
         return predictor(self.config.model, self.task.channels, self.task.num_classes, rngs)
 
     def sample(self, key: Key[Array, ""], batch_size: int, step: Any) -> Batch:
-        """Returns sequences made of training images."""
+        """Draws sequences made of training images."""
         return self.task.sample(key, batch_size, *self.parts["train"])
 
     def _rows(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> tuple[Sums, Array]:
@@ -126,6 +126,6 @@ class DigitsProblem(Problem):
         return {"part": "test", "loss": loss, **figures}
 
     def notes(self) -> list[str]:
-        """Returns the parts, and what a sequence is."""
+        """Notes the parts, and what a sequence is."""
         sizes = ", ".join(f"{name} {len(labels)}" for name, (_, labels) in self.parts.items())
         return [f"{sizes} images; sequences of {self.task.length} steps of {self.task.channels} channels"]

@@ -79,7 +79,7 @@ class FormalProblem(Problem):
         )
 
     def sample(self, key: Key[Array, ""], batch_size: int, step: Any) -> Batch:
-        """Returns strings of lengths drawn uniformly from the training range, as far as the curriculum has reached."""
+        """Draws strings of uniform lengths from the training range, as far as the curriculum has reached."""
         lengths = self.config.formal
         longest = lengths.max_length
         if lengths.curriculum:
@@ -158,7 +158,7 @@ class FormalProblem(Problem):
         return correct[wanted] / counted[wanted]
 
     def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
-        """Returns mean accuracy over the training lengths, 32 strings each."""
+        """Returns the mean accuracy over the training lengths, 32 strings each."""
         lengths = range(self.config.formal.min_length, self.config.formal.max_length + 1)
         return {"accuracy": float(np.mean(self.accuracy_by_length(model, key, lengths, 32)))}
 
@@ -187,7 +187,7 @@ class FormalProblem(Problem):
         }
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Returns what `measure` gives, and a picture."""
+        """Reports what `measure` gives, with a picture."""
         report = self.measure(model, key, options)
         by_length = {int(length): accuracy for length, accuracy in report["accuracy_by_length"].items()}
         title = f"{self.config.formal.task}, {self.config.model.cell}: score {report['score']:.3f}"

@@ -93,7 +93,7 @@ class LMProblem(LMData, Problem):
 
     @classmethod
     def unused(cls, config: ConfigDict) -> list[str]:
-        """Returns a restart of rows that have no carry."""
+        """Notes a restart of rows that have no carry."""
         if config.lm.restart and config.model.cell == "transformer":
             return ["lm.restart: not used, as model.cell is 'transformer', which has no carry"]
         return []
@@ -174,11 +174,11 @@ class LMProblem(LMData, Problem):
         return curve
 
     def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
-        """Returns figures of the validation part."""
+        """Returns the figures of the validation part."""
         return self.figures(model, "validation", self.config.lm.validation_tokens)
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Returns figures of the test part, bits per byte by position with a picture, and a sample of text."""
+        """Reports figures of the test part, bits per byte by position with a picture, and a sample of text."""
         figures = self.figures(model, "test", options.tokens)
         curve, trained = self.by_position(model, "test", options.tokens), self.config.lm.length
         title = f"{self.config.model.cell}, test: {figures['bits_per_byte']:.3f} bits per byte"

@@ -107,7 +107,7 @@ class LMData:
         return token_windows(self.tokens[part], *sizes, name=name)
 
     def notes(self) -> list[str]:
-        """Returns the corpus, its parts, the vocabulary, and the windows in a pass."""
+        """Notes the corpus, its parts, the vocabulary, and the windows in a pass."""
         sizes = ", ".join(f"{part} {len(self.tokens[part])}" for part in PARTS)
         train = self.windows("train")
         return [

@@ -67,5 +67,5 @@ class MQARProblem(SampledProblem):
         return classification_rows(model(batch.ids, rngs=rngs), batch.targets, batch.mask, tokens)
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Returns accuracy and loss from the training length on, with a picture."""
+        """Reports accuracy and loss from the training length on, with a picture."""
         return super().report(model, key, folder, options) | {"pairs": self.task.num_pairs}

@@ -84,7 +84,7 @@ class SampledProblem(Problem):
         return sorted({max(self.shortest, int(self.length * self.least * 2**n)) for n in doublings})
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Returns accuracy and loss at `lengths`, with a picture."""
+        """Reports accuracy and loss at `lengths`, with a picture."""
         trained, sequences, lengths = self.length, max(options.sequences, 256), self.lengths(options.longest)
         figures = {n: self.figures(model, jax.random.fold_in(key, n), n, sequences) for n in lengths}
         accuracy = {n: f["accuracy"] for n, f in figures.items()}

@@ -116,7 +116,7 @@ class SeriesProblem(Problem):
         return stream(self.data.windows["train"], start)
 
     def notes(self) -> list[str]:
-        """Returns rows, columns, parts and windows, and how the file was read."""
+        """Notes rows, columns, parts and windows, and how the file was read."""
         return self.data.notes()
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:

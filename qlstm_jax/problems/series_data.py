@@ -152,7 +152,7 @@ class SeriesData:
         return table
 
     def notes(self) -> list[str]:
-        """Returns rows, columns, parts and windows, and how the file was read."""
+        """Notes rows, columns, parts and windows, and how the file was read."""
         table, train = self.table, self.parts["train"]
         lines = [f"{table.source}: {len(table.values)} rows of {', '.join(table.names)}", *table.notes]
         if table.skipped:

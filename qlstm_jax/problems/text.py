@@ -140,7 +140,7 @@ class TextProblem(TextData, Problem):
         return {"accuracy": figures["accuracy"], "macro_f1": figures["macro_f1"], "loss": loss}
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Returns accuracy, macro-F1 and figures by class on the test part, and a picture of the confusion matrix."""
+        """Reports accuracy, macro-F1 and figures by class on the test part, and a picture of the confusion matrix."""
         part = "test" if len(self.parts["test"].texts) else "validation"
         figures = self._figures(model, self.batches(part, shuffle=False), part, folder / "confusion_matrix.png")
         return {"part": part, **figures}

@@ -124,7 +124,7 @@ class TextData:
         )
 
     def notes(self) -> list[str]:
-        """Returns rows skipped, parts, vocabulary, texts cut and padding."""
+        """Notes rows skipped, parts, vocabulary, texts cut and padding."""
         train = self.batches("train", shuffle=True)
         sizes = ", ".join(f"{part} {len(e.texts)}" for part, e in self.parts.items())
         return [

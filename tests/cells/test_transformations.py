@@ -134,7 +134,7 @@ def eval_shape(case):
 def strict_promotion(case):
     params, xs = case.params(dtype="bfloat16"), cases.sequence(B, T)
     with jax.numpy_dtype_promotion("strict"):
-        gradient = jax.grad(loss_of(case), argnums=1)(params, xs)
+        gradient = jax.jit(jax.grad(loss_of(case), argnums=1))(params, xs)
     assert np.isfinite(gradient).all()
 
 
@@ -167,9 +167,9 @@ def donation(case):
 
 def no_rows(case):
     params, xs = inputs(case, 0)
-    _, ys = case.cell.unroll(params, xs, seq_lengths=jnp.zeros((0,), jnp.int32))
+    _, ys = jax.jit(case.cell.unroll)(params, xs, seq_lengths=jnp.zeros((0,), jnp.int32))
     assert ys.shape == (0, T, cases.H)
-    gradient = jax.grad(loss_of(case))(params, xs)
+    gradient = jax.jit(jax.grad(loss_of(case)))(params, xs)
     close(gradient, jax.tree.map(jnp.zeros_like, params))
 
 
