@@ -46,7 +46,8 @@ def _shape(kernel: Any) -> tuple[int, int, int]:
 class _Frame:
     """Shapes of a recurrence, and its arrays by unit: (N, ..., K, T, B), with B padded to whole tiles."""
 
-    def __init__(self, gates: Callable[..., Any], separate: int, operands: Any):
+    def __init__(self, gates: Callable[..., Any], separate: int, operands: Any, options: frozenset[str]):
+        self.options, self.replace = options, units.TANH_BY_EXP if "fast" in options else {}
         self.gates, self.operands, kernel = gates, operands, operands.recurrent_kernel
         self.heads, self.size, self.columns = _shape(kernel)
         self.rank = kernel.ndim
@@ -117,6 +118,7 @@ class _Frame:
             valid=self.operands.valid is not None,
             resets=self.operands.resets is not None,
             dtype=jnp.dtype(dtype),
+            options=self.options,
         )
 
     def examples(self) -> tuple[Any, Any, Any]:
@@ -158,25 +160,25 @@ class _Frame:
         return jnp.broadcast_to(bias, (*bias.shape[:3], self.padded))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def run(gates: Callable[..., Any], separate: int, operands: Any) -> tuple[Any, Array]:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def run(options: frozenset[str], gates: Callable[..., Any], separate: int, operands: Any) -> tuple[Any, Array]:
     """(carry, ys) of `recurrence`'s operands.
 
     Raises:
         NotImplementedError: from `unsupported`, or if `gates` is not made of operations that a kernel has.
     """
-    results: tuple[Any, Array] = _forward(gates, separate, operands, keep=False)[0]
+    results: tuple[Any, Array] = _forward(options, gates, separate, operands, keep=False)[0]
     return results
 
 
-def _forward(gates: Callable[..., Any], separate: int, operands: Any, *, keep: bool) -> Any:
+def _forward(options: frozenset[str], gates: Callable[..., Any], separate: int, operands: Any, *, keep: bool) -> Any:
     from qlstm_jax.cells.common import mosaic
 
     reason = unsupported(operands.recurrent_kernel, operands.h.dtype, separate)
     if reason is not None:
         raise NotImplementedError(f"the kernel cannot run this recurrence: {reason}; or choose another way")
-    frame = _Frame(gates, separate, operands)
-    unit_gates, _ = units.by_unit(gates, *frame.examples())
+    frame = _Frame(gates, separate, operands, options)
+    unit_gates, _ = units.by_unit(gates, *frame.examples(), replace=frame.replace)
     plan = frame.plan(frame.dtype)
     states = [frame.carry(s) for s in jax.tree.leaves(operands.state)]
     results = mosaic.forward(
@@ -203,17 +205,17 @@ def _forward(gates: Callable[..., Any], separate: int, operands: Any, *, keep: b
     return ((frame.carry_back(h).astype(frame.dtype), state), ys), (hs, *kept)
 
 
-def _run_forward(gates: Callable[..., Any], separate: int, operands: Any) -> tuple[Any, Any]:
-    results, kept = _forward(gates, separate, operands, keep=True)
+def _run_forward(options: frozenset[str], gates: Callable[..., Any], separate: int, operands: Any) -> tuple[Any, Any]:
+    results, kept = _forward(options, gates, separate, operands, keep=True)
     return results, (operands, kept)
 
 
-def _run_backward(gates: Callable[..., Any], separate: int, residuals: Any, cotangents: Any) -> tuple[Any]:
+def _run_backward(options: frozenset[str], gates: Callable[..., Any], separate: int, residuals: Any, cotangents: Any) -> tuple[Any]:
     from qlstm_jax.cells.common import mosaic
 
     operands, (hs, a, *states) = residuals
     (dh, dstate), dys = cotangents
-    frame = _Frame(gates, separate, operands)
+    frame = _Frame(gates, separate, operands, options)
     plan = frame.plan(jnp.bfloat16)
     if operands.valid is not None:
         dys = jnp.where(operands.valid[:, :, None], dys, jnp.zeros((), dys.dtype))
@@ -258,8 +260,8 @@ def _linear_part(frame: _Frame) -> tuple[Any, Any]:
 
     examples = frame.examples()
     h, state = jax.eval_shape(frame.gates, *examples)
-    residuals, pull = units.by_unit(pull_of, *examples)
-    return residuals, units.by_unit(apply, pull, h, state)[0]
+    residuals, pull = units.by_unit(pull_of, *examples, replace=frame.replace)
+    return residuals, units.by_unit(apply, pull, h, state, replace=frame.replace)[0]
 
 
 def _products(frame: _Frame, hs: Array, da: Array) -> Any:

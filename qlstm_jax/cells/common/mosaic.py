@@ -41,8 +41,7 @@ class Plan:
     valid: bool
     resets: bool
     dtype: jnp.dtype
-    approximate: bool = False
-    interpret: Any = None
+    options: frozenset[str] = frozenset()
 
     @property
     def groups(self) -> int:
@@ -91,8 +90,7 @@ def _launch(plan: Plan, body: Callable[..., None], outputs: list[Any], scratch: 
         grid_names=("head", "tile"),
         num_threads=plan.groups,
         thread_name="group",
-        compiler_params=plgpu.CompilerParams(unsafe_no_auto_barriers=True, approx_math=plan.approximate),
-        interpret=plan.interpret,
+        compiler_params=plgpu.CompilerParams(unsafe_no_auto_barriers=True, approx_math=not plan.options.isdisjoint({"fast", "approximate"})),
     )(*operands)
 
 

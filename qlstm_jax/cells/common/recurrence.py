@@ -134,7 +134,7 @@ def recurrence_time_major(
     valid: Bool[Array, "time batch"] | None = None,
     resets: Bool[Array, "time batch"] | None = None,
     plain: bool = False,
-    kernel: bool = False,
+    way: str = "fast",
 ) -> tuple[tuple[Float[Array, "batch hidden"], State], Float[Array, "time batch hidden"]]:
     """`recurrence` over xs (T, B, D) and masks (T, B), to outputs (T, B, H)."""
     if recurrent_kernel.ndim == 3 and separate:
@@ -151,10 +151,10 @@ def recurrence_time_major(
         resets = resets & valid
     operands = Operands(recurrent_kernel, input_kernel, bias, recurrent_bias, weights, h, state, xs, valid, resets)
     run = _plain if plain else _fast
-    if kernel:
+    if way.startswith("kernel"):
         from qlstm_jax.cells.common import kernel_way
 
-        run = kernel_way.run
+        run = partial(kernel_way.run, frozenset(way.split(":")[1:]))
     return run(gates, separate, varying_as(operands, operands))
 
 

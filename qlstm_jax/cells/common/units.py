@@ -5,7 +5,8 @@ unit, its operations are scalar; carried out on arrays instead, they compute the
 as these have, in any layout, and no row is ever split or joined. So is the linear part of `gates`, from `jax.vjp`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -24,8 +25,13 @@ ELEMENTWISE = frozenset(
 # Those that change no more than the shape of one unit's row, with or without repeating it.
 SHAPES = frozenset("broadcast_in_dim expand_dims reshape squeeze transpose".split())
 
+# tanh of no branch, exact to 1e-7 of its largest value
+TANH_BY_EXP = {"tanh": lambda x: 1 - 2 / (1 + lax.exp(2 * x))}
 
-def by_unit(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., list[Parts]], Any]:
+
+def by_unit(
+    function: Callable[..., Any], *examples: Any, replace: Mapping[str, Callable[..., Array]] = MappingProxyType({})
+) -> tuple[Callable[..., list[Parts]], Any]:
     """(run, shapes) of `function` of pytrees of rows of one unit: every axis but the last is 1.
 
     Args:
@@ -41,12 +47,12 @@ def by_unit(function: Callable[..., Any], *examples: Any) -> tuple[Callable[...,
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*examples)
 
     def run(*leaves: Parts) -> list[Parts]:
-        return _run(closed.jaxpr, closed.consts, leaves)
+        return _run(closed.jaxpr, closed.consts, leaves, replace)
 
     return run, shapes
 
 
-def _run(jaxpr: Any, consts: Sequence[Any], leaves: Sequence[Parts]) -> list[Parts]:
+def _run(jaxpr: Any, consts: Sequence[Any], leaves: Sequence[Parts], replace: Any) -> list[Parts]:
     values: dict[Any, Parts] = {}
 
     def read(atom: Any) -> Parts:
@@ -56,16 +62,17 @@ def _run(jaxpr: Any, consts: Sequence[Any], leaves: Sequence[Parts]) -> list[Par
         values[variable] = tuple(jnp.ravel(jnp.asarray(const)))
     values.update(zip(jaxpr.invars, leaves, strict=True))
     for equation in jaxpr.eqns:
-        outputs = _apply(equation, [read(a) for a in equation.invars])
+        outputs = _apply(equation, [read(a) for a in equation.invars], replace)
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(a) for a in jaxpr.outvars]
 
 
-def _apply(equation: Any, inputs: list[Parts]) -> list[Parts]:
+def _apply(equation: Any, inputs: list[Parts], replace: Any) -> list[Parts]:
     name, params, width = equation.primitive.name, equation.params, _width(equation.outvars[0].aval)
     inner = params.get("jaxpr", params.get("call_jaxpr"))
     if inner is not None:
-        return _run(inner.jaxpr, inner.consts, inputs) if hasattr(inner, "consts") else _run(inner, (), inputs)
+        consts = getattr(inner, "consts", ())
+        return _run(getattr(inner, "jaxpr", inner), consts, inputs, replace)
     if name in SHAPES:
         return [inputs[0] if len(inputs[0]) == width else inputs[0] * width]
     if name == "slice":
@@ -83,17 +90,20 @@ def _apply(equation: Any, inputs: list[Parts]) -> list[Parts]:
         return inputs
     if name not in ELEMENTWISE:
         raise NotImplementedError(f"the gates use the operation {name}; expected one of each element alone")
-    return [tuple(_element(equation, [a[i if len(a) > 1 else 0] for a in inputs]) for i in range(width))]
+    return [tuple(_element(equation, [a[i if len(a) > 1 else 0] for a in inputs], replace) for i in range(width))]
 
 
 def _width(aval: Any) -> int:
     return int(aval.shape[-1]) if aval.shape else 1
 
 
-def _element(equation: Any, inputs: list[Array]) -> Array:
+def _element(equation: Any, inputs: list[Array], replace: Any) -> Array:
     name = equation.primitive.name
     shape = max((a.shape for a in inputs), key=len)
     inputs = [a if a.shape == shape else jnp.broadcast_to(a, shape) for a in inputs]
+    if name in replace:
+        replaced: Array = replace[name](*inputs)
+        return replaced
     if name == "add_any":
         return inputs[0] + inputs[1]
     if name == "log1p":  # absent from Mosaic GPU; within a gate of float32 an error of 1e-7 is that of the sum
@@ -102,6 +112,8 @@ def _element(equation: Any, inputs: list[Array]) -> Array:
         return 1 / (1 + lax.exp(-inputs[0]))
     if name == "copy":
         return inputs[0]
+    if name == "integer_pow" and equation.params["y"] < 0:
+        return 1 / lax.integer_pow(inputs[0], -equation.params["y"])
     if name == "convert_element_type":
         return inputs[0].astype(equation.params["new_dtype"])
     result: Array = equation.primitive.bind(*inputs, **equation.params)
