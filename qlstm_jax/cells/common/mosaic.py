@@ -95,11 +95,11 @@ def _launch(plan: Plan, body: Callable[..., None], outputs: list[Any], scratch: 
 
 
 def _products(kernel: Any, columns: Any, count: int) -> list[Array]:
-    """`count` products (ROWS, TILE) of kernel[i] (ROWS, depth) and columnsᵀ, (TILE, depth)."""
+    """Products (ROWS, TILE) of `count` times ROWS rows of kernel, (count·ROWS, depth), and columnsᵀ, (TILE, depth)."""
 
     def run(*sums: Any) -> list[Array]:
         for i, total in enumerate(sums):
-            plgpu.wgmma(total, kernel.at[i], columns.transpose((1, 0)))
+            plgpu.wgmma(total, kernel.at[pl.ds(i * ROWS, ROWS)], columns.transpose((1, 0)))
         return [total[...] for total in sums]
 
     return list(pl.run_scoped(run, *[plgpu.ACC((ROWS, TILE), jnp.float32)] * count))
@@ -151,14 +151,15 @@ def forward(
         before each token (N, states, K, T, B); what there is none of is left out.
     """
     groups, columns, size = plan.groups, plan.columns, plan.size
-    # (N, groups, M, ROWS, K): the rows of Uᵀ that each warpgroup has
+    # (N, groups, M·ROWS, K): the rows of Uᵀ that each warpgroup has
     kernel = kernel.reshape(plan.heads, size, columns, groups, ROWS).transpose(0, 3, 2, 4, 1)
+    kernel = kernel.reshape(plan.heads, groups, columns * ROWS, size)
     given = [kernel, z, bias, recurrent_bias, weights, h, states, valid, resets]
     outputs = [plan.by_unit(dtype=plan.dtype), plan.carry(), plan.carry(plan.states) if plan.states else None]
     if keep:
         outputs.append(plan.by_unit(columns + plan.separate))
         outputs.append(plan.by_unit(plan.states) if plan.states else None)
-    scratch = [plgpu.SMEM((groups, columns, ROWS, size), plan.dtype), plgpu.SMEM((2, TILE, size), plan.dtype)]
+    scratch = [plgpu.SMEM((groups, columns * ROWS, size), plan.dtype), plgpu.SMEM((2, TILE, size), plan.dtype)]
     present = [a is not None for a in given + outputs]
 
     def body(*refs: Any) -> None:
@@ -258,12 +259,12 @@ def backward(
         weights (N, weights, K, B), of each sequence; what there is none of is left out.
     """
     groups, columns, size = plan.groups, plan.columns, plan.size
-    kernel = kernel.reshape(plan.heads, groups, 1, ROWS, columns * size)
+    kernel = kernel.reshape(plan.heads, groups, ROWS, columns * size)
     given = [kernel, weights, a, states, valid, resets, dhs, dh, dstates]
     outputs = [plan.by_unit(columns + plan.separate, dtype=plan.dtype), plan.carry()]
     outputs.append(plan.carry(plan.states) if plan.states else None)
     outputs.append(plan.carry(plan.weights) if plan.weights else None)
-    scratch = [plgpu.SMEM((groups, 1, ROWS, columns * size), plan.dtype)]
+    scratch = [plgpu.SMEM((groups, ROWS, columns * size), plan.dtype)]
     scratch.append(plgpu.SMEM((2, TILE, columns * size), plan.dtype))
     present = [x is not None for x in given + outputs]
 
