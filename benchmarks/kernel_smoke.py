@@ -46,10 +46,12 @@ class Variant(NamedTuple):
 VARIANTS = [
     Variant("ql256", "ql", 3, 256, 16, 1024),
     Variant("ql256+back", "ql", 3, 256, 16, 1024, backward=True),
-    Variant("ql256 approximate", "ql", 3, 256, 16, 1024, way="kernel:approximate"),
-    Variant("ql256+back approximate", "ql", 3, 256, 16, 1024, backward=True, way="kernel:approximate"),
     Variant("ql256 fast", "ql", 3, 256, 16, 1024, way="kernel:fast"),
     Variant("ql256+back fast", "ql", 3, 256, 16, 1024, backward=True, way="kernel:fast"),
+    Variant("ql256 fast registers", "ql", 3, 256, 16, 1024, way="kernel:fast:registers"),
+    Variant("ql256 fast prefetch", "ql", 3, 256, 16, 1024, way="kernel:fast:prefetch"),
+    Variant("ql256 approximate", "ql", 3, 256, 16, 1024, way="kernel:approximate"),
+    Variant("ql256+back approximate", "ql", 3, 256, 16, 1024, backward=True, way="kernel:approximate"),
     Variant("lstm128", "lstm", 6, 128, 16, 1024),
     Variant("lstm128+back", "lstm", 6, 128, 16, 1024, backward=True),
     Variant("ql256 masks", "ql", 3, 256, 16, 256, backward=True, masks=True),
@@ -98,12 +100,12 @@ def problem(v: Variant) -> tuple[Callable[..., Any], dict[str, Any]]:
         lengths = v.steps - jnp.arange(v.batch) * v.steps // (2 * v.batch)
         options["valid"] = jnp.arange(v.steps)[:, None] < lengths
         options["resets"] = jax.random.bernoulli(next(keys), 0.02, (v.steps, v.batch))
-    target = normal(v.steps, v.batch, hidden).astype(v.dtype)
+    arrays["target"] = normal(v.steps, v.batch, hidden).astype(v.dtype)
 
     def loss(arrays: dict[str, Any], **way: Any) -> Any:
-        rest = {k: a for k, a in arrays.items() if k not in ("xs", "carry")}
+        rest = {k: a for k, a in arrays.items() if k not in ("xs", "carry", "target")}
         (h, _), ys = recurrence_time_major(gates, arrays["xs"], arrays["carry"], **rest, **options, **way)
-        return jnp.sum((ys * target).astype(jnp.float32)) / v.steps + jnp.sum(h.astype(jnp.float32)), ys
+        return jnp.sum((ys * arrays["target"]).astype(jnp.float32)) / v.steps + jnp.sum(h.astype(jnp.float32)), ys
 
     return loss, arrays
 

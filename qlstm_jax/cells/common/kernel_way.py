@@ -47,7 +47,7 @@ class _Frame:
     """Shapes of a recurrence, and its arrays by unit: (N, ..., K, T, B), with B padded to whole tiles."""
 
     def __init__(self, gates: Callable[..., Any], separate: int, operands: Any, options: frozenset[str]):
-        self.options, self.replace = options, units.TANH_BY_EXP if "fast" in options else {}
+        self.options, self.replace = options, units.FAST if "fast" in options else units.COARSE if "approximate" in options else {}
         self.gates, self.operands, kernel = gates, operands, operands.recurrent_kernel
         self.heads, self.size, self.columns = _shape(kernel)
         self.rank = kernel.ndim
@@ -99,9 +99,9 @@ class _Frame:
         return jnp.stack(leaves, axis=1) if leaves else None
 
     def weights(self) -> Array | None:
-        """(N, weights, K, B), the same for each sequence."""
-        leaves = [w.astype(jnp.float32).reshape(self.heads, self.size, 1) for w in jax.tree.leaves(self.operands.weights)]
-        return self.stack([jnp.broadcast_to(w, (*w.shape[:2], self.padded)) for w in leaves])
+        """(N, weights, K)."""
+        leaves = jax.tree.leaves(self.operands.weights)
+        return self.stack([w.astype(jnp.float32).reshape(self.heads, self.size) for w in leaves])
 
     def plan(self, dtype: Any) -> Any:
         from qlstm_jax.cells.common import mosaic
@@ -145,19 +145,17 @@ class _Frame:
         return jax.lax.dot_general(kernel, xs, (((3,), (2,)), ((), ())), preferred_element_type=jnp.float32)
 
     def bias(self) -> Array:
-        """(N, M, K, B)."""
-        shape = self.heads, self.columns, self.size, self.padded
-        if self.operands.bias is None:
-            return jnp.zeros(shape, jnp.float32)
-        bias = self.columns_of(jnp.atleast_2d(self.operands.bias).astype(jnp.float32))
-        return jnp.broadcast_to(bias, shape) if bias.shape[-1] == 1 else self.pad(bias)
+        """(N, M, K), or (N, M, K, B) for a bias of each sequence's own."""
+        bias = self.operands.bias
+        if bias is None:
+            return jnp.zeros((self.heads, self.columns, self.size), jnp.float32)
+        bias = self.columns_of(bias.astype(jnp.float32))
+        return bias if bias.ndim == 3 else self.pad(bias)
 
     def recurrent_bias(self) -> Array | None:
-        """(N, S, K, B)."""
-        if self.operands.recurrent_bias is None:
-            return None
-        bias = self.columns_of(self.operands.recurrent_bias.astype(jnp.float32)[None])
-        return jnp.broadcast_to(bias, (*bias.shape[:3], self.padded))
+        """(N, S, K)."""
+        bias = self.operands.recurrent_bias
+        return None if bias is None else self.columns_of(bias.astype(jnp.float32))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

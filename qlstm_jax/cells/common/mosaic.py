@@ -71,6 +71,14 @@ class _Place:
         value: Array = plgpu.load(ref.at[self.head, *at, self.columns], layout=plgpu.Layout.WGMMA, optimized=False)
         return value
 
+    def row(self, ref: Any, i: int) -> Array:
+        """(ROWS, TILE) of (N, ·, K), the same for each sequence, or of (N, ·, K, B)."""
+        if len(ref.shape) == 4:
+            return self.load(ref, i, self.rows)
+        layout = plgpu.Layout.WGMMA.reduce(1)
+        value = plgpu.load(ref.at[self.head, i, self.rows], layout=layout, optimized=False)
+        return lax.broadcast_in_dim(value, (ROWS, TILE), (0,))
+
     def mask(self, ref: Any, t: Any) -> Array:
         """(ROWS, TILE) of (T, B)."""
         row = plgpu.load(ref.at[t, self.columns], layout=plgpu.Layout.WGMMA.reduce(0), optimized=False)
@@ -94,12 +102,19 @@ def _launch(plan: Plan, body: Callable[..., None], outputs: list[Any], scratch: 
     )(*operands)
 
 
+def _operand(plan: Plan, kernel: Any, group: Any) -> Any:
+    """This warpgroup's rows of U: in shared memory, or with the option "registers" in registers."""
+    rows = kernel.at[group]
+    return plgpu.load(rows, layout=plgpu.Layout.WGMMA, optimized=False) if "registers" in plan.options else rows
+
+
 def _products(kernel: Any, columns: Any, count: int) -> list[Array]:
     """Products (ROWS, TILE) of `count` times ROWS rows of kernel, (count·ROWS, depth), and columnsᵀ, (TILE, depth)."""
 
     def run(*sums: Any) -> list[Array]:
         for i, total in enumerate(sums):
-            plgpu.wgmma(total, kernel.at[pl.ds(i * ROWS, ROWS)], columns.transpose((1, 0)))
+            rows = slice(i * ROWS, (i + 1) * ROWS)
+            plgpu.wgmma(total, kernel[rows] if isinstance(kernel, jax.Array) else kernel.at[rows], columns.transpose((1, 0)))
         return [total[...] for total in sums]
 
     return list(pl.run_scoped(run, *[plgpu.ACC((ROWS, TILE), jnp.float32)] * count))
@@ -139,9 +154,9 @@ def forward(
         gates: Parts of each weight, of the pre-activations and of each state, to Parts of h and of each state.
         kernel: U (N, K, M, K), the last axis that of the pre-activations' units.
         z: x W (N, M, K, T, B).
-        bias: (N, M, K, B).
-        recurrent_bias: (N, S, K, B) for S separate columns.
-        weights: (N, weights, K, B).
+        bias: (N, M, K), or (N, M, K, B).
+        recurrent_bias: (N, S, K) for S separate columns.
+        weights: (N, weights, K).
         h: (N, K, B).
         states: (N, states, K, B).
         valid, resets: (T, B), 0 or 1.
@@ -179,9 +194,11 @@ def _forward_body(
     place, columns, joined = _Place(), plan.columns, plan.columns - plan.separate
     rows = place.rows
     plgpu.copy_gmem_to_smem(kernel_gmem.at[place.head, place.group], kernel.at[place.group], loaded.at[place.group])
-    bias = [place.load(bias_ref, m, rows) for m in range(columns)]
-    extra = [place.load(recurrent_bias_ref, m, rows) for m in range(plan.separate)] if recurrent_bias_ref is not None else None
-    weights = [(place.load(weights_ref, i, rows),) for i in range(plan.weights)]
+    bias = [place.row(bias_ref, m) for m in range(columns)]
+    extra = None
+    if recurrent_bias_ref is not None:
+        extra = [place.row(recurrent_bias_ref, m) for m in range(plan.separate)]
+    weights = [(place.row(weights_ref, i),) for i in range(plan.weights)]
     h = place.load(h_ref, rows).astype(plan.dtype)
     states = [place.load(states_ref, i, rows) for i in range(plan.states)]
 
@@ -196,9 +213,13 @@ def _forward_body(
 
     def token(t: Any, carry: Any) -> Any:
         h, states, (z, ok, reset) = carry
+        if "prefetch" in plan.options:
+            later = jnp.minimum(t + 4, plan.steps - 1)
+            for m in range(columns):
+                plgpu.async_prefetch(z_ref.at[place.head, m, rows, later, place.columns])
         coming = token_inputs(jnp.minimum(t + 1, plan.steps - 1))
         plgpu.barrier_wait(ready)
-        u = _products(kernel.at[place.group], shared.at[lax.rem(t, 2)], columns)
+        u = _products(operand, shared.at[lax.rem(t, 2)], columns)
         z = [a + b for a, b in zip(z, bias, strict=True)]
         row = [z[m] + u[m] for m in range(joined)]
         start = _restart(reset, states)
@@ -222,6 +243,7 @@ def _forward_body(
     first = token_inputs(0)
     share(0, _restart(first[2], h))
     plgpu.barrier_wait(loaded.at[place.group])
+    operand = _operand(plan, kernel, place.group)
     h, states, _ = lax.fori_loop(0, plan.steps, token, (h, states, first))
     plgpu.barrier_wait(ready)
     place.store(last_h_ref, h, rows)
@@ -293,7 +315,7 @@ def _backward_body(
     place, columns, joined = _Place(), plan.columns, plan.columns - plan.separate
     rows = place.rows
     plgpu.copy_gmem_to_smem(kernel_gmem.at[place.head, place.group], kernel.at[place.group], loaded.at[place.group])
-    weights = [(place.load(weights_ref, i, rows),) for i in range(plan.weights)]
+    weights = [(place.row(weights_ref, i),) for i in range(plan.weights)]
     dh = place.load(dh_ref, rows)
     dstates = [place.load(dstates_ref, i, rows) for i in range(plan.states)]
 
@@ -327,12 +349,13 @@ def _backward_body(
         for m, d in enumerate(da):
             place.store(da_ref, d, m, rows, t)
         plgpu.barrier_wait(ready)
-        (new_dh,) = _products(kernel.at[place.group], shared.at[slot], 1)
+        (new_dh,) = _products(operand, shared.at[slot], 1)
         dh, dstates = _where(ok, _restart(reset, (new_dh, new_dstates)), (dh, dstates))
         return dh, dstates, dweights, coming
 
     zeros = [jnp.zeros_like(dh)] * plan.weights
     plgpu.barrier_wait(loaded.at[place.group])
+    operand = _operand(plan, kernel, place.group)
     start = (dh, dstates, zeros, token_inputs(plan.steps - 1))
     dh, dstates, dweights, _ = lax.fori_loop(0, plan.steps, token, start)
     place.store(first_dh_ref, dh, rows)
