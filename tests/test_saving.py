@@ -21,7 +21,7 @@ from qlstm_jax.nnx import GRU, LSTM, PRLSTM, QLSTM, LSTMCell
 D, H = 3, 4
 # Options that change the arrays or the program.
 OPTIONS = {
-    "QLSTM": {"skip": False, "block_size": 2, "sharing": "none"},
+    "QLSTM": {"skip": False, "block_size": 2, "sharing": "none", "num_heads": 2},
     "PRLSTM": {"refinements": 2, "cell": "rnn", "max_offset": 3},
     "SLSTM": {"num_heads": 2},
     "MLSTM": {"num_heads": 2, "key_size": 1, "chunk_size": 8},
