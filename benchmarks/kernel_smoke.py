@@ -23,7 +23,7 @@ import jax.export
 import jax.numpy as jnp
 
 from qlstm_jax.cells import gru, lstm
-from qlstm_jax.cells.common.recurrence import recurrence_time_major
+from qlstm_jax.cells.common import recurrence_time_major
 from qlstm_jax.cells.ql_lstm import block as ql_lstm
 from qlstm_jax.cells.slstm import recurrence as slstm
 
@@ -75,7 +75,7 @@ def problem(v: Variant) -> tuple[Callable[..., Any], dict[str, Any]]:
 
     state: Any = 0.3 * normal(v.batch, hidden)
     maps, options = {"ql": 1, "lstm": 4, "gru": 3, "slstm": 4}[v.cell], dict[str, Any]()
-    gates: Any = {"ql": partial(ql_lstm._gates, "full"), "lstm": lstm._gates, "gru": gru._gates}.get(v.cell)
+    gates: Any = {"ql": partial(ql_lstm.cell._gates, "full"), "lstm": lstm._gates, "gru": gru._gates}.get(v.cell)
     arrays: dict[str, Any] = {}
     if v.cell == "ql":
         shape = (v.heads, 1, v.size) if v.heads > 1 else (hidden,)
@@ -87,7 +87,7 @@ def problem(v: Variant) -> tuple[Callable[..., Any], dict[str, Any]]:
         options["separate"] = hidden
         arrays["recurrent_bias"] = 0.1 * normal(hidden)
     if v.cell == "slstm":
-        gates, state = partial(slstm._gates, "sigmoid"), (state, 1 + jnp.abs(state), 0 * state)
+        gates, state = partial(slstm.cell._gates, "sigmoid"), (state, 1 + jnp.abs(state), 0 * state)
     width = (v.heads, v.size, maps * v.size) if v.heads > 1 else (hidden, maps * hidden)
     arrays |= {
         "recurrent_kernel": normal(*width) / v.size**0.5,

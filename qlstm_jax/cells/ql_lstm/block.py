@@ -89,7 +89,7 @@ def _tokens(
         bias=bias,
         weights=weights,
         valid=valid,
-        plain=plain,
+        way="plain" if plain else "fast",
     )
 
 

@@ -87,7 +87,8 @@ def run(
     """`common.recurrence` of this cell: `inputs` are pre-activations, or with an input kernel among `options` x."""
     start = carry.y.astype(dtype), (carry.c, carry.n, carry.m)
     gates = partial(_gates, forget_gate)
-    (y, state), ys = common.recurrence(gates, inputs, start, recurrent_kernel=recurrent_kernel, plain=plain, **options)
+    way: common.Way = "plain" if plain else "fast"
+    (y, state), ys = common.recurrence(gates, inputs, start, recurrent_kernel=recurrent_kernel, way=way, **options)
     return Carry(y, *state), ys
 
 
