@@ -31,14 +31,19 @@ class Inputs(NamedTuple):
 class Outputs(NamedTuple):
     """Gradients. None where there is none."""
 
-    da: Array  # of pre-activations (T, N, M + S, K, B), bfloat16
+    da: Array  # of pre-activations (T, N, M + S, K, B)
     dh: Array  # of the first h (N, K, B)
     dstates: Array | None  # of the first states (N, states, K, B)
     dweights: Array | None  # of the weights, of each sequence (N, weights, K, B)
 
 
 def backward(
-    plan: Plan, residuals: Callable[..., list[Parts]], pull: Callable[..., list[Parts]], inputs: Inputs
+    plan: Plan,
+    residuals: Callable[..., list[Parts]],
+    pull: Callable[..., list[Parts]],
+    inputs: Inputs,
+    *,
+    dtype: Any = jnp.bfloat16,
 ) -> Outputs:
     """Runs over all tokens from the last one.
 
@@ -46,9 +51,10 @@ def backward(
         residuals: Parts of weights, pre-activations and states, to Parts of what `pull` needs of them.
         pull: Parts of those, of the gradient of h and of those of the states, to Parts of the gradients of weights,
             pre-activations and states.
+        dtype: of da as it is returned. In the kernel's product it is bfloat16.
     """
     outputs = Outputs(
-        da=plan.tokens(plan.columns + plan.separate, dtype=jnp.bfloat16),
+        da=plan.tokens(plan.columns + plan.separate, dtype=dtype),
         dh=plan.carry(),
         dstates=plan.carry(plan.states) if plan.states else None,
         dweights=plan.carry(plan.weights) if plan.weights else None,
