@@ -83,13 +83,13 @@ def test_completion_offers_the_rooms_and_unknown_names_are_refused():
 
 
 def test_console_commands_are_functions():
-    assert set(PROJECT["scripts"]) == {f"qlstm-{name}" for name in ("train", "eval", "generate", "study", "formal")}
+    assert set(PROJECT["scripts"]) == {f"qlstm-{name}" for name in ("train", "eval", "generate", "export", "study", "formal")}
     for target in PROJECT["scripts"].values():
         module, _, name = target.partition(":")
         assert callable(getattr(importlib.import_module(module), name))
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "generate", "study", "formal"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "generate", "export", "study", "formal"])
 def test_without_the_extra_a_command_ends_in_one_line(name):
     code = "import sys; sys.modules['ml_collections'] = None\n"
     done = python(code + f"from qlstm_jax.commands import programs; programs.{name}()")

@@ -21,8 +21,8 @@ from qlstm_jax.data.batching import stream
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.models.generate import check_options, generate
-from qlstm_jax.problems import inherited, kept, plots
-from qlstm_jax.problems.base import Batch, Model, Problem, Sums
+from qlstm_jax.problems import inherited, kept, plots, tokenizers
+from qlstm_jax.problems.base import Batch, Interface, Model, Problem, Sums
 from qlstm_jax.problems.config import (
     ConfigError,
     as_flags,
@@ -212,6 +212,10 @@ class LMProblem(Problem):
             f"{train.batch_size} streams of {train.stream_size} tokens: {train.per_pass} windows of {train.length} "
             "in a pass",
         ]
+
+    def interface(self) -> Interface:
+        """The tokenizer."""
+        return tokenizers.interface(self.tokenizer)
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A `TokenModel` from the tokenizer's vocabulary to itself."""

@@ -16,8 +16,8 @@ from qlstm_jax.data.batching import Batches, bucket_boundaries, stream
 from qlstm_jax.data.packing import PackedBatch, PackedBatches
 from qlstm_jax.data.tokenizer import Tokenizer
 from qlstm_jax.data.unlabelled import Unlabelled, read_texts
-from qlstm_jax.problems import inherited, kept, metrics, plots, text_parts, text_predictions
-from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_sums, shapes
+from qlstm_jax.problems import inherited, kept, metrics, plots, text_parts, text_predictions, tokenizers
+from qlstm_jax.problems.base import Batch, Interface, Model, Problem, Sums, classification_sums, shapes
 from qlstm_jax.problems.config import ConfigError, as_flags, fraction, not_negative, one_of, positive, run_exists
 from qlstm_jax.problems.models import classifier
 
@@ -226,6 +226,12 @@ class TextProblem(Problem):
             f"packed to train: {len(rows)} rows of {self.config.text.row_length} tokens with up to {packed.places} "
             f"texts each, {100 * packed.padding_fraction(0):.1f} % padding"
         ]
+
+    def interface(self) -> Interface:
+        """The labels in the order of the logits, the tokenizer, and the length that texts are cut to."""
+        read = tokenizers.interface(self.tokenizer)
+        about = {"labels": list(self.label_names), "max_length": self.config.text.max_length}
+        return Interface(about | read.about, read.files)
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A `Classifier` of the tokenizer's vocabulary."""
