@@ -85,6 +85,7 @@ def export(
             "jax": jax.__version__,
             "calling_convention": next(iter(found.values())).calling_convention_version,
         },
+        **({"vocab_size": model.embed.num_embeddings} if token.dtype == jnp.int32 else {}),
         **(about or {}),
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"  # before anything is written

@@ -120,6 +120,7 @@ def test_the_manifest_says_what_goes_in_and_out(exported):
     model = MODELS["classifier"]()
     assert manifest["parameters"] == sum(a.size for a in jax.tree.leaves(nnx.state(model, nnx.Param)))
     assert (manifest["format"], manifest["model"]) == (1, "qlstm_jax.models.classifier.Classifier")
+    assert manifest["vocab_size"] == V and "vocab_size" not in manifests["numbers"]
     assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
     assert set(manifest["versions"]) == {"qlstm_jax", "jax", "calling_convention"}
     sequence, step = manifest["programs"]["sequence"], manifest["programs"]["step"]

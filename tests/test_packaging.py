@@ -157,6 +157,6 @@ def test_oldest_versions_are_the_lower_bounds():
     """What the workflow tests as oldest is what the project says that it supports."""
     lines = (ROOT / ".github" / "oldest.txt").read_text(encoding="utf-8").splitlines()
     oldest = dict(line.split("==") for line in lines if not line.startswith("#"))
-    wanted = PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["digits"] + EXTRAS["parquet"]
+    wanted = PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["digits"] + EXTRAS["parquet"] + EXTRAS["serve"]
     bounds = {distribution(r): Version(re.search(r">=([\d.]+)", r)[1]) for r in wanted}
     assert {name: Version(version) for name, version in oldest.items()} == bounds | {"jaxlib": bounds["jax"]}
