@@ -100,7 +100,7 @@ def test_another_process_computes_what_the_model_does(name, exported):
     model, arrays = MODELS[name](), given()
     model.eval()
     xs = arrays[manifests[name]["programs"]["sequence"]["arguments"]["inputs"]["dtype"]]
-    tolerance = {"rtol": 1e-2, "atol": 1e-2} if name == "last" else {"rtol": 1e-5, "atol": 1e-6}
+    tolerance = {"rtol": 1e-2, "atol": 1e-2} if name == "last" else {"rtol": 1e-5, "atol": 2e-5}
     whole = nnx.jit(lambda model: model(xs, seq_lengths=arrays["lengths"]))(model)
     valid = np.arange(T)[None] < arrays["lengths"][:, None] if whole.ndim == 3 else np.full(B, True)
     np.testing.assert_allclose(found[f"{name} sequence"][valid], np.asarray(whole)[valid], **tolerance)
