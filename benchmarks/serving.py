@@ -3,8 +3,8 @@
     python examples/serve.py exported --port 8000 --streams 1024 --batch 256
     python benchmarks/serving.py --port 8000 --streams 1 16 64 256 1024 --tokens 64
 
-Each stream sends its next token when it has the answer to the last, over a connection of its own. All streams run in this
-process, which takes its share of the machine: on few cores the client is part of what is measured.
+Each stream sends its next token when it has the answer to the last, over a connection of its own. All streams run in
+this process, which takes its share of the machine: on few cores the client is part of what is measured.
 """
 
 import argparse

@@ -90,7 +90,9 @@ class Model:
             given = np.zeros((0, *shape), dtype)
         kinds = "iu" if dtype.kind == "i" else "iuf"
         if given.shape[1:] != tuple(shape) or given.dtype.kind not in kinds or not np.isfinite(given).all():
-            raise HTTPException(400, f"inputs are {given.dtype}{list(given.shape)}; expected {dtype} of [time, *{shape}]")
+            raise HTTPException(
+                400, f"inputs are {given.dtype}{list(given.shape)}; expected {dtype} of [time, *{shape}]"
+            )
         vocabulary = self.manifest.get("vocab_size")
         if vocabulary is not None and given.size and not (given.min() >= 0 and given.max() < vocabulary):
             raise HTTPException(400, f"inputs run from {given.min()} to {given.max()}; expected 0 to {vocabulary - 1}")

@@ -83,7 +83,9 @@ def test_completion_offers_the_rooms_and_unknown_names_are_refused():
 
 
 def test_console_commands_are_functions():
-    assert set(PROJECT["scripts"]) == {f"qlstm-{name}" for name in ("train", "eval", "generate", "export", "study", "formal")}
+    assert set(PROJECT["scripts"]) == {
+        f"qlstm-{name}" for name in ("train", "eval", "generate", "export", "study", "formal")
+    }
     for target in PROJECT["scripts"].values():
         module, _, name = target.partition(":")
         assert callable(getattr(importlib.import_module(module), name))
