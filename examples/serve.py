@@ -6,13 +6,14 @@
 | request | answer |
 |---|---|
 | `GET /model` | the manifest |
-| `POST /predict` `{"text": "a fine film"}` or `{"inputs": [3, 1, 4]}` | `{"outputs": [...]}`, of labels their probabilities too |
+| `POST /predict` `{"text": "a fine film"}` or `{"inputs": [3, 1, 4]}` | `{"outputs": [...]}`, and labels |
 | `POST /streams` | 201 `{"stream": ID}`: a stream that has read nothing |
 | `POST /streams/ID` `{"inputs": [3, 1]}` or a text | `{"outputs": [...]}` after all that the stream has read |
 | `DELETE /streams/ID` | 204 |
 
 This process needs jax, flatbuffers, starlette, uvicorn and, for texts, tokenizers; qlstm_jax is not imported. There is
-no limit on the size of a body and no encryption here: a server that faces the world stands behind a proxy that has both.
+no limit on the size of a body and no encryption here: a server that faces the world stands behind a proxy that has
+both.
 """
 
 import argparse
@@ -90,9 +91,8 @@ class Model:
             given = np.zeros((0, *shape), dtype)
         kinds = "iu" if dtype.kind == "i" else "iuf"
         if given.shape[1:] != tuple(shape) or given.dtype.kind not in kinds or not np.isfinite(given).all():
-            raise HTTPException(
-                400, f"inputs are {given.dtype}{list(given.shape)}; expected {dtype} of [time, *{shape}]"
-            )
+            expected = f"expected {dtype} of {['time', *shape]}"
+            raise HTTPException(400, f"inputs are {given.dtype}{list(given.shape)}; {expected}")
         vocabulary = self.manifest.get("vocab_size")
         if vocabulary is not None and given.size and not (given.min() >= 0 and given.max() < vocabulary):
             raise HTTPException(400, f"inputs run from {given.min()} to {given.max()}; expected 0 to {vocabulary - 1}")

@@ -34,12 +34,8 @@ __version__ = "0.2.0"
 
 __all__ = ["__version__", "cells", "data", "export", "interop", "linen", "load", "load_run", "models", "nnx", "save"]
 
-_FUNCTIONS = {
-    "save": "saving",
-    "load": "saving",
-    "export": "exporting",
-    "load_run": "training.trained",
-}  # by the modules that have them
+# By the modules that have them.
+_FUNCTIONS = {"save": "saving", "load": "saving", "export": "exporting", "load_run": "training.trained"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,8 @@
 | `weights.safetensors` | the parameters and options, as `qlstm_jax.load` reads them; the programs have their own copy |
 | `manifest.json` | the shapes and dtypes of what goes in and out, the platforms, versions, and what the caller adds |
 
-A program is read by `jax.export.deserialize`, for which JAX wants the package flatbuffers. The carry is a list of arrays
-whose shapes the manifest has. A stream begins with any carry, such as zeros, and a true `reset`.
+A program is read by `jax.export.deserialize`, for which JAX wants the package flatbuffers. The carry is a list of
+arrays whose shapes the manifest has. A stream begins with any carry, such as zeros, and a true `reset`.
 """
 
 import json
