@@ -50,7 +50,7 @@ def export(
         folder: a new or empty one; it is made if it is missing.
         length: T, the positions of the program for whole sequences; None for any number. The trees, PR-LSTM, minLSTM
             and minGRU, need one; shorter sequences are right padded to it, which changes nothing.
-        platforms: of "cpu", "cuda" and "tpu"; None for all for which the model lowers.
+        platforms: of "cpu", "cuda" and "tpu"; None for all for which the model can be exported.
         about: keys of the manifest besides, which JSON has.
         files: texts by the names of files to write beside the others, such as a tokenizer's.
 
@@ -61,7 +61,7 @@ def export(
         TypeError: for another model.
         ValueError: if the folder holds something, for a length out of range or none where one is needed, or for a
             platform that is none of these.
-        NotImplementedError: if the model does not lower for a platform that is named.
+        NotImplementedError: if the model has an operation that a named platform lacks.
         ImportError: without safetensors or flatbuffers, which are in the extra `train`.
     """
     check(folder, length, platforms)
@@ -72,7 +72,7 @@ def export(
     calls = {"sequence": _sequence(model, token, length)}
     if model.has_carry:
         calls["step"] = _step(model, token)
-    found = {name: _exported(run, arguments, platforms) for name, (run, arguments) in calls.items()}
+    found = _exported(calls, platforms)
     manifest = {
         "format": FORMAT,
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
@@ -158,26 +158,29 @@ def _step(model: Any, token: Shape) -> Call:
     return run, (carry, Shape((batch, *token.shape), token.dtype), Shape((batch,), jnp.bool))
 
 
-def _exported(
-    run: Callable[..., Any], arguments: tuple[Any, ...], platforms: Sequence[str] | None
-) -> programs.Exported:
-    """One program for the platforms; None for those of PLATFORMS for which there is one."""
+def _exported(calls: Mapping[str, Call], platforms: Sequence[str] | None) -> dict[str, programs.Exported]:
+    """The programs for these platforms; for None, those of PLATFORMS for which all of them can be exported."""
 
-    def lowered(*names: str) -> programs.Exported:
-        return programs.export(jax.jit(run), platforms=names)(*arguments)
+    def exported(names: Sequence[str]) -> dict[str, programs.Exported]:
+        return {
+            name: programs.export(jax.jit(run), platforms=names)(*arguments) for name, (run, arguments) in calls.items()
+        }
 
     if platforms is not None:
-        return lowered(*platforms)
+        return exported(platforms)
     try:
-        return lowered(*PLATFORMS)
-    except NotImplementedError:
-        return lowered(*[name for name in PLATFORMS if _lowers(lowered, name)])
+        return exported(PLATFORMS)
+    except (NotImplementedError, ValueError):
+        kept = [name for name in PLATFORMS if _can_be(exported, name)]
+        if not kept:
+            raise
+    return exported(kept)
 
 
-def _lowers(lowered: Callable[[str], programs.Exported], platform: str) -> bool:
+def _can_be(exported: Callable[[Sequence[str]], Any], platform: str) -> bool:
     try:
-        lowered(platform)
-    except NotImplementedError:  # an operation that the platform does not have
+        exported([platform])
+    except (NotImplementedError, ValueError):  # an operation that it lacks, or one of no lasting form
         return False
     return True
 

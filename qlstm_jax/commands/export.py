@@ -25,7 +25,7 @@ def parser(program: str) -> Parser:
     p.add_argument("--checkpoint", choices=["last", "best"], help="default: what the run's config selects")
     p.add_argument("--length", type=int, help="positions of the program for whole sequences; default: any number")
     names = ",".join(exporting.PLATFORMS)
-    p.add_argument("--platforms", metavar="NAME,NAME", help=f"default: all of {names} for which the model lowers")
+    p.add_argument("--platforms", metavar="NAME,NAME", help=f"default: all of {names} for which it can be")
     return p
 
 

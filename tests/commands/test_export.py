@@ -84,7 +84,7 @@ def test_a_language_model_of_bytes(tmp_path):
 def test_a_series_with_its_columns_and_scale(tmp_path):
     rows = "\n".join(f"{n},{n % 7},{(n * n) % 11}" for n in range(200))
     (tmp_path / "file.csv").write_text(f"time,a,b\n{rows}\n")
-    options = {"path": str(tmp_path / "file.csv"), "context": 8, "horizon": 2, "targets": "b", "time_column": "time"}
+    options = {"path": str(tmp_path / "file.csv"), "context": 8, "horizon": 2, "targets": "b", "columns": "a,b"}
     config = tiny("series", **{f"series__{name}": value for name, value in options.items()})
     problem = SeriesProblem(config, tmp_path / "run")
     about = problem.interface().about
