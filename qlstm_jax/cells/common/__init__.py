@@ -1,6 +1,6 @@
 """Shared by several cells: params, products, masks, checks of arguments, initial values, recurrences."""
 
-from qlstm_jax.cells.common.axes import varying_as
+from qlstm_jax.cells.common.axes import is_one_device_program, varying_as
 from qlstm_jax.cells.common.checks import (
     Sequence,
     as_array,
@@ -19,7 +19,9 @@ from qlstm_jax.cells.common.checks import (
     unroll_carry,
 )
 from qlstm_jax.cells.common.gated_sum import gated_sum, log_positive
-from qlstm_jax.cells.common.initializers import chrono_bias, lecun_normal, orthogonal
+from qlstm_jax.cells.common.heads import check_heads, recurrent_product
+from qlstm_jax.cells.common.implementation import check_implementation, choose
+from qlstm_jax.cells.common.initializers import chrono_bias, lecun_normal, orthogonal, orthogonal_heads
 from qlstm_jax.cells.common.masks import (
     at_position,
     last_valid,
@@ -76,7 +78,9 @@ __all__ = [
     "check_dtypes",
     "check_finite",
     "check_flags",
+    "check_heads",
     "check_ids",
+    "check_implementation",
     "check_init",
     "check_key",
     "check_known_length",
@@ -89,6 +93,7 @@ __all__ = [
     "check_step",
     "check_symbols",
     "check_time_scale",
+    "choose",
     "chrono_bias",
     "find_pieces",
     "gated_sum",
@@ -96,6 +101,7 @@ __all__ = [
     "is_concrete",
     "is_integer",
     "is_number",
+    "is_one_device_program",
     "kernel_gradient",
     "kind",
     "last_by_unroll",
@@ -108,9 +114,11 @@ __all__ = [
     "on_any_mesh",
     "option_docs",
     "orthogonal",
+    "orthogonal_heads",
     "params_dataclass",
     "recurrence",
     "recurrence_time_major",
+    "recurrent_product",
     "reverse",
     "reversed_resets",
     "row",

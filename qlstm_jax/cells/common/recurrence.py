@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from qlstm_jax.cells.common.axes import varying_as
+from qlstm_jax.cells.common.heads import heads_to_rows, rows_to_heads
 from qlstm_jax.cells.common.masks import time_major
 from qlstm_jax.cells.common.products import accumulator, kernel_gradient, matmul
 
@@ -205,25 +206,12 @@ class _Layout:
         """(..., B, H) to (..., N, B, K) with heads, each array of a pytree."""
         if not self.heads:
             return tree
-        split: Any = jax.tree.map(lambda a: _rows_to_heads(a, self.heads, self.kernel.shape[1]), tree)
+        split: Any = jax.tree.map(lambda a: rows_to_heads(a, self.heads, self.kernel.shape[1]), tree)
         return split
 
     def merge_heads(self, tree: Any) -> Any:
         """The inverse of `split_heads`, for rows of gates too."""
-        return jax.tree.map(lambda a: _heads_to_rows(a, self.kernel.shape[1]), tree) if self.heads else tree
-
-
-def _rows_to_heads(a: Array, heads: int, size: int) -> Array:
-    """(..., B, G·N·K), gates side by side and within a gate the heads, to (..., N, B, G·K)."""
-    gates = a.shape[-1] // (heads * size)
-    split = jnp.moveaxis(a.reshape(*a.shape[:-1], gates, heads, size), -2, -4)
-    return split.reshape(*split.shape[:-2], gates * size)
-
-
-def _heads_to_rows(a: Array, size: int) -> Array:
-    """The inverse: (..., N, B, G·K) to (..., B, G·N·K)."""
-    merged = jnp.moveaxis(a.reshape(*a.shape[:-1], a.shape[-1] // size, size), -4, -2)
-    return merged.reshape(*merged.shape[:-3], a.shape[-3] * a.shape[-1])
+        return jax.tree.map(lambda a: heads_to_rows(a, self.kernel.shape[1]), tree) if self.heads else tree
 
 
 def _where(ok: Array | None, new: Any, old: Any) -> Any:

@@ -15,7 +15,7 @@ from qlstm_jax.cells import common
 from qlstm_jax.cells.ql_lstm.params import SHARING, Carry, Params
 
 Hidden: TypeAlias = Float[Array, "batch hidden"]
-Weights: TypeAlias = tuple[tuple[Array, ...], tuple[Array, ...]]  # rows of α and of β, (H,) each
+Weights: TypeAlias = tuple[tuple[Array, ...], tuple[Array, ...]]  # rows of α and of β, (H,) or (N, 1, K) each
 
 
 def _read(params: Params, memory: Hidden) -> Hidden:
@@ -48,12 +48,16 @@ def _write_if(wanted: Bool[Array, ""], params: Params, memory: Hidden, summary: 
 
 
 def _gates(sharing: str, weights: Weights, u: Array, c: Array) -> tuple[Array, Array]:
-    """(h, c) after one token, from its u (B, G·H); without weights, β is in u and α is 1."""
+    """(h, c) after one token, from its u (B, G·H) and c (B, H), with heads (N, B, G·K) and (N, B, K).
+
+    Without weights, β is in u and α is 1.
+    """
     maps = jnp.split(u, 1 + max(SHARING[sharing]), axis=-1)
     z = [maps[m] for m in SHARING[sharing]]
     if weights[0]:
         rows = zip(*weights, strict=True)
-        z = [common.row(scale, 2) * z_j + common.row(bias, 2) for (scale, bias), z_j in zip(rows, z, strict=True)]
+        shape = (*c.shape[:-2], 1, c.shape[-1])  # of a row of all units that stands for each of the batch
+        z = [scale.reshape(shape) * z_j + bias.reshape(shape) for (scale, bias), z_j in zip(rows, z, strict=True)]
     i, f, g, o = z
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
@@ -67,13 +71,15 @@ def _tokens(
     if s is not None and len(xs) == 1 and valid is None:
         h = (h + s).astype(h.dtype)  # one product, (h + s) U
     elif s is not None:
-        bias = common.matmul(s, params.recurrent_kernel, params.dtype)
+        bias = common.recurrent_product(s, params.recurrent_kernel, params.dtype)
     weights: Weights = ((), ())
     if params.gate_scale is None:
         beta = params.gate_bias.astype(wide).reshape(-1)
         bias = beta if bias is None else bias + common.row(beta, 2)
     else:  # rows apart: a gradient by row needs no room for the others
-        weights = tuple(params.gate_scale.astype(wide)), tuple(params.gate_bias.astype(wide))
+        rows = (4, params.num_heads, 1, -1) if params.num_heads > 1 else (4, -1)
+        scale, beta = (a.astype(wide).reshape(rows) for a in (params.gate_scale, params.gate_bias))
+        weights = tuple(scale), tuple(beta)
     return common.recurrence_time_major(
         partial(_gates, params.sharing),
         xs,

@@ -92,11 +92,7 @@ def init(
     """
     common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size, num_heads=num_heads)
     common.check_choice("forget_gate", forget_gate, FORGET_GATES)
-    if hidden_size % num_heads:
-        raise ValueError(
-            f"hidden_size is {hidden_size} and num_heads {num_heads}; expected a hidden_size that is a multiple of "
-            "num_heads, as all heads are of one size"
-        )
+    common.check_heads(hidden_size, num_heads)
     size = hidden_size // num_heads
     forget_bias = jnp.tile(powerlaw_forget_bias(size, block_position), num_heads)
     return Params(
