@@ -181,7 +181,7 @@ def test_what_it_cannot_do_is_named(tmp_path, monkeypatch):
         qlstm_jax.export(model, tmp_path / "new", platforms=["gpu"])
     with pytest.raises(ValueError, match=r"platforms is \[\]; expected one or more"):
         qlstm_jax.export(model, tmp_path / "new", platforms=[])
-    with pytest.raises(TypeError, match="model is a GRU; expected a Classifier, TokenModel"):
+    with pytest.raises(TypeError, match=r"model is a qlstm_jax\.nnx\.GRU; expected a Classifier, TokenModel"):
         qlstm_jax.export(GRU(D, H, rngs=rngs()), tmp_path / "new")
     (tmp_path / "kept").write_text("")
     with pytest.raises(ValueError, match="is there already; expected a new or an empty folder"):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib.util
 import itertools
+import sys
 import threading
 import time
 from pathlib import Path
@@ -21,9 +22,14 @@ V, D, H = 11, 3, 4
 
 
 def load(path):
+    """A script as Python starts it: what stands beside it can be imported."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return module
 
 
@@ -85,7 +91,7 @@ def served(classifier, tmp_path_factory):
 
 
 def logits(model, ids):
-    return np.asarray(model(np.asarray(ids)[None], seq_lengths=np.array([len(ids)])))[0]
+    return np.asarray(model(np.asarray(ids, np.int32)[None], seq_lengths=np.array([len(ids)])))[0]
 
 
 def test_predictions_of_many_requests_at_once_are_the_models(served, classifier):
