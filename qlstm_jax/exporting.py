@@ -67,8 +67,7 @@ def export(
     check(folder, length, platforms)
     _check_flatbuffers()
     token = _token(model)
-    model = nnx.clone(model)
-    model.eval()
+    model = _evaluating(model)
     calls = {"sequence": _sequence(model, token, length)}
     if model.has_carry:
         calls["step"] = _step(model, token)
@@ -130,6 +129,13 @@ def _token(model: Any) -> Shape:
     raise TypeError(
         f"model is {common.kind(model)}; expected a Classifier, TokenModel, Predictor, Transducer or XLSTMLanguageModel"
     )
+
+
+def _evaluating(model: nnx.Module) -> Any:
+    """A copy of the model that drops nothing."""
+    copy = nnx.clone(model)
+    copy.eval()
+    return copy
 
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a function and the shapes of its arguments
