@@ -57,7 +57,8 @@ def compiled(outputs, params, xs, weights, devices: int):
 
 def ours(args, xs, weights, devices=1, *, plain=False, remat=False):
     """`compiled` of QL-LSTM."""
-    params = ql_lstm.init(jax.random.key(0), args.inputs, args.hidden, block_size=args.block, remat=remat)
+    options = {"num_heads": args.heads, "block_size": args.block, "remat": remat}
+    params = ql_lstm.init(jax.random.key(0), args.inputs, args.hidden, **options)
     return compiled(lambda p, x: ql_lstm.unroll(p, x, plain=plain)[1], params, xs, weights, devices)
 
 
@@ -100,7 +101,8 @@ def operations(args) -> int:
     """Floating-point operations of QL-LSTM's matrix products, forward and (twice as many) backward."""
     tokens = args.batch * args.length
     blocks = args.batch * (args.length // args.block)
-    return 3 * 2 * args.hidden * (tokens * (args.inputs + args.hidden) + blocks * 3 * args.hidden)
+    head = args.hidden // args.heads
+    return 3 * 2 * args.hidden * (tokens * (args.inputs + head) + blocks * (head + 2 * args.hidden))
 
 
 def measure(contestants, rounds: int):
@@ -123,6 +125,7 @@ def parse():
     parser.add_argument("--length", type=int, default=256, help="tokens in a sequence")
     parser.add_argument("--inputs", type=int, default=256, help="input channels")
     parser.add_argument("--hidden", type=int, default=512, help="hidden size")
+    parser.add_argument("--heads", type=int, default=1, help="heads of QL-LSTM")
     parser.add_argument("--block", type=int, default=32, help="tokens in a block of QL-LSTM")
     parser.add_argument("--rounds", type=int, default=15, help="measurements of each contestant")
     return parser.parse_args()

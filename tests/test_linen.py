@@ -19,7 +19,10 @@ from tests.cells.cases import SMALL
 B, T, D, H = 4, 5, 3, 4
 LENGTHS = np.array([5, 0, 3, 1], np.int32)
 # H is 4: another number of heads than in the table.
-OPTIONS = SMALL | {"slstm": {"num_heads": 2, "forget_gate": "exponential"}}
+OPTIONS = SMALL | {
+    "ql_lstm": {"block_size": 2, "num_heads": 2},
+    "slstm": {"num_heads": 2, "forget_gate": "exponential"},
+}
 CASES = {
     config_name(functions): (name, cell_class_name(name), OPTIONS.get(config_name(functions), {}))
     for name, functions in CELLS.items()

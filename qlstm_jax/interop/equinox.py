@@ -55,7 +55,7 @@ def gru_to_equinox(params: gru.Params, *, bias: bool = True) -> dict[str, Array]
     return _arrays(params, {"bias": params.bias, "bias_n": params.recurrent_bias}, bias)
 
 
-def _fields(source: str, cell: Any, gates: int, biases: Mapping[str, int]) -> dict[str, Array]:
+def _fields(source: str, cell: Any, gates: int, biases: Mapping[str, int]) -> dict[str, Any]:
     names = ["weight_ih", "weight_hh", *biases]
     given = cell if isinstance(cell, Mapping) else {n: getattr(cell, n) for n in names if hasattr(cell, n)}
     arrays = {name: a for name, a in given.items() if a is not None}

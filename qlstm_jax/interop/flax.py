@@ -117,7 +117,7 @@ def rnn_to_flax(params: rnn.Params, *, form: str = "linen") -> Tree:
     return _tree(RNN, params, form)
 
 
-def _fields(kind: _Kind, source: Source) -> dict[str, Array]:
+def _fields(kind: _Kind, source: Source) -> dict[str, Any]:
     """The arrays of our Params, the names and shapes of theirs checked."""
     arrays = _flat(source)
     if any(name.startswith("dense_") for name in arrays):

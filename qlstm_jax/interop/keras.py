@@ -45,7 +45,8 @@ def lstm_from_keras(
     """
     _check_config("LSTM", config, {"activation": "tanh", "recurrent_activation": "sigmoid"})
     w = _checked("LSTM", weights, 4)
-    return lstm.Params(**{n: jnp.array(a) for n, a in _named(w).items()}, dtype=jnp.dtype(dtype).name)
+    arrays: dict[str, Any] = {n: jnp.array(a) for n, a in _named(w).items()}
+    return lstm.Params(**arrays, dtype=jnp.dtype(dtype).name)
 
 
 def gru_from_keras(

@@ -12,9 +12,11 @@ class SimpleRNN(Layer):
 
 class LSTMCell(Cell):
     chrono: int = 0
+    implementation: str = "auto"
 
 class LSTM(Layer):
     chrono: int = 0
+    implementation: str = "auto"
 
 class GRUCell(Cell):
     chrono: int = 0
@@ -24,6 +26,7 @@ class GRU(Layer):
 
 class QLSTMCell(Cell):
     sharing: str = "full"
+    num_heads: int = 1
     block_size: int = 32
     skip: bool = True
     epsilon: float = 1.0
@@ -33,6 +36,7 @@ class QLSTMCell(Cell):
 
 class QLSTM(Layer):
     sharing: str = "full"
+    num_heads: int = 1
     block_size: int = 32
     skip: bool = True
     epsilon: float = 1.0

@@ -65,6 +65,7 @@ class LSTMCell(Cell):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = ...,
         chrono: int = 0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -87,6 +88,7 @@ class LSTM(Layer):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = ...,
         chrono: int = 0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -145,6 +147,7 @@ class QLSTMCell(Cell):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = ...,
         sharing: str = "full",
+        num_heads: int = 1,
         block_size: int = 32,
         skip: bool = True,
         epsilon: float = 1.0,
@@ -173,6 +176,7 @@ class QLSTM(Layer):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = ...,
         sharing: str = "full",
+        num_heads: int = 1,
         block_size: int = 32,
         skip: bool = True,
         epsilon: float = 1.0,

@@ -28,7 +28,9 @@ def parameters(config: ConfigDict) -> dict[str, int]:
 
 
 def matched_hidden_size(config: ConfigDict, what: str, wanted: int) -> int:
-    """Returns the hidden size that brings `what` nearest to `wanted`; one that twice the cell's heads, if any, divide.
+    """Returns the hidden size that brings `what` nearest to `wanted`.
+
+    Of a layer of several heads it is a multiple of twice their number, and of any Transformer, whose heads are even.
 
     Args:
         config: of a run; both directions of a bidirectional layer count.
@@ -39,7 +41,8 @@ def matched_hidden_size(config: ConfigDict, what: str, wanted: int) -> int:
         DataError: as for `parameters`.
     """
     options = config.model.get(config.model.cell, {})
-    unit = 2 * options["num_heads"] if "num_heads" in options else 1
+    heads = options.get("num_heads", 1)
+    unit = 2 * heads if heads > 1 or config.model.cell == "transformer" else 1
     trial = config.copy_and_resolve_references()
 
     with _opened(trial) as problem:

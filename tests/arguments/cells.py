@@ -15,6 +15,7 @@ SMALL = {"slstm": {"num_heads": 2}, "mlstm": {"num_heads": 2, "chunk_size": 2}, 
 # Meaningful values beside the default.
 MEANINGFUL = {
     "chrono": (0, 9),
+    "implementation": ("auto", "scan"),
     "sharing": ("full", "gates", "none"),
     "block_size": (1, 3),
     "skip": (True, False),
@@ -69,7 +70,7 @@ def params(name, variant):
 
 
 VARIANTS = {
-    "QLSTM": ((), (("skip", False),), (("sharing", "none"),), (("remat", True),)),
+    "QLSTM": ((), (("skip", False),), (("sharing", "none"),), (("remat", True),), (("num_heads", 2),)),
     "PRLSTM": ((), (("refinements", 0),), (("cell", "rnn"),), (("norm", "rms"),)),
 }
 

@@ -58,6 +58,13 @@ def gru(p, x):
     return ys
 
 
+def by_heads(h, kernel):
+    """h times a block-diagonal kernel (N, K, G·K): the gates side by side, within a gate the heads."""
+    heads, size, width = kernel.shape
+    products = [h[n * size :][:size] @ kernel[n] for n in range(heads)]
+    return np.concatenate([products[n][g * size :][:size] for g in range(width // size) for n in range(heads)])
+
+
 @case("ql_lstm", "ql_lstm-full-skip4", sharing="full", skip=True, block_size=4, epsilon=0.3)
 @case("ql_lstm", "ql_lstm-gates-skip4", main=False, sharing="gates", skip=True, block_size=4, epsilon=0.3)
 @case("ql_lstm", "ql_lstm-none-skip4", main=False, sharing="none", skip=True, block_size=4, epsilon=0.3)
@@ -66,14 +73,16 @@ def gru(p, x):
 @case("ql_lstm", "ql_lstm-full-plain", main=False, sharing="full", skip=False, block_size=6)
 @case("ql_lstm", "ql_lstm-gates-plain", main=False, sharing="gates", skip=False, block_size=6)
 @case("ql_lstm", "ql_lstm-none-plain", main=False, sharing="none", skip=False, block_size=6)
-def ql_lstm(p, x, *, sharing="full", skip=True, block_size=32, epsilon=1.0):
+@case("ql_lstm", "ql_lstm-gates-5heads", main=False, sharing="gates", block_size=4, epsilon=0.3, num_heads=5)
+def ql_lstm(p, x, *, sharing="full", skip=True, block_size=32, epsilon=1.0, num_heads=1):
     hidden = p["gate_bias"].shape[1]
     map_of = {"full": "0000", "gates": "0010", "none": "0123"}[sharing]
     h = c = memory = np.zeros(hidden)
     block, ys = [], []
     for x_t in x:
         s = p["read_scale"] * memory / np.sqrt(epsilon + np.mean(memory**2)) if skip else np.zeros(hidden)
-        u = x_t @ p["input_kernel"] + (h + s) @ p["recurrent_kernel"]
+        kernel = p["recurrent_kernel"]
+        u = x_t @ p["input_kernel"] + ((h + s) @ kernel if num_heads == 1 else by_heads(h + s, kernel))
         z = []
         for j in range(4):
             u_j = u[int(map_of[j]) * hidden :][:hidden]
@@ -189,16 +198,10 @@ def tree_of_vectors(p, x, *, cell):
 @case("slstm", "slstm-1-sigmoid", num_heads=1, forget_gate="sigmoid")
 @case("slstm", "slstm-5-exponential", main=False, num_heads=5, forget_gate="exponential")
 def slstm(p, x, *, num_heads=1, forget_gate="sigmoid"):
-    hidden = p["bias"].shape[0] // 4
-    size = hidden // num_heads
-    y, c, n, m, ys = *np.zeros((4, hidden)), []
+    y, c, n, m, ys = *np.zeros((4, p["bias"].shape[0] // 4)), []
+    assert len(p["recurrent_kernel"]) == num_heads
     for x_t in x:
-        a = (x_t @ p["input_kernel"] + p["bias"]).reshape(4, num_heads, size)
-        for head in range(num_heads):
-            product = y[head * size :][:size] @ p["recurrent_kernel"][head]
-            for gate in range(4):
-                a[gate, head] += product[gate * size :][:size]
-        i, f, z, o = a.reshape(4, hidden)
+        i, f, z, o = np.split(x_t @ p["input_kernel"] + p["bias"] + by_heads(y, p["recurrent_kernel"]), 4)
         log_f = m + (-np.logaddexp(0, -f) if forget_gate == "sigmoid" else f)
         m = np.where(n == 0, i, np.maximum(i, log_f))
         write, keep = np.exp(i - m), np.where(n == 0, 0, np.exp(log_f - m))

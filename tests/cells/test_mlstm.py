@@ -119,7 +119,7 @@ def test_initial_values():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_heads": 5}, "hidden_size is 6; expected a multiple of num_heads, which is 5"),
+        ({"num_heads": 5}, "hidden_size is 6 and num_heads 5; expected a hidden_size that is a multiple"),
         ({"num_heads": 0}, "num_heads is 0; expected a positive integer"),
         ({"num_heads": 2, "key_size": 0}, "key_size is 0; expected a positive integer"),
         ({"num_heads": 2, "chunk_size": 0}, "chunk_size is 0; expected a positive integer"),

@@ -27,6 +27,7 @@ def test_counts_at_equal_sizes(hidden):
     assert count(lstm, h, h) == 8 * h * h + 4 * h
     assert count(gru, h, h) == 6 * h * h + 4 * h
     assert count(ql_lstm, h, h) == 4 * h * h + 13 * h
+    assert count(ql_lstm, h, h, num_heads=h) == 3 * h * h + 14 * h
     assert count(ql_lstm, h, h, skip=False) == 2 * h * h + 8 * h
     assert count(ql_lstm, h, h, skip=False, sharing="gates") == 4 * h * h + 8 * h
     assert count(ql_lstm, h, h, skip=False, sharing="none") == count(lstm, h, h)
@@ -216,6 +217,8 @@ def test_bad_sizes(cell, bad):
     [
         (ql_lstm, {"block_size": 0}, "block_size is 0; expected a positive integer"),
         (ql_lstm, {"sharing": "all"}, "sharing is 'all'; expected one of 'full', 'gates', 'none'"),
+        (ql_lstm, {"num_heads": 0}, "num_heads is 0; expected a positive integer"),
+        (ql_lstm, {"num_heads": 3}, "hidden_size is 4 and num_heads 3; expected a hidden_size that is a multiple of"),
         (ql_lstm, {"epsilon": 0.0}, "epsilon is 0.0; expected a number above 0"),
         (ql_lstm, {"epsilon": float("nan")}, "epsilon is nan; expected a number above 0"),
         (ql_lstm, {"chrono": 9, "forget_bias": 2.0}, "chrono is 9 and forget_bias 2.0; expected chrono=0 or"),

@@ -32,7 +32,8 @@ def test_cell_options_are_those_of_cells_and_layers():
 
 @pytest.mark.parametrize("cell", [name for name in LAYER_CLASSES if name not in ("transformer", "xlstm")])
 def test_build_layer_passes_every_option_on(cell):
-    changes = {"model__num_layers": 2, "model__bidirectional": True, "model__ql_lstm__sharing": "none"}
+    changes = {"model__num_layers": 2, "model__bidirectional": True}
+    changes |= {"model__ql_lstm__sharing": "none", "model__ql_lstm__num_heads": 2}
     chrono_cells = ("lstm", "gru", "ql_lstm")
     chrono = {f"model__{name}__chrono": 9 for name in chrono_cells}
     config = tiny(model__cell=cell, model__pr_lstm__refinements=2, **changes, **chrono)
@@ -43,7 +44,7 @@ def test_build_layer_passes_every_option_on(cell):
     assert len(layer.cells) == len(layer.backward_cells) == 2
     first = layer.cells[0]
     if cell == "ql_lstm":
-        assert (first.params.block_size, first.params.sharing) == (4, "none")
+        assert (first.params.block_size, first.params.sharing, first.params.num_heads) == (4, "none", 2)
         assert len(set(first.params.gate_bias[1].tolist())) == 8
     if cell in ("lstm", "gru"):
         assert len(set(first.params.bias[8:16].tolist())) == 8

@@ -195,9 +195,16 @@ def test_a_figure_at_several_lengths_has_a_column_for_each(tmp_path):
 
 def test_equal_parameters_is_the_nearest_size(folder):
     base = config_files.load(f"{folder}/recall.py")
-    for row in ("rnn", "lstm,bidirectional=true", "transformer,hidden_size=16,num_heads=8"):
+    units = {
+        "rnn": 1,
+        "lstm,bidirectional=true": 1,
+        "ql_lstm": 1,
+        "ql_lstm,num_heads=2": 4,
+        "transformer,hidden_size=16,num_heads=8": 16,
+        "transformer,num_heads=1": 2,
+    }
+    for row, unit in units.items():
         config, wanted = variants.apply(base, variants.parse(row), {}), 1234
-        unit = 2 * config.model.transformer.num_heads if config.model.cell == "transformer" else 1
         size = footprint.matched_hidden_size(config, "recurrent_parameters", wanted)
         assert size % unit == 0
         distance = {}

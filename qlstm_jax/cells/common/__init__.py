@@ -1,6 +1,6 @@
 """Shared by several cells: params, products, masks, checks of arguments, initial values, recurrences."""
 
-from qlstm_jax.cells.common.axes import varying_as
+from qlstm_jax.cells.common.axes import is_one_device_program, varying_as
 from qlstm_jax.cells.common.checks import (
     Sequence,
     as_array,
@@ -19,7 +19,9 @@ from qlstm_jax.cells.common.checks import (
     unroll_carry,
 )
 from qlstm_jax.cells.common.gated_sum import gated_sum, log_positive
-from qlstm_jax.cells.common.initializers import chrono_bias, lecun_normal, orthogonal
+from qlstm_jax.cells.common.heads import check_heads, recurrent_product
+from qlstm_jax.cells.common.implementation import check_implementation, choose
+from qlstm_jax.cells.common.initializers import chrono_bias, lecun_normal, orthogonal, orthogonal_heads
 from qlstm_jax.cells.common.masks import (
     at_position,
     last_valid,
@@ -54,13 +56,14 @@ from qlstm_jax.cells.common.params import params_dataclass, static
 from qlstm_jax.cells.common.pieces import find_pieces, gather, last_piece, reversed_resets, scatter
 from qlstm_jax.cells.common.products import accumulator, affine, kernel_gradient, matmul, row
 from qlstm_jax.cells.common.protocol import COMMON_KEYWORDS, Cell, cell_options, last_by_unroll, option_docs
-from qlstm_jax.cells.common.recurrence import recurrence, recurrence_time_major
+from qlstm_jax.cells.common.recurrence import Way, kernel_refusal, recurrence, recurrence_time_major
 from qlstm_jax.cells.common.scan import scan, scan_time_major
 
 __all__ = [
     "COMMON_KEYWORDS",
     "Cell",
     "Sequence",
+    "Way",
     "accumulator",
     "affine",
     "as_array",
@@ -75,7 +78,9 @@ __all__ = [
     "check_dtypes",
     "check_finite",
     "check_flags",
+    "check_heads",
     "check_ids",
+    "check_implementation",
     "check_init",
     "check_key",
     "check_known_length",
@@ -88,6 +93,7 @@ __all__ = [
     "check_step",
     "check_symbols",
     "check_time_scale",
+    "choose",
     "chrono_bias",
     "find_pieces",
     "gated_sum",
@@ -95,7 +101,9 @@ __all__ = [
     "is_concrete",
     "is_integer",
     "is_number",
+    "is_one_device_program",
     "kernel_gradient",
+    "kernel_refusal",
     "kind",
     "last_by_unroll",
     "last_piece",
@@ -106,9 +114,11 @@ __all__ = [
     "matmul",
     "option_docs",
     "orthogonal",
+    "orthogonal_heads",
     "params_dataclass",
     "recurrence",
     "recurrence_time_major",
+    "recurrent_product",
     "reverse",
     "reversed_resets",
     "row",

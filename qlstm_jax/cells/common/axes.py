@@ -1,7 +1,7 @@
-"""The mesh axes over which arrays differ, inside `jax.shard_map` with its default checks.
+"""The mesh axes over which arrays differ, inside `jax.shard_map` with its default checks, and whether there are others.
 
-There a scan's carry must differ over the same axes before and after a step, and a gradient over those of what it
-belongs to. Zeros made inside of the mapped program differ over none, until they are told to.
+In such a program a scan's carry must differ over the same axes before and after a step, and a gradient over those of
+what it belongs to. Zeros made inside of the mapped program differ over none, until they are told to.
 """
 
 from typing import Any, TypeVar
@@ -34,3 +34,13 @@ def varying_as(tree: Tree, like: Any) -> Tree:
 
     marked: Tree = jax.tree.map(mark, tree)
     return marked
+
+
+def is_one_device_program() -> bool:
+    """Whether the compiler splits nothing over devices: there is one, or the program is written for one of them.
+
+    It is in `shard_map` and `pmap`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    mapped = not mesh.empty and set(mesh.manual_axes) == set(mesh.axis_names)
+    return mapped or jax.device_count() == 1

@@ -21,6 +21,14 @@ def orthogonal(
     return jnp.concatenate([draw(k) for k in jax.random.split(key, blocks)], axis=1).astype(dtype)
 
 
+def orthogonal_heads(
+    key: Key[Array, ""], num_heads: int, size: int, blocks: int, dtype: DTypeLike = jnp.float32
+) -> Float[Array, "heads size width"]:
+    """(N, K, blocks·K): `orthogonal` for each head of K units."""
+    draw = partial(orthogonal, hidden_size=size, blocks=blocks, dtype=dtype)
+    return jax.vmap(draw)(jax.random.split(key, num_heads))
+
+
 def chrono_bias(
     key: Key[Array, ""], hidden_size: int, max_dependence: int, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, " hidden"]:

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
+from qlstm_jax.cells.common.axes import is_one_device_program
+
 
 def accumulator(dtype: DTypeLike) -> jnp.dtype:
     """The precision of gates and sums for activations of `dtype`: float32, or wider if the activations are."""
@@ -45,6 +47,4 @@ def kernel_gradient(x: Float[Array, "*rows d"], dz: Float[Array, "*rows h"]) -> 
 def _merged(x: Array) -> Array:
     if x.ndim <= 2 or jax.default_backend() != "cpu":
         return x
-    mesh = jax.sharding.get_abstract_mesh()
-    mapped = not mesh.empty and set(mesh.manual_axes) == set(mesh.axis_names)
-    return x.reshape(-1, x.shape[-1]) if mapped or jax.device_count() == 1 else x
+    return x.reshape(-1, x.shape[-1]) if is_one_device_program() else x

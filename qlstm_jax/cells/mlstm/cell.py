@@ -79,8 +79,7 @@ def init(
     """
     common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size)
     common.check_sizes(num_heads=num_heads, chunk_size=chunk_size)
-    if hidden_size % num_heads:
-        raise ValueError(f"hidden_size is {hidden_size}; expected a multiple of num_heads, which is {num_heads}")
+    common.check_heads(hidden_size, num_heads)
     key_size = hidden_size // num_heads if key_size is None else key_size
     common.check_sizes(key_size=key_size)
     keys, queries = jax.random.split(key, 5), num_heads * key_size

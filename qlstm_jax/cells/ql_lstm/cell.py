@@ -24,6 +24,9 @@ of the memory whatever its length and leaves a small memory small. Parameters at
 `sharing` says how many maps W, U there are: "full", one; "gates", one for i, f, o and one for g; "none", four, the
 standard LSTM, whose α is 1 and no parameter. `skip=False` leaves out HGR-ASC (s = 0).
 
+`num_heads` = N > 1 makes each map U block-diagonal: N heads of K = H / N units, each reached by its own h and s alone.
+Heads meet in P and Q. U has H² / N parameters then, all (3 + 1/N) H² + 13H. [ours]
+
 `block.py` computes these formulas over a block's tokens, this file is what a user calls.
 """
 
@@ -47,12 +50,14 @@ def init(
     hidden_size: int,
     *,
     sharing: str = "full",
+    num_heads: int = 1,
     block_size: int = 32,
     skip: bool = True,
     epsilon: float = 1.0,
     forget_bias: float = 1.0,
     chrono: int = 0,
     remat: bool = False,
+    implementation: str = "auto",
     dtype: DTypeLike = "float32",
     param_dtype: DTypeLike = "float32",
 ) -> Params:
@@ -65,6 +70,9 @@ def init(
         input_size: D.
         hidden_size: H.
         sharing: "full", "gates" or "none".
+        num_heads: N, a divisor of H. U is block-diagonal, each head's maps orthogonal: h and s reach the gates of their
+            own head alone, with 1 / N of the weights and products. A head may fit into fast memory where all of U does
+            not: one map of 256 units takes 128 KiB in 16 bit.
         block_size: L, tokens a block.
         skip: whether there is a block memory.
         epsilon: ε of the memory's read.
@@ -75,20 +83,26 @@ def init(
             learnt with it alone. 0: forget_bias.
         remat: whether the gradient keeps only what passes between blocks and computes each block again: besides
             inputs and outputs, memory for T/L + L tokens instead of T, and more time.
+        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, heads that
+            fit a multiprocessor), or "auto", the scan.
         dtype: of activations and products; gates, sums, c and the memory are float32 whatever it is.
         param_dtype: of the stored weights.
 
     Raises:
         TypeError: if `key` is no PRNG key.
-        ValueError: for a dtype of no real numbers, a size that is not a positive integer, an unknown sharing, epsilon
-            not above 0, chrono neither 0 nor an integer from 3 on, or chrono with a forget_bias other than 1.
+        ValueError: for a dtype of no real numbers, a size that is not a positive integer, an unknown sharing, heads
+            that do not divide H, epsilon not above 0, chrono neither 0 nor an integer from 3 on, chrono with a
+            forget_bias other than 1, or another implementation.
     """
     common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size, block_size=block_size)
+    common.check_sizes(num_heads=num_heads)
+    common.check_heads(hidden_size, num_heads)
     common.check_choice("sharing", sharing, tuple(SHARING))
     common.check_time_scale(chrono=chrono)
     common.check_above_zero(epsilon=epsilon)
     common.check_finite(forget_bias=forget_bias)
     common.check_flags(skip=skip, remat=remat)
+    common.check_implementation(implementation, "kernel")
     if chrono and forget_bias != 1:
         raise ValueError(f"chrono is {chrono!r} and forget_bias {forget_bias!r}; expected chrono=0 or forget_bias=1")
     h, maps = hidden_size, 1 + max(SHARING[sharing])
@@ -97,6 +111,10 @@ def init(
     def apart(key: Array, rows: int) -> Array:
         return 1 + 0.5 * jax.random.rademacher(key, (rows, h), param_dtype)
 
+    if num_heads == 1:
+        recurrent = common.orthogonal(keys[1], h, maps, param_dtype)
+    else:
+        recurrent = common.orthogonal_heads(keys[1], num_heads, h // num_heads, maps, param_dtype)
     bias = jnp.zeros((4, h), param_dtype).at[1].set(forget_bias)
     if chrono:
         keep = common.chrono_bias(jax.random.fold_in(key, 6), h, chrono, param_dtype)
@@ -112,13 +130,14 @@ def init(
         }
     return Params(
         input_kernel=common.lecun_normal(keys[0], (input_size, maps * h), param_dtype),
-        recurrent_kernel=common.orthogonal(keys[1], h, maps, param_dtype),
+        recurrent_kernel=recurrent,
         gate_scale=None if sharing == "none" else apart(keys[2], 4),
         gate_bias=bias,
         sharing=sharing,
         block_size=block_size,
         epsilon=float(epsilon),
         remat=bool(remat),
+        implementation=implementation,
         dtype=jnp.dtype(dtype).name,
         **memory,
     )
@@ -154,7 +173,7 @@ def step(
     common.check_params(params, Params)
     common.check_step(x, params.input_kernel.shape[0])
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
-    carry, ys = block(common.varying_as(params, (x, carry)), True, carry, x[None], None)  # as in `unroll`
+    carry, ys = block(common.varying_as(params, (x, carry)), "plain", carry, x[None], None)  # as in `unroll`
     return carry, ys[0]
 
 
@@ -184,7 +203,8 @@ def unroll(
 
     Raises:
         TypeError: if xs is not an array of real numbers, or the params are another cell's.
-        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
+        ValueError: if a shape or the carry does not fit, a length lies outside 0..T, or the params name an
+            implementation that cannot run this call.
     """
     common.check_params(params, Params)
     common.check_flags(plain=plain)
@@ -193,7 +213,21 @@ def unroll(
     if xs.shape[1] == 0:
         return start, jnp.zeros((*xs.shape[:2], params.gate_bias.shape[1]), params.dtype)
     # Devices may go different ways below. The sum of the params' gradients over them must lie outside of these.
-    run = partial(block, common.varying_as(params, (xs, start)), plain)
+    params = common.varying_as(params, (xs, start))
+    refusal = partial(
+        common.kernel_refusal,
+        params.recurrent_kernel,
+        params.dtype,
+        xs.shape,
+        plain=plain,
+        implementation=params.implementation,
+    )
+    way: common.Way = "plain" if plain else "fast"
+    if common.choose(params.implementation, f"ql_lstm, xs {xs.shape}", kernel=refusal) == "kernel":
+        way = "kernel"
+        if carry is None and resets is None and not params.remat:
+            return _from_the_start(params, start, sequence)
+    run = partial(block, params, way)
     return blockwise.unroll(
         jax.checkpoint(run) if params.remat else run,
         start,
@@ -201,6 +235,24 @@ def unroll(
         block_size=params.block_size,
         position=None if carry is None else start.position,
     )
+
+
+def _from_the_start(params: Params, carry: Carry, sequence: common.Sequence) -> tuple[Carry, Array]:
+    """A stream from its first token on by the kernel: whole blocks together, then the tokens that are left."""
+    xs, valid = common.time_major((sequence.xs, sequence.valid))
+    if not params.skip:
+        carry, ys = block(params, "kernel", carry, xs, valid)
+        return carry, common.time_major(ys)
+    from qlstm_jax.cells.ql_lstm import by_kernel  # imports Pallas, which takes long
+
+    parts, whole = [], xs.shape[0] - xs.shape[0] % params.block_size
+    if whole:
+        carry, ys = by_kernel.unroll(params, carry, xs[:whole], None if valid is None else valid[:whole])
+        parts.append(ys)
+    if whole < xs.shape[0]:
+        carry, ys = block(params, "kernel", carry, xs[whole:], None if valid is None else valid[whole:])
+        parts.append(ys)
+    return carry, common.time_major(jnp.concatenate(parts))
 
 
 last = common.last_by_unroll(unroll)

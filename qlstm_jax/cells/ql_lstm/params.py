@@ -28,7 +28,7 @@ class Params:
     """Weights; G maps side by side (1, 2 or 4), gates in the order i, f, g, o."""
 
     input_kernel: Array  # W (D, G·H)
-    recurrent_kernel: Array  # U (H, G·H)
+    recurrent_kernel: Array  # U (H, G·H); of several heads (N, K, G·K), block-diagonal
     gate_scale: Array | None  # α (4, H); None where no map is shared
     gate_bias: Array  # β (4, H)
     summary_kernel: Array | None = None  # P (H, H); this and all below None without skip
@@ -40,7 +40,13 @@ class Params:
     block_size: int = common.static(default=32)
     epsilon: float = common.static(default=1.0)
     remat: bool = common.static(default=False)
+    implementation: str = common.static(default="auto")
     dtype: str = common.static(default="float32")
+
+    @property
+    def num_heads(self) -> int:
+        """N."""
+        return self.recurrent_kernel.shape[0] if self.recurrent_kernel.ndim == 3 else 1
 
     @property
     def skip(self) -> bool:

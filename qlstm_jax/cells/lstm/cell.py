@@ -6,6 +6,7 @@ h_t = σ(o) ⊙ tanh(c_t)
 y_t = h_t
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Key
 
 from qlstm_jax.cells import common
+from qlstm_jax.cells.lstm import cudnn
 
 
 @common.params_dataclass
@@ -24,6 +26,7 @@ class Params:
     recurrent_kernel: jax.Array  # U (H, 4H)
     bias: jax.Array  # b (4H,)
     dtype: str = common.static(default="float32")
+    implementation: str = common.static(default="auto")
 
 
 class Carry(NamedTuple):
@@ -39,6 +42,7 @@ def init(
     hidden_size: int,
     *,
     chrono: int = 0,
+    implementation: str = "auto",
     dtype: DTypeLike = "float32",
     param_dtype: DTypeLike = "float32",
 ) -> Params:
@@ -52,16 +56,19 @@ def init(
         hidden_size: H.
         chrono: the longest dependence in tokens, for chrono initialisation: the forget gates' biases are drawn by
             `common.chrono_bias` and the input gates' are their negatives. 0: as above.
+        implementation: what runs whole sequences: "scan", "cudnn" (on an NVIDIA GPU, float32, no resets), or "auto",
+            cuDNN where it can run the call and the scan elsewhere.
         dtype: of activations and products; gates, sums and c are float32 whatever it is.
         param_dtype: of the stored weights.
 
     Raises:
         TypeError: if `key` is no PRNG key.
-        ValueError: for a dtype of no real numbers, a size that is not a positive integer, or chrono neither 0 nor an
-            integer from 3 on.
+        ValueError: for a dtype of no real numbers, a size that is not a positive integer, chrono neither 0 nor an
+            integer from 3 on, or another implementation.
     """
     common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size)
     common.check_time_scale(chrono=chrono)
+    common.check_implementation(implementation, "cudnn")
     k_in, k_rec = jax.random.split(key)
     bias = jnp.zeros((4, hidden_size), param_dtype).at[1].set(1)
     if chrono:
@@ -72,6 +79,7 @@ def init(
         recurrent_kernel=common.orthogonal(k_rec, hidden_size, 4, param_dtype),
         bias=bias.reshape(-1),
         dtype=jnp.dtype(dtype).name,
+        implementation=implementation,
     )
 
 
@@ -102,9 +110,16 @@ def _run(
         bias=params.bias,
         valid=valid,
         resets=resets,
-        plain=plain,
+        way="plain" if plain else "fast",
     )
     return Carry(c=c, h=h), ys
+
+
+def _scan(params: Params, sequence: common.Sequence, carry: Carry, plain: bool) -> tuple[Carry, Array]:
+    """Batch-major: (carry, ys (B, T, H))."""
+    xs, valid, resets = common.time_major((sequence.xs, sequence.valid, sequence.resets))
+    carry, ys = _run(params, carry, xs, valid, resets, plain)
+    return carry, common.time_major(ys)
 
 
 def step(
@@ -153,15 +168,19 @@ def unroll(
 
     Raises:
         TypeError: if xs is not an array of real numbers, or the params are another cell's.
-        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
+        ValueError: if a shape or the carry does not fit, a length lies outside 0..T, or the params name an
+            implementation that cannot run this call.
     """
     common.check_params(params, Params)
     common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    valid, reset = common.time_major((sequence.valid, sequence.resets))
-    carry, ys = _run(params, carry, common.time_major(sequence.xs), valid, reset, plain)
-    return carry, common.time_major(ys)
+    automatic = params.implementation == "auto"
+    refusal = partial(cudnn.refusal, params, sequence, plain=plain, automatic=automatic)
+    if common.choose(params.implementation, f"lstm, xs {xs.shape}", cudnn=refusal) == "scan":
+        return _scan(params, sequence, carry, plain)
+    run = cudnn.unroll_by_platform if automatic else cudnn.unroll
+    return run(_scan, params, sequence, carry)
 
 
 last = common.last_by_unroll(unroll)
