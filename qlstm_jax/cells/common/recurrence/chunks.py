@@ -7,17 +7,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-CHUNK_ROWS = 512  # tokens times rows of the batch in a chunk: measured on a CPU, and flat between 256 and 1,024
+# Tokens times rows of the batch in a chunk. On a CPU measured, and flat between 256 and 1,024. Elsewhere there is no such
+# cache, and a loop within a loop costs kernels of its own at each token: chunks bound what exists at once, and no more.
+CHUNK_ROWS = 512
+CHUNK_ROWS_ELSEWHERE = 32768
 SHORTEST_CHUNK = 8  # tokens
 
 
 def chunk_length(xs: Array) -> int:
-    """Tokens in a chunk: all, or about as many as make CHUNK_ROWS rows, a divisor of T if there is one near."""
+    """Tokens in a chunk: all, or about as many as make the rows of a chunk, a divisor of T if there is one near."""
     steps, batch = xs.shape[:2]
     if not isinstance(steps, int):  # symbolic, under jax.export
         return steps
     rows = max(batch, 1) if isinstance(batch, int) else 32
-    length = max(CHUNK_ROWS // rows, SHORTEST_CHUNK)
+    chunk = CHUNK_ROWS if jax.default_backend() == "cpu" else CHUNK_ROWS_ELSEWHERE
+    length = max(chunk // rows, SHORTEST_CHUNK)
     if steps <= 2 * length:
         return steps
     near = sorted(range(length // 2 + 1, 2 * length), key=lambda n: abs(n - length))
