@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-# Tokens times rows of the batch in a chunk. On a CPU measured, and flat between 256 and 1,024. Elsewhere there is no such
-# cache, and a loop within a loop costs kernels of its own at each token: chunks bound what exists at once, and no more.
+# Tokens times rows of the batch in a chunk. On a CPU measured, and flat between 256 and 1,024. Elsewhere there is no
+# such cache, and a loop within a loop costs kernels of its own: chunks only bound what exists at once.
 CHUNK_ROWS = 512
 CHUNK_ROWS_ELSEWHERE = 32768
 SHORTEST_CHUNK = 8  # tokens
