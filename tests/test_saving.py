@@ -25,7 +25,7 @@ OPTIONS = {
     "PRLSTM": {"refinements": 2, "cell": "rnn", "max_offset": 3},
     "SLSTM": {"num_heads": 2},
     "MLSTM": {"num_heads": 2, "key_size": 1, "chunk_size": 8},
-    "LSTM": {"chrono": 9, "param_dtype": jnp.bfloat16},
+    "LSTM": {"chrono": 9, "implementation": "scan", "param_dtype": jnp.bfloat16},
 }
 SMALL = {"embedding_size": H, "num_blocks": 2, "num_heads": 2}
 XLSTM = models.XLSTMConfig(**SMALL, vocab_size=5, slstm_at="1", inner_multiple=4, feedforward_multiple=2, dropout=0.1)

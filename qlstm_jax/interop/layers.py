@@ -1,5 +1,6 @@
 """Params of a cell as a module of `qlstm_jax.nnx`: what other libraries' weights become when they are to be called."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -38,7 +39,8 @@ def to_layer(params: Any, *, dropout: float = 0.0) -> Any:
     layers = [(params,)] if type(params) in LAYERS else [p if isinstance(p, tuple) else (p,) for p in params]
     cell = type(layers[0][0]) if layers else None
     if cell not in LAYERS or {(len(layer), *map(type, layer)) for layer in layers} - {(1, cell), (2, cell, cell)}:
-        found = ", ".join(" and ".join(type(p).__module__ for p in layer) for layer in layers) or "none"
+        cells = (" and ".join(type(p).__module__.removesuffix(".cell") for p in layer) for layer in layers)
+        found = ", ".join(cells) or "none"
         raise ValueError(f"params are {found}; expected params of one cell, qlstm_jax.cells.lstm, gru or rnn, a layer")
     first, sizes = layers[0][0], [layer[0].input_kernel.shape[0] for layer in layers]
     hidden = first.recurrent_kernel.shape[0]
@@ -47,11 +49,11 @@ def to_layer(params: Any, *, dropout: float = 0.0) -> Any:
     wanted = [(len(layers[0]), size, hidden) for layer, size in zip(layers, expected, strict=True) for _ in layer]
     if given != wanted:
         raise ValueError(f"the params are of (directions, inputs, hidden features) {given}; expected {wanted}")
-    options = {"num_layers": len(layers), "bidirectional": len(layers[0]) == 2, "dropout": dropout}
+    options = {"num_layers": len(layers), "bidirectional": len(layers[0]) == 2, "dropout": dropout, **_options(first)}
     tree = {"cells": _numbered([layer[0] for layer in layers])}
     if options["bidirectional"]:
         tree["backward_cells"] = _numbered([layer[1] for layer in layers])
-    return _made(LAYERS[cell], tree, sizes[0], hidden, dtype=first.dtype, **options)
+    return _made(LAYERS[cell], tree, sizes[0], hidden, **options)
 
 
 @overload
@@ -69,12 +71,17 @@ def to_cell(params: Any) -> Any:
     if type(params) not in CELLS:
         raise ValueError(f"params are a {type(params)}; expected those of qlstm_jax.cells.lstm, gru or rnn")
     sizes = params.input_kernel.shape[0], params.recurrent_kernel.shape[0]
-    return _made(CELLS[type(params)], _arrays(params), *sizes, dtype=params.dtype)
+    return _made(CELLS[type(params)], _arrays(params), *sizes, **_options(params))
 
 
 def _arrays(params: Any) -> dict[str, Any]:
     """The arrays of params by field, copied: no module shares its parameters with another."""
     return {path[0].name: jnp.array(a) for path, a in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def _options(params: Any) -> dict[str, Any]:
+    """What params hold besides arrays, such as their dtype."""
+    return {f.name: getattr(params, f.name) for f in dataclasses.fields(params) if f.metadata.get("static")}
 
 
 def _numbered(params: Sequence[Any]) -> dict[int, dict[str, Any]]:

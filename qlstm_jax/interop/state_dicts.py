@@ -118,7 +118,8 @@ def state_dict(kind: Kind, weights: Any, layer: int | None, reverse: bool, prefi
 def _one(kind: Kind, params: Any, names: Mapping[str, str], bias: bool) -> StateDict:
     """One layer and direction."""
     if not isinstance(params, kind.params):
-        raise ValueError(f"the weights are a {type(params)}; expected params or a layer of {kind.params.__module__}")
+        cell = kind.params.__module__.removesuffix(".cell")
+        raise ValueError(f"the weights are a {type(params)}; expected params or a layer of {cell}")
     arrays = {"weight_ih": params.input_kernel.T, "weight_hh": params.recurrent_kernel.T}
     first = np.asarray(params.bias)
     second = np.zeros_like(first)

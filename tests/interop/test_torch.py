@@ -1,5 +1,7 @@
 """PyTorch's recurrent modules: against numbers that it gave, and its equations; it need not be installed."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -212,6 +214,9 @@ def test_what_our_cells_lack_is_refused():
 def test_params_become_cells_and_layers():
     params = interop.lstm_from_torch(drawn("lstm", ""), layer=None, dtype="bfloat16")
     chex.assert_trees_all_equal(interop.to_cell(params).params, params)
+    scanned = dataclasses.replace(params, implementation="scan")
+    chex.assert_trees_all_equal(interop.to_cell(scanned).params, scanned)
+    chex.assert_trees_all_equal(interop.to_layer(scanned).layer_params(), [(scanned,)])
     layer = interop.to_layer(params)
     assert isinstance(layer, LSTM)
     chex.assert_trees_all_equal(layer.layer_params(), [(params,)])

@@ -33,6 +33,7 @@ from qlstm_jax.cells.common.masks import (
     where,
     zero_padding,
 )
+from qlstm_jax.cells.common.meshes import on_any_mesh
 from qlstm_jax.cells.common.options import (
     check_above_zero,
     check_batch_size,
@@ -112,6 +113,7 @@ __all__ = [
     "log_positive",
     "look_up",
     "matmul",
+    "on_any_mesh",
     "option_docs",
     "orthogonal",
     "orthogonal_heads",

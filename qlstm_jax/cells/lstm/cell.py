@@ -122,6 +122,7 @@ def _scan(params: Params, sequence: common.Sequence, carry: Carry, plain: bool) 
     return carry, common.time_major(ys)
 
 
+@common.on_any_mesh("x")
 def step(
     params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
 ) -> tuple[Carry, Float[Array, "batch hidden"]]:
@@ -144,6 +145,7 @@ def step(
     return carry, ys[0]
 
 
+@common.on_any_mesh("xs")
 def unroll(
     params: Params,
     xs: Float[Array, "batch time d"],

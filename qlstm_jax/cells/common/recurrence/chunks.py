@@ -7,21 +7,31 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-# Tokens times rows of the batch in a chunk. On a CPU measured, and flat between 256 and 1,024. Elsewhere there is no
-# such cache, and a loop within a loop costs kernels of its own: chunks only bound what exists at once.
-CHUNK_ROWS = 512
-CHUNK_ROWS_ELSEWHERE = 32768
+CHUNK_ROWS = 512  # tokens times rows of the batch in a chunk: measured on a CPU, and flat between 256 and 1,024
 SHORTEST_CHUNK = 8  # tokens
+# On a GPU nothing stays in a cache, and what takes the time is to start kernels: chunks are only there to bound the
+# memory, and tokens are unrolled, whose copies and counters the compiler then joins.
+GPU_CHUNK_ROWS = 2**16
+GPU_UNROLL = 8  # tokens
+
+
+def _on_gpu() -> bool:
+    """Whether programs are made for a GPU by default. For another device they are as right, only slower."""
+    return jax.default_backend() == "gpu"
+
+
+def unroll() -> int:
+    """Tokens in one turn of a scan over tokens."""
+    return GPU_UNROLL if _on_gpu() else 1
 
 
 def chunk_length(xs: Array) -> int:
-    """Tokens in a chunk: all, or about as many as make the rows of a chunk, a divisor of T if there is one near."""
+    """Tokens in a chunk: all, or about as many as make CHUNK_ROWS rows, a divisor of T if there is one near."""
     steps, batch = xs.shape[:2]
     if not isinstance(steps, int):  # symbolic, under jax.export
         return steps
     rows = max(batch, 1) if isinstance(batch, int) else 32
-    chunk = CHUNK_ROWS if jax.default_backend() == "cpu" else CHUNK_ROWS_ELSEWHERE
-    length = max(chunk // rows, SHORTEST_CHUNK)
+    length = max((GPU_CHUNK_ROWS if _on_gpu() else CHUNK_ROWS) // rows, SHORTEST_CHUNK)
     if steps <= 2 * length:
         return steps
     near = sorted(range(length // 2 + 1, 2 * length), key=lambda n: abs(n - length))
