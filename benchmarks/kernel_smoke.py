@@ -81,7 +81,7 @@ def problem(v: Variant) -> tuple[Callable[..., Any], dict[str, Any]]:
         options["separate"] = hidden
         arrays["recurrent_bias"] = 0.1 * normal(hidden)
     if v.cell == "slstm":
-        gates, state = partial(slstm.cell._gates, "sigmoid"), (state, 1 + jnp.abs(state), 0 * state)
+        gates, state = partial(slstm._gates, "sigmoid"), (state, 1 + jnp.abs(state), 0 * state)
     width = (v.heads, v.size, maps * v.size) if v.heads > 1 else (hidden, maps * hidden)
     arrays |= {
         "recurrent_kernel": normal(*width) / v.size**0.5,

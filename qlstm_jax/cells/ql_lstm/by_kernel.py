@@ -41,7 +41,7 @@ class Inputs(NamedTuple):
     weights: Array | None  # of the gates (N, weights, K)
     bias: Array  # (N, M, K, 1)
     h: Array  # (N, K, B)
-    states: Array  # c (N, 1, K, B)
+    states: Array | None  # c (N, 1, K, B)
     slow: Slow
     valid: Array | None  # (blocks, L, B), 0 or 1
 
@@ -59,7 +59,8 @@ def unroll(params: Params, carry: Carry, xs: Array, valid: Array | None) -> tupl
         (carry, ys (T, B, H)).
     """
     slow = carry.slow
-    assert slow is not None  # noqa: S101 - the caller sees to it
+    if slow is None:
+        raise ValueError("the carry has no memory; expected that of a cell with skip=True")
     operands = Operands(
         recurrent_kernel=params.recurrent_kernel,
         input_kernel=params.input_kernel,
@@ -83,8 +84,9 @@ def unroll(params: Params, carry: Carry, xs: Array, valid: Array | None) -> tupl
     memory = params.memory_weights
     kernels = Kernels(frame.kernel(), jnp.concatenate([memory.summary_kernel, memory.memory_kernel]))
     mask = frame.mask(valid)
+    without: Any = dict.fromkeys(("recurrent_kernel", "summary_kernel", "memory_kernel"))
     inputs = Inputs(
-        params=dataclasses.replace(params, recurrent_kernel=None, summary_kernel=None, memory_kernel=None),
+        params=dataclasses.replace(params, **without),
         z=z.reshape(blocks, params.block_size, *z.shape[1:]),
         weights=frame.weights(),
         bias=bias[..., None],

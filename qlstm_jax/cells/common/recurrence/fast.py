@@ -38,6 +38,7 @@ def _linear_part_is_small(gates: Gates[State], weights: Any, a: Any, state: Any)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def run(gates: Gates[State], separate: int, operands: Operands) -> tuple[Any, Array]:
+    """(carry, ys) of the operands."""
     results: tuple[Any, Array] = _forward(gates, separate, operands, keep=False)[0]
     return results
 

@@ -15,6 +15,8 @@ GROUPS = 8  # warpgroups of a block, at most
 def unsupported(kernel: Any, dtype: DTypeLike, separate: int = 0) -> str | None:
     """Why the kernel cannot run a recurrence with this U and activations of `dtype`, or None if it can."""
     heads, size, columns = shape_of(kernel)
+    if jax.__version_info__ < (0, 11):
+        return f"JAX is {jax.__version__}, and the kernel is written for 0.11"
     if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
         return f"dtype is {jnp.dtype(dtype).name!r}, and the kernel has products of bfloat16 and float16 alone"
     if size % ROWS or size > GROUPS * ROWS:
@@ -25,8 +27,8 @@ def unsupported(kernel: Any, dtype: DTypeLike, separate: int = 0) -> str | None:
     if need > SHARED_BYTES:
         maps = "1 map" if columns == 1 else f"{columns} maps"
         return (
-            f"{maps} of a head of {size} units take {need:,} bytes, and a multiprocessor has {SHARED_BYTES:,} of shared "
-            "memory; more and smaller heads fit"
+            f"{maps} of a head of {size} units take {need:,} bytes, and a multiprocessor has {SHARED_BYTES:,} of "
+            "shared memory; more and smaller heads fit"
         )
     return None
 
