@@ -19,7 +19,8 @@ from flax import nnx
 
 from qlstm_jax import problems
 from qlstm_jax.training import config as configs
-from qlstm_jax.training.step import initial_state, make_optimizer, make_step
+from qlstm_jax.training.devices import make_step
+from qlstm_jax.training.step import initial_state, make_optimizer
 
 CELLS = ["lstm", "gru", "ql_lstm", "slstm", "mlstm", "pr_lstm", "transformer"]
 

@@ -28,15 +28,15 @@ part() { # SECONDS COMMAND...: runs it for at most so long and no longer than is
     timeout -s TERM -k 20 $((left < limit ? left : limit)) "$@" >>"$out/log.txt" 2>&1 || echo "exit $?: $*" | tee -a "$out/failed"
 }
 
-shares=$(($(nproc) > 4 ? $(nproc) - 4 : 1))
-for i in $(seq 0 $((shares - 1))); do
-    part 150 python3 benchmarks/gpu/correctness.py --out "$lines" --share "$i/$shares" &
+shares=$(($(nproc) > 8 ? 8 : 1))
+part 200 python3 benchmarks/gpu/ratios.py --out "$lines"
+for i in $(seq 0 $((shares - 1))); do # compilation is most of it, and tuning of products most of that
+    XLA_FLAGS=--xla_gpu_autotune_level=0 part 120 python3 benchmarks/gpu/correctness.py --out "$lines" --share "$i/$shares" &
 done
-XLA_FLAGS=--xla_gpu_deterministic_ops=true part 150 python3 scripts/battery.py kills --seed 2 --count 3 &
 wait
-part 180 python3 benchmarks/gpu/ratios.py --out "$lines"
-part 60 python3 benchmarks/gpu/kernels.py --out "$lines"
 part 240 python3 benchmarks/gpu/work.py --out "$lines" --workdir "$out/runs" ${imdb:+--imdb "$imdb"}
+part 60 python3 benchmarks/gpu/kernels.py --out "$lines"
+XLA_FLAGS=--xla_gpu_deterministic_ops=true part 150 python3 scripts/battery.py kills --seed 2 --count 3
 part 600 python3 -m qlstm_jax.studies.formal --cells pr_lstm:ldru --tasks modular_arithmetic --steps 60000 --seeds 3 \
     --set train.batch_size=256 train.schedule=cosine train.learning_rate=0.002 formal.curriculum=0.7 \
     eval.stride=20 --out "$out/formal" --workdir "$out/runs/formal"

@@ -12,8 +12,9 @@ from flax import nnx
 
 from qlstm_jax.models.layers import LAYER_CLASSES
 
-B, T, D, H = 64, 21, 8, 128
-OPTIONS = {name: {} for name in LAYER_CLASSES} | {
+B, T, D, H = 64, 21, 8, 128  # with which a compiler has been caught at it; with T = 9 it was not
+# minGRU is the scan that minLSTM is.
+OPTIONS = {name: {} for name in LAYER_CLASSES if name != "min_gru"} | {
     "ql_lstm": {"block_size": 4},
     "mlstm of several chunks": {"chunk_size": 4},
     "xlstm": {"num_layers": 2, "slstm_at": "1:1"},
@@ -54,7 +55,8 @@ def programs(name):
     def loss(params, xs, lengths):
         return jnp.mean(outputs(params, xs, lengths) * weight)
 
-    yield "outputs", outputs, (params, xs)
+    if name != "mlstm of several chunks":
+        yield "outputs", outputs, (params, xs)
     if name in WITH_LAST:
         yield "last", last, (params, xs, lengths)
     if name in WITH_GRADIENT:

@@ -35,21 +35,28 @@ QUICK = [(4, 16, 64)]
 OURS: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
     "QLSTM": ("QLSTM", lambda h: {}),
     "LSTM": ("LSTM", lambda h: {}),
+}
+# At the first size, forward and backward, alone.
+MORE: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
+    "QLSTM block 128": ("QLSTM", lambda h: {"block_size": 128}),
     "GRU": ("GRU", lambda h: {}),
-    "SLSTM heads": ("SLSTM", lambda h: {"num_heads": h // 64}),
-    "PRLSTM": ("PRLSTM", lambda h: {}),
-    "MinGRU": ("MinGRU", lambda h: {}),
+    "SLSTM": ("SLSTM", lambda h: {"num_heads": h // 64}),
+    "MinLSTM": ("MinLSTM", lambda h: {}),
     "MLSTM": ("MLSTM", lambda h: {}),
 }
-# Runs that this version or device may not have: they are tried, and what is refused becomes a line of its own.
+# Runs that this device may not have: what is refused becomes a line of its own.
 TRIED: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
-    "QLSTM heads": ("QLSTM", lambda h: {"num_heads": max(1, h // 256)}),
     "QLSTM kernel": ("QLSTM", lambda h: {"num_heads": max(1, h // 256), "implementation": "kernel"}),
     "LSTM cudnn": ("LSTM", lambda h: {"implementation": "cudnn"}),
+}
+TRIED_MORE: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
+    "QLSTM block 128 kernel": (
+        "QLSTM",
+        lambda h: {"num_heads": max(1, h // 256), "implementation": "kernel", "block_size": 128},
+    ),
     "SLSTM kernel": ("SLSTM", lambda h: {"num_heads": h // 64, "implementation": "kernel"}),
 }
 PEERS = {"torch": "torch LSTM", "cudnn": "jax cuDNN LSTM", "flax": "flax LSTM"}
-
 Runs = tuple[dict[str, Any], dict[str, str]]  # {name: run}, {name: why it cannot be made}
 Group = tuple[str, str, Callable[[], Runs]]  # (part, key, a function that makes the runs)
 
@@ -95,19 +102,24 @@ def recurrent_group(size: tuple[int, int, int], dtype: str, *, backward: bool) -
     xs = jax.random.normal(jax.random.key(0), (batch, steps, hidden), dtype)
     runs: dict[str, Any] = {}
     refused: dict[str, str] = {}
-    for name, (layer, options) in (OURS | TRIED).items():
+    whole = backward and size == SIZES[0]
+    ours = OURS | MORE if whole else OURS
+    tried = TRIED | TRIED_MORE if whole else TRIED
+    if dtype == "float32":  # which the kernel refuses
+        tried = {name: run for name, run in tried.items() if "kernel" not in name}
+    for name, (layer, options) in (ours | tried).items():
         try:
             made = getattr(layers, layer)(hidden, hidden, rngs=nnx.Rngs(0), dtype=dtype, **options(hidden))
             runs[name] = layer_program(made, xs, backward=backward)
         except (TypeError, ValueError) as error:
-            if name in OURS:
+            if name in ours:
                 raise
             refused[name] = str(error)[:400]
-    for name in ("flax LSTM", "flax GRU"):
+    for name in ("flax LSTM", "flax GRU") if whole else ("flax LSTM",):
         runs[name] = layer_program(flax_layer(name, hidden, dtype), xs, backward=backward)
     if dtype == "float32":
         runs["jax cuDNN LSTM"] = cudnn_program(xs, backward=backward)
-    for name in ("LSTM", "GRU"):
+    for name in ("LSTM", "GRU") if whole else ("LSTM",):
         module = getattr(torch.nn, name)(hidden, hidden, batch_first=True)
         runs[f"torch {name}"] = torch_run(module, xs.shape, dtype, backward=backward)
     return runs, refused
@@ -119,7 +131,7 @@ def groups(parts: list[str], *, quick: bool) -> Iterator[Group]:
     if "recurrent" in parts:
         sizes = QUICK if quick else SIZES
         for size, dtype, (way, backward) in itertools.product(sizes, ("bfloat16", "float32"), both.items()):
-            if backward or size == sizes[0]:
+            if (backward and dtype == "bfloat16") or size == sizes[0]:
                 key = "B {} T {} H {}".format(*size) + f" {dtype} {way}"
                 yield "recurrent", key, partial(recurrent_group, size, dtype, backward=backward)
     if "reduce" in parts:
@@ -213,13 +225,12 @@ def main() -> None:
     args = parser.parse_args()
     lines = Lines(args.out)
     wanted = [group for group in groups(args.parts, quick=args.quick) if not lines.has(group[1])]
-    made = {key: make() for _, key, make in wanted}
-    errors = compile_all({(key, name): run for key, (runs, _) in made.items() for name, run in runs.items()})
-    for (key, name), error in errors.items():
-        del made[key][0][name]
-        made[key][1][name] = error
-    for part, key, _ in wanted:
-        write(lines, part, key, *made.pop(key), rounds=args.rounds, seconds=args.seconds)
+    for part, key, make in wanted:
+        runs, refused = make()
+        refused |= compile_all(runs)
+        for name in refused:
+            runs.pop(name, None)
+        write(lines, part, key, runs, refused, rounds=args.rounds, seconds=args.seconds)
 
 
 def write(

@@ -106,7 +106,7 @@ def _run(
         separate=params.recurrent_bias.shape[0],
         valid=valid,
         resets=resets,
-        plain=plain,
+        way="plain" if plain else "fast",
     )
     return Carry(h=h), ys
 

@@ -85,7 +85,7 @@ def _run(
         bias=params.bias,
         valid=valid,
         resets=resets,
-        plain=plain,
+        way="plain" if plain else "fast",
     )
     return Carry(h=h), ys
 

@@ -1,1 +1,1 @@
-"""What all programs share: their arguments, and how they end."""
+"""The arguments of all programs, and their exit codes."""

@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
             word = following
 
     def _not_known(self, word: str) -> str:
-        """What to say of a flag or word that has no place."""
+        """Returns the message for a flag or word that has no place."""
         if not word.startswith("-"):
             key = word.partition("=")[0]
             if "=" in word and f"--{key}" in self._option_string_actions:
@@ -90,11 +90,8 @@ class Parser(argparse.ArgumentParser):
         if whole and not near:
             return f"there is no flag {name}; did you mean --set {whole[0]}{equals or '='}{value}?"
         near = near or difflib.get_close_matches(f"--{name.lstrip('-')}", flags, n=1)
-        return f"there is no flag {name}; {f'did you mean {near[0]}?' if near else f'expected one of {_list(flags)}'}"
-
-
-def _list(flags: Sequence[str]) -> str:
-    return ", ".join(sorted(flags))
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(flags))}"
+        return f"there is no flag {name}; {hint}"
 
 
 def check_text(flag: str, text: str | None) -> None:

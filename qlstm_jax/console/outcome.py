@@ -29,7 +29,8 @@ from absl import logging
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems.config import ConfigError
 from qlstm_jax.training.faults import WriteError
-from qlstm_jax.training.loop import Diverged, Interrupted
+from qlstm_jax.training.loop import Diverged
+from qlstm_jax.training.signals import Interrupted
 
 PACKAGE = Path(__file__).parents[1]
 FAULT, INTERRUPTED, UNREAD = 70, 130, 141
@@ -118,7 +119,7 @@ def _of_system(error: OSError) -> str:
 
 
 def _is_own_check(error: BaseException) -> bool:
-    """Whether a `raise` of this package made the error: a check, and no slip such as int(None)."""
+    """Returns whether a `raise` of this package made the error: a check, and no slip such as int(None)."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -15,7 +15,7 @@ ROWS = 1024  # read at a time
 
 
 def arrow_rows(path: Path, columns: Columns) -> Iterator[Row | Refused]:
-    """The rows of a .parquet file, or of an .arrow file in either of Arrow's forms; `path`:n is row n, from 1.
+    """Yields the rows of a .parquet file, or of an .arrow file in either form; `path`:n is row n, from 1.
 
     A label may be a string, a number, a category, or the number of a class whose name a Hugging Face dataset keeps; -1
     is a label that is missing there.
@@ -43,7 +43,7 @@ def arrow_rows(path: Path, columns: Columns) -> Iterator[Row | Refused]:
 
 
 def _open(path: Path, columns: Columns, stack: contextlib.ExitStack) -> tuple[Any, Iterator[Any]]:
-    """The schema of a file and its record batches."""
+    """Returns the schema of a file and its record batches."""
     import pyarrow
     import pyarrow.ipc
     import pyarrow.parquet
@@ -64,7 +64,7 @@ def _open(path: Path, columns: Columns, stack: contextlib.ExitStack) -> tuple[An
 
 
 def _place(path: Path, schema: Any, option: str, name: str) -> int:
-    """Which column it is; its type must be one that is read."""
+    """Returns which column it is; its type must be one that is read."""
     import pyarrow.types as kinds
 
     place = find_column(path, schema.names, name, option)
@@ -80,7 +80,7 @@ def _place(path: Path, schema: Any, option: str, name: str) -> int:
 
 
 def _class_names(path: Path, schema: Any, name: str) -> list[str] | None:
-    """The names of a column's classes, where the file is of a Hugging Face dataset and has them."""
+    """Returns the names of a column's classes, where the file is of a Hugging Face dataset and has them."""
     try:
         about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         feature = about.get("info", {}).get("features", {}).get(name, {})
@@ -90,7 +90,7 @@ def _class_names(path: Path, schema: Any, name: str) -> list[str] | None:
 
 
 def _values(batch: Any, name: str) -> list[Any]:
-    """The values of a column; strings whose bytes are no UTF-8 become lone surrogates, as in text files."""
+    """Returns the values of a column; strings whose bytes are no UTF-8 become lone surrogates, as in text files."""
     import pyarrow
 
     column = batch.column(batch.schema.names.index(name))

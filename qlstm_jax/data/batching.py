@@ -32,7 +32,7 @@ class TextBatch(NamedTuple):
 
 
 def bucket_boundaries(lengths: ArrayLike, *, max_length: int, num_buckets: int) -> tuple[int, ...]:
-    """The bucket lengths with the fewest padded cells.
+    """Returns the bucket lengths with the fewest padded cells.
 
     Minimises sum_i (b(l_i) - l_i) over all choices of at most `num_buckets` boundaries, where b(l) is the
     smallest boundary ≥ l, and lengths above `max_length` count as `max_length`. Dynamic programming finds the
@@ -150,7 +150,7 @@ class Batches:
         self._latest: tuple[int, list[tuple[int, Int[np.ndarray, " _"]]]] | None = None
 
     def plan(self, epoch: int) -> list[tuple[int, Int[np.ndarray, " _"]]]:
-        """The epoch's batches in order, each as (T, the indices (n,) of its n ≤ B examples)."""
+        """Returns the epoch's batches in order, each as (T, the indices (n,) of its n ≤ B examples)."""
         count("epoch", epoch)
         latest = self._latest  # one reference, read once: a prefetching thread may replace it meanwhile
         if latest is not None and latest[0] == epoch:
@@ -168,16 +168,16 @@ class Batches:
         return list(batches)
 
     def batches_per_epoch(self, epoch: int = 0) -> int:
-        """Number of batches in an epoch, the same for all epochs."""
+        """Returns the number of batches in an epoch, the same for all epochs."""
         return len(self.plan(epoch))
 
     def padding_fraction(self, epoch: int = 0) -> float:
-        """The share of the epoch's B x T cells that hold no token: padding within rows and filler rows."""
+        """Returns the share of the epoch's B x T cells that hold no token: padding within rows and filler rows."""
         cells = self._batch_size * sum(length for length, _ in self.plan(epoch))
         return 1 - int(self._lengths.sum()) / cells
 
     def batch(self, position: int) -> TextBatch:
-        """Batch number `position` ≥ 0 since the start of training, epochs being joined end to end."""
+        """Makes batch number `position` ≥ 0 since the start of training, epochs being joined end to end."""
         count("position", position, why=": batches are numbered from 0")
         epoch, place = divmod(position, self._per_epoch)
         length, indices = self.plan(epoch)[place]
@@ -202,13 +202,13 @@ class BatchSource(Protocol[Batch_co]):
     """Batches by their number."""
 
     def batch(self, number: int, /) -> Batch_co:
-        """Batch number `number` ≥ 0."""
+        """Returns batch number `number` ≥ 0."""
 
 
 def stream(
     batches: BatchSource[Batch], start: int, stop: int | None = None, *, prefetch: int = 2
 ) -> Generator[Batch, None, None]:
-    """Batches `start`, `start` + 1, ... up to (not including) `stop`, or without end, made ahead in a thread.
+    """Yields batches `start`, `start` + 1, ... up to (not including) `stop`, or without end, made ahead in a thread.
 
     At most `prefetch` of them wait at a time. An error in making one is raised where that batch was due.
     The thread ends with the iterator: at the end, at an error, at `.close()` or when the iterator is dropped.

@@ -14,19 +14,19 @@ from qlstm_jax.data.rows import DataError
 
 
 def is_integer(value: object) -> bool:
-    """Whether `value` is a Python or numpy integer and no boolean."""
+    """Returns whether `value` is a Python or numpy integer and no boolean."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite real Python or numpy number and no boolean."""
+    """Returns whether `value` is a finite real Python or numpy number and no boolean."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     return isinstance(value, numbers.Integral) or math.isfinite(value)
 
 
 def shown(value: object) -> str:
-    """A value for messages in one short line, an array by its dtype and shape."""
+    """Formats a value for messages in one short line, an array by its dtype and shape."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"an array of {value.dtype} and shape {value.shape}"
     text = " ".join(repr(value).split())
@@ -62,7 +62,7 @@ def check_key(key: Any) -> None:
 
 
 def as_array(name: str, value: Any, expected: str) -> Array | np.ndarray:
-    """`value` as an array of numbers: itself, or what numpy makes of numbers and lists of them.
+    """Returns `value` as an array of numbers: unchanged, or converted by numpy from numbers and lists of them.
 
     Raises:
         ValueError: if it is nothing of the kind.
@@ -79,7 +79,7 @@ def as_array(name: str, value: Any, expected: str) -> Array | np.ndarray:
 
 
 def integers(name: str, values: Any, *, ndim: int = 1, minimum: int = 0) -> np.ndarray:
-    """`values` as a numpy array of integers of at least `minimum`, with `ndim` axes; nothing is an integer of any kind.
+    """Returns `values` as a numpy array of integers of at least `minimum` with `ndim` axes; an empty one is allowed.
 
     Raises:
         DataError: if they are nothing of the kind.
@@ -106,7 +106,7 @@ def token_arrays(name: str, sequences: Any) -> None:
 
 
 def strings(name: str, texts: Any) -> Iterator[str]:
-    """`texts` one by one, each a string of UTF-8.
+    """Yields `texts` one by one, each checked to be a string of UTF-8.
 
     Raises:
         DataError: at the first that is none, or if there are no texts.
@@ -119,7 +119,7 @@ def strings(name: str, texts: Any) -> Iterator[str]:
 
 
 def string(name: str, text: Any) -> str:
-    """`text`; raises DataError unless it is a string that can be written as UTF-8."""
+    """Returns `text`; raises DataError unless it is a string that can be written as UTF-8."""
     if not isinstance(text, str):
         raise DataError(f"{name} is {shown(text)}; give a string")
     try:

@@ -19,7 +19,7 @@ SIDE = 8  # pixels of an image
 
 
 def load() -> tuple[Float[np.ndarray, "images 8 8"], Int[np.ndarray, " images"]]:
-    """All images (1797, 8, 8) float32 in [0, 1] and their digits (1797,) int32, in scikit-learn's order.
+    """Loads all images (1797, 8, 8) float32 in [0, 1] and their digits (1797,) int32, in scikit-learn's order.
 
     Raises:
         DataError: if scikit-learn is not installed.
@@ -43,7 +43,7 @@ def split(
     test: float,
     seed: int,
 ) -> dict[str, tuple[Shaped[np.ndarray, "part ..."], Shaped[np.ndarray, " part"]]]:
-    """The images and labels of "train", "validation" and "test", dealt out in an order that `seed` alone decides.
+    """Splits images and labels into "train", "validation" and "test", in an order that `seed` alone decides.
 
     Args:
         images: (N, ...).
@@ -84,7 +84,7 @@ class DigitsBatch:
 
 
 def _real(name: str, a: Any, shape: tuple[int | None, ...]) -> Array:
-    """`a` as an array of real numbers of this shape, None being any size."""
+    """Returns `a` as an array of real numbers of this shape, None being any size."""
     text = f"({', '.join('n' if size is None else str(size) for size in shape)})"
     array = as_array(name, a, f"real numbers of shape {text}")
     fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
@@ -94,7 +94,7 @@ def _real(name: str, a: Any, shape: tuple[int | None, ...]) -> Array:
 
 
 def _checked(images: Any, labels: Any, fewest: int) -> tuple[Array, Array]:
-    """Images (N, 8, 8) and labels (N,) in 0..9 as arrays, N at least `fewest`."""
+    """Returns images (N, 8, 8) and labels (N,) in 0..9 as arrays, N at least `fewest`."""
     images = _real("images", images, (None, SIDE, SIDE))
     labels = as_array("labels", labels, "a digit for each image")
     if labels.shape != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer) or len(labels) < fewest:
@@ -128,7 +128,7 @@ class Pixels:
         return self.batch(images[chosen], labels[chosen])
 
     def batch(self, images: Float[Array, "batch 8 8"], labels: Int[Array, " batch"]) -> DigitsBatch:
-        """Images (B, 8, 8) and labels (B,) as they are; errors as of `sample`."""
+        """Makes a batch of images (B, 8, 8) and labels (B,) as they are; errors as of `sample`."""
         images, labels = _checked(images, labels, 0)
         return DigitsBatch(images.reshape(images.shape[0], self.length, 1), labels)
 
@@ -201,7 +201,7 @@ class Clips:
         start: Float[Array, "batch 2 2"],
         velocity: Float[Array, "batch 2 2"],
     ) -> Float[Array, "batch frames pixels"]:
-        """The frames (B, F, canvas²) of images (B, 2, 8, 8) from offsets (B, 2, 2), rows before columns.
+        """Renders the frames (B, F, canvas²) of images (B, 2, 8, 8) from offsets (B, 2, 2), rows before columns.
 
         Raises:
             ValueError: if a shape or dtype does not fit.

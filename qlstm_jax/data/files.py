@@ -20,7 +20,7 @@ _KINDS = {
 
 
 def check_path(path: str | os.PathLike[str], hint: str, *, folder: bool = False) -> Path:
-    """The path of a file that is there, with ~ expanded. A pipe is refused: reading one waits for who writes it.
+    """Returns the path of an existing file, with ~ expanded. Refuses a pipe: reading one waits for who writes it.
 
     Args:
         path: of the file.
@@ -43,7 +43,7 @@ def check_path(path: str | os.PathLike[str], hint: str, *, folder: bool = False)
 
 
 def read_bytes(path: str | os.PathLike[str], hint: str) -> bytes:
-    """The content of a file; arguments and errors as for `check_path`."""
+    """Reads a file; arguments and errors as for `check_path`."""
     path = check_path(path, hint)
     try:
         return path.read_bytes()
@@ -52,7 +52,7 @@ def read_bytes(path: str | os.PathLike[str], hint: str) -> bytes:
 
 
 def read_text(path: str | os.PathLike[str], hint: str) -> str:
-    """The content of a file of UTF-8, without a byte-order mark; arguments as for `check_path`.
+    """Reads a file of UTF-8, without a byte-order mark; arguments as for `check_path`.
 
     Raises:
         DataError: as for `check_path`, or for bytes that are no text, naming their line.
@@ -71,7 +71,7 @@ def read_text(path: str | os.PathLike[str], hint: str) -> str:
 
 
 def read_json(path: str | os.PathLike[str], hint: str) -> Any:
-    """What a file of JSON holds; arguments as for `check_path`.
+    """Reads a file of JSON; arguments as for `check_path`.
 
     Raises:
         DataError: as for `read_text`, or if it is no JSON, naming its line.

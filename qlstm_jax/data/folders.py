@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file is hidden, by its path in the folder that is read: a name in it begins with "." or is __MACOSX.
+    """Returns whether a file is hidden: a name in its path below the folder begins with "." or is __MACOSX.
 
     Such are .ipynb_checkpoints, .DS_Store, and what macOS writes beside files, ._a.txt.
     """
@@ -13,7 +13,7 @@ def is_hidden(path: Path) -> bool:
 
 
 def part_hidden(root: Path, paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """The paths below `root` that are not hidden, in their order, and a note of the others, if there are any."""
+    """Returns the paths below `root` that are not hidden, in their order, and a note of the others, if any."""
     kept: list[Path] = []
     hidden: list[Path] = []
     for path in paths:

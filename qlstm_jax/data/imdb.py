@@ -36,7 +36,7 @@ _WAY_OUT = (
 
 
 def is_copy(path: Path) -> bool:
-    """Whether this is a local copy of IMDB: an archive, or a folder of that name or with its lists of films."""
+    """Returns whether this is a local copy of IMDB: an archive, or a folder of that name or with its lists of films."""
     archive = path.name.endswith((".tar.gz", ".tgz", ".tar.xz"))
     has_lists = (path / "train" / "urls_pos.txt").is_file()
     return archive or has_lists or (path.name.lower().startswith("aclimdb") and (path / "train").is_dir())
@@ -49,7 +49,7 @@ def load_imdb(
     path: str | os.PathLike[str] | None = None,
     on_bad_row: str = "error",
 ) -> Examples:
-    """The 25,000 labelled reviews of one split of IMDB, classes "neg" and "pos".
+    """Loads the 25,000 labelled reviews of one split of IMDB, classes "neg" and "pos".
 
     Args:
       split: 'train' or 'test'.
@@ -121,7 +121,7 @@ def _load_archive(split: str, path: Path, on_bad_row: str) -> Examples:
 
 
 def _read_archive(split: str, path: Path) -> tuple[dict[str, tuple[str, bytes]], dict[str, list[str]], list[str]]:
-    """Of a split: name → (label, content) of each review, label → film of each review, names of unlabelled reviews."""
+    """Reads a split: name → (label, content) of each review, label → film of each, names of unlabelled reviews."""
     documents: dict[str, tuple[str, bytes]] = {}
     films: dict[str, list[str]] = {}
     unlabelled: list[str] = []
@@ -154,12 +154,12 @@ def _note_counts(counts: Mapping[str, int], split: str, report: LoadReport) -> N
 
 
 def _films(urls: bytes) -> list[str]:
-    """The film of each review: line n, from 0, is the page of that of review n."""
+    """Returns the film of each review: line n, from 0, is the page of that of review n."""
     return [title[0] if (title := _TITLE.search(line)) else line for line in urls.decode(errors="replace").splitlines()]
 
 
 def _film(films: dict[str, list[str]], label: str, name: str) -> str | None:
-    """The film of the review in the file ID_RATING.txt; None, and so no groups, where the lists are too short."""
+    """Returns the film of the review in the file ID_RATING.txt; None, so no groups, if the lists are too short."""
     number, known = _NUMBER.search(name), films[label]
     return known[int(number[1])] if number and int(number[1]) < len(known) else None
 
@@ -217,7 +217,7 @@ def _prepare(builder: Any) -> None:
 
 
 def unreachable(url: str, timeout: float = 3.0) -> str | None:
-    """Why `url` cannot be had, or None if it can.
+    """Returns why `url` cannot be had, or None if it can.
 
     Asks for its header, through the proxies of the environment as any download would, and gives up after
     `timeout` seconds of silence or twice that in all; a download would go on trying for minutes.
@@ -242,7 +242,7 @@ def unreachable(url: str, timeout: float = 3.0) -> str | None:
 
 @functools.cache
 def _builder_class() -> Any:
-    """TFDS's imdb_reviews, but for its archive reader, which is the one part of it that needs TensorFlow."""
+    """Returns TFDS's imdb_reviews without its archive reader, the one part of it that needs TensorFlow."""
     # Importing TFDS takes a second, which a user of local files need not wait for.
     from tensorflow_datasets.datasets.imdb_reviews import imdb_reviews_dataset_builder as stock
 

@@ -11,7 +11,7 @@ from qlstm_jax.data.tables import Columns, find_column, open_text
 
 
 def json_rows(path: Path, columns: Columns) -> Iterator[Row | Refused]:
-    """The rows of a .jsonl file; a value that is null, or NaN, by which tables say so, is missing.
+    """Yields the rows of a .jsonl file; a value that is null, or NaN, by which tables say so, is missing.
 
     The file is read twice, so that it is never held whole: a key that no row has is a wrong name, one that some rows
     lack is missing there.
@@ -48,7 +48,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]] | Refused]:
 
 
 def _pick(where: str, record: dict[str, Any], columns: Columns) -> Row | Refused:
-    """The wanted keys of an object. A text is a string, any other value may be a number too."""
+    """Returns the wanted keys of an object. A text is a string, any other value may be a number too."""
     values = {option: _present(record.get(name)) for option, name in columns.items()}
     if all(isinstance(v, str | None if o == "text_column" else str | int | float | None) for o, v in values.items()):
         return Row(tuple(None if value is None else str(value) for value in values.values()), where)
@@ -57,5 +57,5 @@ def _pick(where: str, record: dict[str, Any], columns: Columns) -> Row | Refused
 
 
 def _present(value: Any) -> Any:
-    """A value of JSON, None where it is missing: null, or the NaN by which tables say so."""
+    """Returns the JSON value, or None where it is missing: null, or the NaN by which tables say so."""
     return None if isinstance(value, float) and math.isnan(value) else value

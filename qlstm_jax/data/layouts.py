@@ -31,7 +31,7 @@ class Layout(NamedTuple):
 
 
 def find_parts(root: Path) -> Layout:
-    """The parts that a folder, or none if it is a file, holds by name.
+    """Returns the parts that a folder, or none if it is a file, holds by name.
 
     A part is a folder of class folders, a table (or the numbered shards of one, train-00000-of-00002.parquet) or a
     dataset on disk, that is named train, validation (or valid, val, dev) or test.
@@ -69,12 +69,12 @@ def _is_source(path: Path) -> bool:
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether a folder is one that `Dataset.save_to_disk` wrote."""
+    """Returns whether a folder is one that `Dataset.save_to_disk` wrote."""
     return (path / STATE).is_file()
 
 
 def dataset_files(path: Path) -> list[Path]:
-    """The files of such a folder, in their order.
+    """Returns the files of such a folder, in their order.
 
     Raises:
       DataError: if it is damaged, or its rows are chosen by a list of indices that stands beside them.

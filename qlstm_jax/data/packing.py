@@ -41,7 +41,7 @@ class PackedBatch(NamedTuple):
 
 
 def plan_rows(lengths: ArrayLike, row_length: int, *, most: int | None = None) -> list[list[int]]:
-    """Which sequences share a row: each goes to the row with the least room that holds it (best fit), else a new one.
+    """Assigns sequences to rows: each to the row with the least room that holds it (best fit), else a new one.
 
     Args:
         lengths: (N,) integers from 1 to row_length, in the order in which sequences are placed.
@@ -118,7 +118,7 @@ def _lay(
 
 
 def unpack(outputs: Any, packed: Packed) -> list[np.ndarray]:
-    """The outputs of each sequence, in the order of `pack`'s argument.
+    """Returns the outputs of each sequence, in the order of `pack`'s argument.
 
     Args:
         outputs: (R, L, ...), one for each token of the rows.
@@ -197,7 +197,7 @@ class PackedBatches:
         self._latest: tuple[int, list[list[int]]] | None = None
 
     def rows(self, epoch: int) -> list[list[int]]:
-        """The epoch's rows, each as the indices of its texts."""
+        """Returns the epoch's rows, each as the indices of its texts."""
         count("epoch", epoch)
         latest = self._latest  # one reference, read once: a prefetching thread may replace it meanwhile
         if latest is not None and latest[0] == epoch:
@@ -210,16 +210,16 @@ class PackedBatches:
         return rows
 
     def batches_per_epoch(self, epoch: int = 0) -> int:
-        """Number of batches in an epoch; epochs may differ by one."""
+        """Returns the number of batches in an epoch; epochs may differ by one."""
         return -(-len(self.rows(epoch)) // self._batch_size)
 
     def padding_fraction(self, epoch: int = 0) -> float:
-        """The share of the epoch's cells that hold no token: the ends of rows, and empty rows."""
+        """Returns the share of the epoch's cells that hold no token: the ends of rows, and empty rows."""
         cells = self.batches_per_epoch(epoch) * self._batch_size * self._row_length
         return 1 - int(self._lengths.sum()) / cells
 
     def batch(self, position: int) -> PackedBatch:
-        """Batch number `position` ≥ 0 since the start of training, epochs being joined end to end."""
+        """Makes batch number `position` ≥ 0 since the start of training, epochs being joined end to end."""
         count("position", position, why=": batches are numbered from 0")
         epoch, place = self._place(position)
         chosen = self.rows(epoch)[place * self._batch_size : (place + 1) * self._batch_size]
@@ -229,7 +229,7 @@ class PackedBatches:
         return PackedBatch(packed.ids, packed.lengths, packed.resets, labels, there.astype(np.float32))
 
     def _place(self, position: int) -> tuple[int, int]:
-        """The epoch of a batch and its place in it."""
+        """Returns the epoch of a batch and its place in it."""
         while not self._numbers or self._numbers[-1] <= position:
             before = self._numbers[-1] if self._numbers else 0
             self._numbers.append(before + self.batches_per_epoch(len(self._numbers)))

@@ -42,7 +42,7 @@ def load_parts(
     on_bad_row: str = "error",
     label_names: Sequence[str] | None = None,
 ) -> tuple[dict[str, Examples], list[LoadReport]]:
-    """The parts "train", "validation" and "test", and the report of each source that was read.
+    """Loads the parts "train", "validation" and "test", and the report of each source that was read.
 
     A validation or test part without a source of its own is the training file's share. The classes are those of the
     training part: another label of another part is a bad row.

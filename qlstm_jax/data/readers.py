@@ -12,7 +12,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 
 
 def read_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Row | Refused]:
-    """The rows of a file, one by one.
+    """Yields the rows of a file, one by one.
 
     Args:
       path: of a file of one of `SUFFIXES`.

@@ -19,8 +19,9 @@ _SKIP_HINT = "on_bad_row='skip' leaves such rows out and counts them in the repo
 
 
 def is_empty(text: str | None) -> bool:
-    """Whether a text or a label says nothing: it is missing, or has only blanks, line-break tags and characters that
-    are never seen (control and format characters, such as a byte-order mark or a zero-width space).
+    """Returns whether a text or label is missing, or is of blanks, line-break tags and invisible characters alone.
+
+    Invisible are control and format characters, such as a byte-order mark or a zero-width space.
     """
     return text is None or all(
         letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf") for letter in LINE_BREAK.sub("", text)
@@ -68,7 +69,7 @@ class LoadReport:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def summary(self) -> str:
-        """One line for a log, such as `a.csv: 9 rows, 8 kept, 1 skipped (1 empty text, first at a.csv:4)`."""
+        """Returns one line for a log, such as `a.csv: 9 rows, 8 kept, 1 skipped (1 empty text, first at a.csv:4)`."""
         line = f"{self.source}: {self.rows} rows, {self.kept} kept"
         if not self.skipped:
             return line
@@ -107,7 +108,7 @@ class Examples:
         return len(self.texts)
 
     def record(self) -> ExamplesRecord:
-        """Source, number, and a SHA-256 digest of texts and labels in their order, which identify these examples."""
+        """Returns what identifies these examples: source, number, and a SHA-256 digest of texts and labels in order."""
         digest = hashlib.sha256()
         for text, label in zip(self.texts, self.labels, strict=True):
             for field in (text, self.label_names[label]):
@@ -116,7 +117,7 @@ class Examples:
         return {"source": self.report.source, "texts": len(self), "sha256": digest.hexdigest()}
 
     def take(self, indices: Sequence[int] | Int[np.ndarray, " m"], name: str) -> "Examples":
-        """The examples at `indices` (M,), in that order; `name` tells the part in its report."""
+        """Returns the examples at `indices` (M,), in that order; `name` tells the part in its report."""
         report = LoadReport(f"{self.report.source} [{name}]", rows=len(indices), kept=len(indices))
         texts = tuple(self.texts[i] for i in indices)
         groups = None if self.groups is None else tuple(self.groups[i] for i in indices)
@@ -147,7 +148,7 @@ class Collector:
         self.report = LoadReport(str(source))
 
     def take(self, rows: Iterable[Row | Refused]) -> None:
-        """The rows of a table, whose columns are the text and the label."""
+        """Takes the rows of a table, whose columns are the text and the label."""
         for row in rows:
             if isinstance(row, Refused):
                 self.bad(*row)
@@ -156,7 +157,7 @@ class Collector:
                 self.add(text, label, row.where)
 
     def add(self, text: str | None, label: str | None, where: str, group: str | None = None) -> None:
-        """One row; `where` is its "file:line", `group` what it has in common with other rows. None is missing."""
+        """Adds one row; `where` is its "file:line", `group` what it has in common with other rows. None is missing."""
         text, label = text or "", (label or "").strip()
         if NOT_TEXT.search(text) or NOT_TEXT.search(label):
             self.bad("invalid UTF-8", where, "the text or label holds bytes that are not UTF-8; save it as UTF-8")
@@ -179,7 +180,7 @@ class Collector:
             self._groups.append(group)
 
     def bad(self, reason: str, where: str, message: str, count: int = 1) -> None:
-        """A row, or `count` lines, that cannot be used; `message` says what is wrong and how to fix it.
+        """Takes a row, or `count` lines, that cannot be used; `message` says what is wrong and how to fix it.
 
         Raises:
           DataError: under on_bad_row='error'.
@@ -195,7 +196,7 @@ class Collector:
         self.report.first.setdefault(reason, where)
 
     def finish(self) -> Examples:
-        """The rows as `Examples`.
+        """Returns the rows as `Examples`.
 
         Raises:
           DataError: if no row is left, or, with no `label_names` given, if all have one label.
@@ -215,7 +216,7 @@ class Collector:
 
 
 def label_order(labels: Iterable[str]) -> tuple[str, ...]:
-    """The different strings of `labels`: in numeric order if all are integers, else alphabetical."""
+    """Returns the different strings of `labels`: in numeric order if all are integers, else alphabetical."""
     names = sorted(set(labels))
     if all(_INTEGER.fullmatch(name) for name in names):
         names.sort(key=int)

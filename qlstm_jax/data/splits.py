@@ -12,7 +12,7 @@ from qlstm_jax.data.rows import LINE_BREAK, DataError, Examples
 
 
 def text_key(text: str, *, lowercase: bool = True) -> str:
-    """The same string for all texts that are one text to a model.
+    """Returns a key that is the same for all texts that are one text to a model.
 
     They differ in blanks, line-break tags, Unicode form (é as one character or as two) and, with `lowercase`, in case.
 
@@ -82,7 +82,7 @@ def split(
 
 
 def _together(examples: Examples, lowercase: bool) -> list[list[int]]:
-    """The rows that a split may not part, those of one text or one group, in the order of their first."""
+    """Returns the rows that a split may not part, those of one text or one group, in the order of their first."""
     names = [("text", text_key(text, lowercase=lowercase)) for text in examples.texts]
     parent = list(range(len(names)))
 
@@ -112,7 +112,7 @@ FULL = {"train": "training"}
 
 
 def part_notes(parts: Mapping[str, Examples], *, lowercase: bool = True) -> list[str]:
-    """What texts, as `text_key` has them, have several labels or stand in two parts, and what labels a part lacks.
+    """Returns notes on texts with several labels, texts that stand in two parts, and labels that a part lacks.
 
     A line each. The first happens in any data, the others in parts that `split` did not make.
     """

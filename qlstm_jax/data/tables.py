@@ -17,12 +17,12 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bar
 
 
 def open_text(path: Path, newline: str | None) -> TextIO:
-    """The file as text. Undecodable bytes become lone surrogates, which Collector finds: one bad row stops no file."""
+    """Opens a file as text. Bytes that are no UTF-8 become lone surrogates, which Collector counts as bad rows."""
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
 def find_column(path: Path, names: list[str], wanted: str, option: str, *, separator: str = "") -> int:
-    """The index of column `wanted` among `names`; `option`, and `separator` in words, are named in errors.
+    """Returns the index of column `wanted` among `names`; `option`, and `separator` in words, are named in errors.
 
     Raises:
       DataError: if it is not there, or more than once.
@@ -39,7 +39,7 @@ def find_column(path: Path, names: list[str], wanted: str, option: str, *, separ
 
 
 def table_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Row | Refused]:
-    """The rows of a .csv or .tsv file; `notes` gets what is worth telling of it.
+    """Yields the rows of a .csv or .tsv file; `notes` gets what is worth telling of it.
 
     In .csv, quotes protect commas and line ends; in .tsv nothing is special but tabs and line ends. A file whose header
     has the columns only if it is separated by something else is read so, with quotes as in .csv, and that is noted.
@@ -66,7 +66,7 @@ def table_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Row |
 
 
 def _find_separator(path: Path, own: str, columns: Columns) -> str:
-    """What separates the columns.
+    """Returns what separates the columns.
 
     It is `own`, unless the header has not the columns wanted. Then it is what gives them, or gives any at all, so that
     the error names them.
@@ -83,7 +83,7 @@ def _find_separator(path: Path, own: str, columns: Columns) -> str:
 def _pick(
     path: Path, lines: Iterable[tuple[int, list[str]] | Refused], columns: Columns, separator: str, fix: str
 ) -> Iterator[Row | Refused]:
-    """The wanted columns of a table; `lines` gives (line, fields), the header first."""
+    """Yields the wanted columns of a table; `lines` gives (line, fields), the header first."""
     header: list[str] = []
     places: list[int] = []
     for line in lines:
@@ -147,7 +147,7 @@ def _csv_rows(path: Path, file: TextIO, separator: str, notes: list[str]) -> Ite
 
 
 def _refuse_quotes(path: Path, first: int, lines: list[str], separator: str, error: str) -> Refused:
-    """A row whose quotes are wrong. It may be many lines, all of which are lost."""
+    """Refuses a row whose quotes are wrong. It may be many lines, all of which are lost."""
     fix = "close it, or put quotes around the whole field and double those inside it"
     opened, last = first + _wrong_quote(lines, separator), first + len(lines) - 1
     lost = sum(not line.isspace() for line in lines)
@@ -164,7 +164,7 @@ def _refuse_quotes(path: Path, first: int, lines: list[str], separator: str, err
 
 
 def _wrong_quote(lines: list[str], separator: str) -> int:
-    """Which of the lines of a row, from 0, opens the first quoted field that does not end with a quote."""
+    """Returns which of the lines of a row, from 0, opens the first quoted field that does not end with a quote."""
     row, mark = "".join(lines), re.escape(separator)
     for field in re.finditer(rf'(?:\A|{mark})"[^"]*+(?:""[^"]*+)*+', row):  # up to its last quote
         if row[field.end() : field.end() + 2] not in ('"', f'"{separator}', '"\r', '"\n'):

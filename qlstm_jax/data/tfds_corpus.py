@@ -15,7 +15,7 @@ PARTS = ("train", "validation", "test")
 def load(
     name: str, *, data_dir: str | os.PathLike[str] | None = None, feature: str = "text", max_bytes: int = 0
 ) -> Corpus:
-    """The texts of a dataset, an example each, with a line break at its end where it has none.
+    """Loads the texts of a dataset, an example each, with a line break at its end where it has none.
 
     A dataset that is not there yet is downloaded and prepared, for which most builders of TFDS want TensorFlow; to read
     what is prepared as array_record, on this machine or another, nothing of it is needed.

@@ -64,7 +64,7 @@ class Tokenizer:
         min_frequency: int = 2,
         lowercase: bool = True,
     ) -> "Tokenizer":
-        """A tokenizer for texts like these; the same texts in any order give the same one.
+        """Trains a tokenizer on these texts; the same texts in any order give the same one.
 
         Args:
           texts: strings, of the training data alone. 'byte' learns nothing from them.
@@ -125,7 +125,7 @@ class Tokenizer:
         return _backend(self.kind, self.lowercase, self.vocab, self.merges)
 
     def encode(self, text: str, *, max_length: int | None = None) -> Int[np.ndarray, " length"]:
-        """The ids of one text, (length,) int32, cut to the first `max_length`.
+        """Encodes one text as ids, (length,) int32, cut to the first `max_length`.
 
         The length is 0 for an empty text, and for 'word' for one of blanks and line-break tags alone.
         """
@@ -133,7 +133,7 @@ class Tokenizer:
         return self.encode_batch([text], max_length)[0]
 
     def encode_batch(self, texts: Iterable[str], max_length: int | None = None) -> list[Int[np.ndarray, " _"]]:
-        """`encode` for many texts, on all cores: a list of (length,) int32.
+        """Encodes many texts, on all cores: a list of (length,) int32.
 
         Raises:
           DataError: if `max_length` is below 1, or `texts` is no list of strings.
@@ -149,7 +149,7 @@ class Tokenizer:
         return [array[:max_length] for array in arrays]
 
     def decode(self, ids: ArrayLike) -> str:
-        """The text of ids (length,), without padding; unknown words read `< unk >`.
+        """Decodes ids (length,) to text, without padding; unknown words read `< unk >`.
 
         'byte' and 'bpe' give back what was encoded (with U+FFFD for a letter that was cut in two), 'word'
         gives the words with blanks between them.
@@ -191,7 +191,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
-        """The tokenizer of a file written by `save`.
+        """Loads a tokenizer that `save` wrote.
 
         Raises:
           DataError: if the file is missing, is not such a file, or was changed after it was written.
@@ -216,7 +216,7 @@ class Tokenizer:
         return found
 
     def _digest(self) -> str:
-        """SHA-256 of all that it holds."""
+        """Returns the SHA-256 of all that it holds."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()
 
 
@@ -228,7 +228,7 @@ def _check_kind(kind: str) -> None:
 def _backend(
     kind: str, lowercase: bool, vocab: Sequence[str], merges: Sequence[tuple[str, str]]
 ) -> tokenizers.Tokenizer:
-    """The splitting and numbering of kind 'word' or 'bpe'."""
+    """Returns the splitting and numbering of kind 'word' or 'bpe'."""
     ids = {token: i for i, token in enumerate(vocab)}
     lower: list[normalizers.Normalizer] = [normalizers.Lowercase()] if lowercase else []
     if kind == "word":

@@ -17,7 +17,7 @@ class Unlabelled(NamedTuple):
 
 
 def read_texts(path: Path, *, text_column: str = "text", on_bad_row: str = "error") -> Iterator[Unlabelled]:
-    """The texts of a file in their order. Never more of it is held than a line or a row.
+    """Yields the texts of a file in their order. Never more of it is held than a line or a row.
 
     A file whose suffix is one of a table gives a text a row, of several lines where the table has such. Any other gives
     a text a line: lines end at \\n, \\r\\n and \\r alone, and are UTF-8, with or without a byte-order mark. A blank

@@ -1,4 +1,4 @@
-"""What a run learns: a module for each problem, with its section of the config, checks, data, model and figures.
+"""The problems that runs learn: one module each, with its config section, checks, data, model and figures.
 
 `PROBLEMS` registers them: their names in configs. A problem of your own is handed to `qlstm_jax.training.loop.train`.
 """
@@ -38,7 +38,7 @@ PROBLEMS: dict[str, type[Problem]] = {
 
 
 def make(config: ConfigDict, workdir: str | Path) -> Problem:
-    """The problem that a checked config names; `workdir` keeps what belongs to a run, such as a tokenizer."""
+    """Makes the problem that a checked config names; `workdir` keeps what belongs to a run, such as a tokenizer."""
     kind: Any = PROBLEMS[config.problem]  # all that are registered are made like this
     problem: Problem = kind(config, workdir)
     return problem

@@ -27,7 +27,7 @@ class AddingProblem(SampledProblem):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The section of the config."""
+        """Returns the section of the config."""
         return config_dict.create(
             length=200,  # numbers, two of them marked
         )
@@ -39,11 +39,11 @@ class AddingProblem(SampledProblem):
         super().__init__(config, Adding(), length=length, chance=chance, title=f"adding within {length} steps")
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A `Predictor` of one number."""
+        """Returns a `Predictor` of one number."""
         return predictor(self.config.model, 2, 1, rngs)
 
     def rows(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """Squared error, and whether the answer is within 0.04 of the sum."""
+        """Returns the squared error, and whether the answer is within 0.04 of the sum."""
         errors = jnp.abs(model(batch.inputs, rngs=rngs)[:, 0] - batch.targets)
         ones = jnp.ones(errors.shape)
         right = (errors <= NEAR).astype(jnp.float32)
@@ -51,5 +51,5 @@ class AddingProblem(SampledProblem):
         return {"loss": errors**2, "weight": ones, "correct": right, "count": ones, "tokens": tokens}
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Accuracy and mean squared error at several lengths, with a picture; beside the error of answering 1."""
+        """Reports accuracy and squared error at several lengths, with a picture; beside the error of answering 1."""
         return super().report(model, key, folder, options) | {"baseline_loss": BASELINE}

@@ -1,4 +1,4 @@
-"""What the training loop and the evaluation ask of a problem."""
+"""The interface between a problem and the training loop and evaluation."""
 
 import abc
 import contextlib
@@ -51,7 +51,7 @@ class Problem(abc.ABC):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The problem's section of a config, each key with its default value."""
+        """Returns the problem's section of a config, each key with its default value."""
         return ConfigDict()
 
     @classmethod  # noqa: B027 - nothing to check is the common case
@@ -69,42 +69,42 @@ class Problem(abc.ABC):
 
     @abc.abstractmethod
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A new model."""
+        """Returns a new model."""
 
     def sample(self, key: Key[Array, ""], batch_size: int, step: Any) -> Batch:
-        """A batch for step `step`, drawn on the device: a pytree of (batch_size, ...). Only where `on_device`."""
+        """Draws a batch for step `step` on the device: a pytree of (batch_size, ...). Only where `on_device`."""
         raise TypeError(f"{type(self).__name__} has no sampler; its batches come from stream()")
 
     def stream(self, start: int) -> Generator[Batch, None, None]:
-        """The host's batches from position `start` on, pytrees of (batch_size, ...). Only where not `on_device`."""
+        """Yields the host's batches from position `start` on, (batch_size, ...) each. Only where not `on_device`."""
         raise TypeError(f"{type(self).__name__} has no stream; its batches are drawn by sample()")
 
     @abc.abstractmethod
     def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """Sums over a batch or a device's part of one, all scalars.
+        """Returns the sums over a batch or a device's part of one, all scalars.
 
         `loss` divided by `weight` is what is minimised; `correct` divided by `count` is the accuracy, and both are left
         out where nothing is right or wrong; `tokens` are the valid positions, for the speed.
         """
 
     def initial_carry(self, model: Model, batch_size: int) -> Any:
-        """What each row of a batch hands on to the same row of the next: a pytree of (batch_size, ...), before step 0.
+        """Returns the carry from batch to batch before step 0: a pytree of (batch_size, ...), row by row.
 
         None where batches have nothing to do with each other.
         """
         return None
 
     def continued_loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None, carry: Any) -> tuple[Sums, Any]:
-        """`loss` from the carry of the batch before, and the carry for the next. Only where there is one."""
+        """Returns `loss` from the carry of the batch before, and the next carry. Only for problems that have one."""
         raise TypeError(f"{type(self).__name__} has no carry from batch to batch; its loss is loss()")
 
     @abc.abstractmethod
     def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
-        """Metrics of the training distribution that are cheap enough to take now and then."""
+        """Returns figures on the validation data, cheap enough to take now and then."""
 
     @abc.abstractmethod
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """The full evaluation: figures to be written as JSON, and pictures, which are written to `folder`.
+        """Evaluates in full: returns the figures, which are written as JSON, and writes pictures to `folder`.
 
         Args:
             model: in evaluation mode.
@@ -114,23 +114,23 @@ class Problem(abc.ABC):
         """
 
     def predict(self, model: Model, lines: list[str]) -> list[dict[str, Any]]:
-        """One record for each line of text."""
+        """Predicts one record for each line of text."""
         raise ConfigError(
             f"{type(self).__name__} has no predictions for lines of text; train on problem='text' for those"
         )
 
     def predict_file(self, model: Model, path: Path) -> Iterable[dict[str, Any]]:
-        """The records of a file, one by one as they are read and computed: of a file of any size."""
+        """Yields the records of a file, one by one as they are read and computed: of a file of any size."""
         raise ConfigError(
             f"{type(self).__name__} has no predictions for a file; train on problem='text' or 'series' for those"
         )
 
     def score_file(self, model: Model, path: Path, folder: Path) -> dict[str, Any]:
-        """The figures of `report` on a labelled file that is no part of the run; pictures are written to `folder`."""
+        """Reports as `report` on a labelled file that is no part of the run; writes pictures to `folder`."""
         raise ConfigError(f"{type(self).__name__} scores no other file; train on problem='text' for that")
 
     def generate(self, model: Model, prompts: list[str], steps: int, key: Key[Array, ""], **options: Any) -> list[str]:
-        """Each prompt continued by `steps` tokens; options as for `qlstm_jax.models.generate.generate`."""
+        """Continues each prompt by `steps` tokens; options as for `qlstm_jax.models.generate.generate`."""
         raise ConfigError(f"{type(self).__name__} generates no text; train on problem='lm' for that (configs/lm.py)")
 
     def interface(self) -> Interface:
@@ -138,26 +138,26 @@ class Problem(abc.ABC):
         return Interface({})
 
     def largest_batch(self) -> Any:
-        """The shapes of the largest batch of training; None where the problem draws its own in the step."""
+        """Returns the shapes of the largest batch of training; None where the problem draws its own in the step."""
         if self.on_device:
             return None
         with contextlib.closing(self.stream(0)) as batches:
             return shapes(next(batches))
 
     def notes(self) -> list[str]:
-        """What is worth a line in the log before training: rows skipped, texts cut, padding."""
+        """Notes for the log before training, a line each: rows skipped, texts cut, padding."""
         return []
 
 
 def shapes(batch: Any) -> Any:
-    """A pytree of arrays as one of their shapes and dtypes."""
+    """Returns a pytree of arrays as one of their shapes and dtypes."""
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch)
 
 
 def classification_rows(
     logits: ArrayLike, labels: ArrayLike, weights: ArrayLike, tokens: ArrayLike, *, smoothing: float = 0.0
 ) -> Sums:
-    """The sums that `Problem.loss` returns, for each row by itself: (B,) each.
+    """Returns the sums that `Problem.loss` returns, for each row by itself: (B,) each.
 
     Args:
         logits: (B, C), or (B, M, C) for M answers a row.
@@ -181,7 +181,7 @@ def classification_rows(
 def classification_sums(
     logits: ArrayLike, labels: ArrayLike, weights: ArrayLike, tokens: ArrayLike, *, smoothing: float = 0.0
 ) -> Sums:
-    """The sums that `Problem.loss` returns, over the rows of `classification_rows`."""
+    """Returns the sums that `Problem.loss` returns, over the rows of `classification_rows`."""
     rows = classification_rows(logits, labels, weights, tokens, smoothing=smoothing)
     sums: Sums = jax.tree.map(jnp.sum, rows)
     return sums

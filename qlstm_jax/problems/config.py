@@ -1,4 +1,4 @@
-"""What problems and the training say of configs: errors, rules for values, keys by name.
+"""Tools for checking configs: errors, rules for values, keys by name.
 
 A section of a config is an `ml_collections.ConfigDict`. A problem declares its own as `defaults` and `rules`:
 
@@ -86,14 +86,14 @@ def check_split(name: str, section: Any) -> None:
 
 
 def get(config: Any, key: str) -> Any:
-    """`config` at a dotted key."""
+    """Returns `config` at a dotted key."""
     for part in key.split("."):
         config = config[part]
     return config
 
 
 def nearest(given: Any, names: Iterable[Any]) -> str:
-    """A hint for an error: the nearest of `names`, and all of them."""
+    """Returns a hint for an error: the nearest of `names`, and all of them."""
     names = [str(n) for n in names]
     close = difflib.get_close_matches(str(given), names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
@@ -122,7 +122,7 @@ def _flag(section: str, option: str, shown: str) -> str:
 
 
 def run_exists(workdir: str | Path) -> bool:
-    """Whether there is a run in this folder. Its config is the last file that it writes before it trains.
+    """Returns whether there is a run in this folder. Its config is the last file that it writes before it trains.
 
     Other files may be left from a start that was cut off, of another config.
     """

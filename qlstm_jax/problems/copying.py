@@ -22,7 +22,7 @@ class CopyingProblem(SampledProblem):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The section of the config."""
+        """Returns the section of the config."""
         return config_dict.create(
             length=100,  # blanks between the symbols and go
             num_symbols=10,
@@ -36,15 +36,15 @@ class CopyingProblem(SampledProblem):
         super().__init__(config, task, length=options.length, chance=1 / options.alphabet, title=title)
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A `TokenModel` from the task's symbols to its alphabet."""
+        """Returns a `TokenModel` from the task's symbols to its alphabet."""
         return token_model(self.config.model, self.task.vocab_size, self.task.alphabet, rngs)
 
     def positions(self, length: int) -> int:
-        """The symbols twice, the blanks and go."""
+        """Returns the symbols twice, the blanks and go."""
         return 2 * int(self.task.num_symbols) + length + 1
 
     def rows(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """Cross-entropy and accuracy of the answers."""
+        """Returns the cross-entropy and accuracy of the answers."""
         logits = model(batch.ids, rngs=rngs)[:, -self.task.num_symbols :]
         tokens = jnp.full(batch.ids.shape[0], batch.ids.shape[1])
         return classification_rows(logits, batch.targets, jnp.ones(batch.targets.shape), tokens)

@@ -37,7 +37,7 @@ class DigitsProblem(Problem):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The section of the config."""
+        """Returns the section of the config."""
         return config_dict.create(
             mode="pixels",  # pixels: an image of 64 steps; clips: two digits that move, a frame a step
             validation=0.1,  # shares of the images
@@ -66,22 +66,22 @@ class DigitsProblem(Problem):
         self._draw = jax.jit(self.task.sample, static_argnums=1)
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A `Predictor` of the classes."""
+        """Returns a `Predictor` of the classes."""
         return predictor(self.config.model, self.task.channels, self.task.num_classes, rngs)
 
     def sample(self, key: Key[Array, ""], batch_size: int, step: Any) -> Batch:
-        """Sequences made of training images."""
+        """Draws sequences made of training images."""
         return self.task.sample(key, batch_size, *self.parts["train"])
 
     def _rows(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> tuple[Sums, Array]:
-        """The sums of `loss` for each row by itself, and the classes that the model says."""
+        """Returns the sums of `loss` for each row by itself, and the classes that the model says."""
         logits = model(batch.inputs, rngs=rngs)
         rows = logits.shape[0]
         sums = classification_rows(logits, batch.labels, jnp.ones(rows), jnp.full(rows, self.task.length))
         return sums, jnp.argmax(logits, axis=-1)
 
     def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """Cross-entropy and accuracy of the class."""
+        """Returns the cross-entropy and accuracy of the class."""
         sums: Sums = jax.tree.map(jnp.sum, self._rows(model, batch, rngs)[0])
         return sums
 
@@ -112,12 +112,12 @@ class DigitsProblem(Problem):
         return confusion, float(np.mean(losses, dtype=np.float64))
 
     def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
-        """Accuracy and cross-entropy on the validation images, or on 256 clips of them."""
+        """Returns accuracy and cross-entropy on the validation images, or on 256 clips of them."""
         confusion, loss = self.confusion(model, key, "validation", 256)
         return {"accuracy": float(np.trace(confusion) / confusion.sum()), "loss": loss}
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Accuracy, macro-F1 and figures by class on the test images or clips of them, and the confusion matrix."""
+        """Reports accuracy, macro-F1 and figures by class on the test images or clips, and the confusion matrix."""
         confusion, loss = self.confusion(model, key, "test", max(options.sequences, 256))
         names = [str(n) for n in range(self.task.num_classes)]
         figures = metrics.classification(confusion, names)
@@ -126,6 +126,6 @@ class DigitsProblem(Problem):
         return {"part": "test", "loss": loss, **figures}
 
     def notes(self) -> list[str]:
-        """The parts, and what a sequence is."""
+        """Notes the parts, and what a sequence is."""
         sizes = ", ".join(f"{name} {len(labels)}" for name, (_, labels) in self.parts.items())
         return [f"{sizes} images; sequences of {self.task.length} steps of {self.task.channels} channels"]

@@ -37,7 +37,7 @@ class FormalProblem(Problem):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The section of the config."""
+        """Returns the section of the config."""
         return config_dict.create(
             task="parity_check",  # a formal language
             min_length=1,  # training lengths, drawn uniformly
@@ -68,7 +68,7 @@ class FormalProblem(Problem):
         self._counts = jax.jit(self._count, static_argnames=("graphdef", "max_length"))
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A `Transducer` over the task's tape."""
+        """Returns a `Transducer` over the task's tape."""
         layer = build_layer(self.config.model, self.task.input_size + 1, rngs=rngs)
         return Transducer(
             layer,
@@ -79,7 +79,7 @@ class FormalProblem(Problem):
         )
 
     def sample(self, key: Key[Array, ""], batch_size: int, step: Any) -> Batch:
-        """Strings of lengths drawn uniformly from the training range, as far as the curriculum has reached."""
+        """Draws strings of uniform lengths from the training range, as far as the curriculum has reached."""
         lengths = self.config.formal
         longest = lengths.max_length
         if lengths.curriculum:
@@ -91,7 +91,7 @@ class FormalProblem(Problem):
         return self.task.sample(k_string, batch_size, drawn, max_length=lengths.max_length)
 
     def logits(self, model: Model, batch: Batch, rngs: nnx.Rngs | None = None) -> Array:
-        """Logits (B, M, output_size) at the positions of the answer. A single answer takes the last state alone."""
+        """Returns the logits (B, M, output_size) of the answer. A single answer takes the last state alone."""
         ids, total = self.task.tape(batch)
         inputs = jnp.eye(self.task.input_size + 1), ids
         if self.single:
@@ -100,7 +100,7 @@ class FormalProblem(Problem):
         return self.task.outputs(model.from_tokens(*inputs, seq_lengths=total, rngs=rngs), batch)
 
     def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """Cross-entropy by sequence, and the associativity penalty if there is one; accuracy by token."""
+        """Returns cross-entropy by sequence, and the associativity penalty if there is one; accuracy by token."""
         logits = self.logits(model, batch, rngs)
         correct, counted = self.task.correct(logits, batch)
         rows, loss = batch.lengths.shape[0], self.task.loss(logits, batch)
@@ -124,7 +124,7 @@ class FormalProblem(Problem):
     def accuracy_by_length(
         self, model: Model, key: Key[Array, ""], lengths: Sequence[int], sequences: int
     ) -> np.ndarray:
-        """The accuracy of each length, from `sequences` strings each.
+        """Returns the accuracy of each length, from `sequences` strings each.
 
         Lengths share 1 to 8 compiled programs, the more the more there is to evaluate: each is padded to the longest
         of its group, and rows of different lengths stand in one batch.
@@ -158,12 +158,12 @@ class FormalProblem(Problem):
         return correct[wanted] / counted[wanted]
 
     def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
-        """Mean accuracy over the training lengths, 32 strings each."""
+        """Returns the mean accuracy over the training lengths, 32 strings each."""
         lengths = range(self.config.formal.min_length, self.config.formal.max_length + 1)
         return {"accuracy": float(np.mean(self.accuracy_by_length(model, key, lengths, 32)))}
 
     def measure(self, model: Model, key: Key[Array, ""], options: ConfigDict) -> dict[str, Any]:
-        """`accuracy_by_length` in range and at the lengths asked for, whose mean is the score; solved from 0.9 on.
+        """Measures `accuracy_by_length` in range and at the given lengths; their mean is the score, solved from 0.9.
 
         Args:
             model: in evaluation mode.
@@ -187,7 +187,7 @@ class FormalProblem(Problem):
         }
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """What `measure` gives, and a picture."""
+        """Reports what `measure` gives, with a picture."""
         report = self.measure(model, key, options)
         by_length = {int(length): accuracy for length, accuracy in report["accuracy_by_length"].items()}
         title = f"{self.config.formal.task}, {self.config.model.cell}: score {report['score']:.3f}"

@@ -9,7 +9,7 @@ from qlstm_jax.problems.config import ConfigError
 
 
 def tokenizer(config: ConfigDict, problem: str) -> Tokenizer | None:
-    """The tokenizer that the run in `config.train.init_from` hands on; None where it has none of this problem.
+    """Returns the tokenizer that the run in `config.train.init_from` hands on; None where it has none of this problem.
 
     Args:
         config: of the new run.

@@ -1,4 +1,4 @@
-"""What a problem keeps in the folder of its run, as JSON: read with a check that tells a damaged file in one line."""
+"""Reads the JSON files that a problem keeps in its run's folder, and reports a damaged one in one line."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from qlstm_jax.data.rows import DataError
 
 
 def read(path: Path, fits: Callable[[Any], object], expected: str) -> Any:
-    """The content of a file that a run keeps.
+    """Returns the content of a file that a run keeps.
 
     Args:
         path: of the file.
@@ -36,7 +36,7 @@ def read(path: Path, fits: Callable[[Any], object], expected: str) -> Any:
 
 
 def label_names(path: Path) -> tuple[str, ...]:
-    """The names of the classes in the order of the model's outputs; errors as for `read`."""
+    """Returns the names of the classes in the order of the model's outputs; errors as for `read`."""
     names = read(
         path,
         lambda c: isinstance(c, list) and c and all(isinstance(n, str) for n in c) and len(set(c)) == len(c),
@@ -46,5 +46,5 @@ def label_names(path: Path) -> tuple[str, ...]:
 
 
 def record(path: Path, *keys: str) -> Any:
-    """What tells a run's data from other data, a dictionary with `keys`; errors as for `read`."""
+    """Returns what tells a run's data from other data, a dictionary with `keys`; errors as for `read`."""
     return read(path, lambda c: isinstance(c, dict) and all(key in c for key in keys), f"record of {', '.join(keys)}")

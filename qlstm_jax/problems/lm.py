@@ -1,8 +1,6 @@
 """Language modelling by truncated back-propagation: each window of text begins with the carry that the last left."""
 
-import json
 from collections.abc import Generator
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,42 +13,23 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict, config_dict
 
 from qlstm_jax.cells.common import where
-from qlstm_jax.data import corpus as corpora
-from qlstm_jax.data import tfds_corpus
 from qlstm_jax.data.batching import stream
-from qlstm_jax.data.rows import DataError
-from qlstm_jax.data.tokenizer import Tokenizer
+from qlstm_jax.data.corpus import Corpus
+from qlstm_jax.data.windows import Windows, bits_per_byte
+from qlstm_jax.data.windows import windows as token_windows
 from qlstm_jax.models.generate import check_options, generate
-from qlstm_jax.problems import inherited, kept, plots, tokenizers
+from qlstm_jax.problems import plots, tokenizers
 from qlstm_jax.problems.base import Batch, Interface, Model, Problem, Sums
-from qlstm_jax.problems.config import (
-    ConfigError,
-    as_flags,
-    check_split,
-    fraction,
-    not_negative,
-    one_of,
-    positive,
-    run_exists,
-)
+from qlstm_jax.problems.config import ConfigError, check_split, fraction, not_negative, one_of, positive
+from qlstm_jax.problems.lm_data import LMData
 from qlstm_jax.problems.models import token_model
 
-PARTS = ("train", "validation", "test")
 CONTEXT = 4  # windows of training that the picture's contexts are long
 SAMPLE: dict[str, Any] = {"steps": 400, "temperature": 0.8, "top_p": 0.95}  # of eval/sample.txt
 
 
-class LMProblem(Problem):
-    """`qlstm_jax.data.corpus` in as many parallel streams as a batch has rows, window by window.
-
-    A layer without a carry, a causal Transformer, trains on the same windows, each by itself. The workdir's folder lm
-    keeps the tokenizer, made from the training part, and what tells the corpus from another.
-
-    Args:
-        config: of the run.
-        workdir: its folder.
-        corpus: a text of your own in place of the one that the config names.
-    """
+class LMProblem(LMData, Problem):
+    """Predicts the next token of `LMData`'s windows. A causal Transformer, without a carry, reads each by itself."""
 
     name = "lm"
     evaluates = ("tokens",)
@@ -71,7 +50,7 @@ class LMProblem(Problem):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The section of the config."""
+        """Returns the section of the config."""
         return config_dict.create(
             path="",  # a file or a folder of text files; "" is the sources of Python's own standard library
             dataset="",  # or a TFDS name, tiny_shakespeare; then path may name the folder of TFDS's datasets
@@ -114,123 +93,37 @@ class LMProblem(Problem):
 
     @classmethod
     def unused(cls, config: ConfigDict) -> list[str]:
-        """A restart of rows that have no carry."""
+        """Notes a restart of rows that have no carry."""
         if config.lm.restart and config.model.cell == "transformer":
             return ["lm.restart: not used, as model.cell is 'transformer', which has no carry"]
         return []
 
-    def __init__(self, config: ConfigDict, workdir: str | Path, *, corpus: corpora.Corpus | None = None) -> None:
-        self.config = config
-        self._own = corpus
-        self.folder = Path(workdir) / "lm"
-        self.resumed = run_exists(workdir)
+    def __init__(self, config: ConfigDict, workdir: str | Path, *, corpus: Corpus | None = None) -> None:
+        super().__init__(config, workdir, corpus=corpus)
         self._read = jax.jit(self._score, static_argnums=0)
-        if self.resumed:
-            bpe = config.lm.tokenizer == "bpe"
-            self.tokenizer: Tokenizer | corpora.Bytes = (
-                Tokenizer.load(self.folder / "tokenizer.json") if bpe else corpora.Bytes()
-            )
-        else:
-            self._start_anew()
-
-    def _start_anew(self) -> None:
-        options = self.config.lm
-        self.tokenizer = corpora.Bytes()
-        if options.tokenizer == "bpe":
-            self.tokenizer = inherited.tokenizer(self.config, self.name) or self._learn_tokenizer()
-        # What a user may have to mend comes before anything is written.
-        for part in PARTS:
-            self.windows(part)
-        if isinstance(self.tokenizer, Tokenizer):
-            self.tokenizer.save(self.folder / "tokenizer.json")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "corpus.json").write_text(json.dumps(self.corpus.record(), indent=2) + "\n")
-
-    def _learn_tokenizer(self) -> Tokenizer:
-        texts = corpora.as_texts(self.contents["train"], self.corpus.source)
-        return Tokenizer.train(texts, kind="bpe", vocab_size=self.config.lm.vocab_size, lowercase=False)
-
-    @cached_property
-    @as_flags("lm", "pattern")
-    def corpus(self) -> corpora.Corpus:
-        """The files, read when first wanted.
-
-        Raises:
-            DataError: if they cannot be read, or are not those that the run began with.
-        """
-        options = self.config.lm
-        if self._own is not None:
-            found = self._own
-        elif options.dataset:
-            where = {"data_dir": options.path or None, "feature": options.feature}
-            found = tfds_corpus.load(options.dataset, **where, max_bytes=options.max_bytes)
-        else:
-            found = corpora.load(options.path, pattern=options.pattern, max_bytes=options.max_bytes)
-        if self.resumed:
-            now = found.record()
-            began = kept.record(self.folder / "corpus.json", *now)
-            if began["sha256"] != now["sha256"]:
-                described = [f"{r['source']}, {r['files']} files, {r['bytes']} bytes" for r in (began, now)]
-                raise DataError(
-                    f"{self.folder.parent} was trained on another text ({described[0]}) than is there now "
-                    f"({described[1]}); bring that text back, or give another --workdir"
-                )
-        return found
-
-    @cached_property
-    def contents(self) -> dict[str, list[bytes]]:
-        """The bytes of each part."""
-        options = self.config.lm
-        shares = {"validation": options.validation, "test": options.test}
-        return corpora.split(self.corpus, **shares, seed=options.split_seed)
-
-    @cached_property
-    def tokens(self) -> dict[str, np.ndarray]:
-        """Each part as one array of tokens (N,)."""
-        return {part: corpora.encode(self.contents[part], self.tokenizer, self.corpus.source) for part in PARTS}
-
-    def windows(self, part: str) -> corpora.Windows:
-        """The windows of a part, in a stream for each row of a batch; but for training fewer will do."""
-        sizes = self.config.train.batch_size, self.config.lm.length
-        name = f"the {part} part of lm"
-        if part == "train":
-            return corpora.Windows(self.tokens[part], *sizes, restart=self.config.lm.restart, name=name)
-        return corpora.windows(self.tokens[part], *sizes, name=name)
 
     def stream(self, start: int) -> Generator[Batch, None, None]:
-        """Training windows from number `start` on, without end."""
+        """Yields training windows from number `start` on, without end."""
         return stream(self.windows("train"), start)
 
-    def notes(self) -> list[str]:
-        """The corpus, its parts, the vocabulary, and the windows in a pass."""
-        sizes = ", ".join(f"{part} {len(self.tokens[part])}" for part in PARTS)
-        train = self.windows("train")
-        return [
-            self.corpus.summary(),
-            *self.corpus.notes,
-            f"{sizes} tokens; vocabulary of {self.tokenizer.vocab_size} tokens",
-            f"{train.batch_size} streams of {train.stream_size} tokens: {train.per_pass} windows of {train.length} "
-            "in a pass",
-        ]
-
     def interface(self) -> Interface:
-        """The tokenizer."""
+        """Returns the tokenizer."""
         return tokenizers.interface(self.tokenizer)
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A `TokenModel` from the tokenizer's vocabulary to itself."""
+        """Returns a `TokenModel` from the tokenizer's vocabulary to itself."""
         return token_model(self.config.model, self.tokenizer.vocab_size, self.tokenizer.vocab_size, rngs)
 
     def initial_carry(self, model: Model, batch_size: int) -> Any:
-        """The layer's carry; None for a layer without one."""
+        """Returns the layer's carry; None for a layer without one."""
         return model.initialize_carry(batch_size) if model.has_carry else None
 
     def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """Cross-entropy and accuracy of the next token, nothing going before the window."""
+        """Returns the cross-entropy and accuracy of the next token, nothing going before the window."""
         return _sums(model(batch.tokens[:, :-1], rngs=rngs), batch.tokens[:, 1:])
 
     def continued_loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None, carry: Any) -> tuple[Sums, Any]:
-        """The same from the carry of the window before, which a stream that begins drops."""
+        """Returns the same from the carry of the window before, which a stream that begins drops."""
         carry = where(batch.starts, model.initialize_carry(batch.starts.shape[0]), carry)
         carry, logits = model(batch.tokens[:, :-1], initial_carry=carry, return_carry=True, rngs=rngs)
         return _sums(logits, batch.tokens[:, 1:]), carry
@@ -244,7 +137,7 @@ class LMProblem(Problem):
         return jnp.mean(losses, axis=0), jnp.mean(right), carry
 
     def figures(self, model: Model, part: str, tokens: int, carry: Any = None) -> dict[str, float]:
-        """Loss (nats a token), accuracy, bits per byte and perplexity of a part from its start, with carried state.
+        """Returns loss (nats a token), accuracy, bits per byte and perplexity of a part, read with carried state.
 
         Args:
             model: in evaluation mode.
@@ -268,16 +161,16 @@ class LMProblem(Problem):
         }
 
     def _bits_per_byte(self, nats: float, part: str) -> float:
-        return corpora.bits_per_byte(nats, len(self.tokens[part]), sum(map(len, self.contents[part])))
+        return bits_per_byte(nats, len(self.tokens[part]), sum(map(len, self.contents[part])))
 
     def by_position(self, model: Model, part: str, tokens: int) -> np.ndarray:
-        """Bits per byte at each position of a context (C,), over contexts from the part that begin with no carry.
+        """Returns bits per byte at each position of a context (C,), over contexts that begin with no carry.
 
         C is four windows of training, or the whole part where that is shorter.
         """
         ids = self.tokens[part]
         length = min(CONTEXT * self.config.lm.length, len(ids) - 1)
-        windows = corpora.windows(ids, self.config.train.batch_size, length)
+        windows = token_windows(ids, self.config.train.batch_size, length)
         graphdef, params = nnx.split(model, nnx.Param)
         fresh, count = self.initial_carry(model, windows.batch_size), _count(windows, tokens)
         losses = [self._read(graphdef, params, batch, fresh)[0] for batch in stream(windows, 0, count)]
@@ -285,11 +178,11 @@ class LMProblem(Problem):
         return curve
 
     def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
-        """Figures of the validation part."""
+        """Returns the figures of the validation part."""
         return self.figures(model, "validation", self.config.lm.validation_tokens)
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Figures of the test part, bits per byte by position with a picture, and a sample of text."""
+        """Reports figures of the test part, bits per byte by position with a picture, and a sample of text."""
         figures = self.figures(model, "test", options.tokens)
         curve, trained = self.by_position(model, "test", options.tokens), self.config.lm.length
         title = f"{self.config.model.cell}, test: {figures['bits_per_byte']:.3f} bits per byte"
@@ -320,7 +213,7 @@ class LMProblem(Problem):
         top_k: int = 0,
         top_p: float = 1.0,
     ) -> list[str]:
-        """Each prompt with what the model writes after it.
+        """Returns each prompt with what the model writes after it.
 
         Raises:
             ConfigError: for an empty prompt or an option out of range.
@@ -340,14 +233,14 @@ class LMProblem(Problem):
         return [self.tokenizer.decode(ids) for ids in whole]
 
 
-def _count(windows: corpora.Windows, tokens: int) -> int:
-    """How many windows of a pass hold about `tokens` tokens, at least one."""
+def _count(windows: Windows, tokens: int) -> int:
+    """Returns how many windows of a pass hold about `tokens` tokens, at least one."""
     count: int = min(windows.per_pass, max(1, tokens // (windows.batch_size * windows.length)))
     return count
 
 
 def _by_token(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """Cross-entropy in nats and whether the likeliest token is right, each (B, T) float32."""
+    """Returns cross-entropy in nats and whether the likeliest token is right, each (B, T) float32."""
     logits = logits.astype(jnp.float32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return losses, (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)

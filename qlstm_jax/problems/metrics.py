@@ -7,7 +7,7 @@ import numpy as np
 
 
 def classification(confusion: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, macro-F1 and figures by class.
+    """Returns accuracy, macro-F1 and figures by class.
 
     Args:
         confusion: (C, C) counts, rows the true labels, columns the predicted ones.

@@ -10,7 +10,7 @@ from qlstm_jax.models.layers import build_layer
 
 
 def _tokens(model: ConfigDict, rngs: nnx.Rngs) -> dict[str, Any]:
-    """What is the same wherever tokens come in."""
+    """Returns the options that all models over tokens share."""
     return {
         "layer": build_layer(model, model.embedding_size, rngs=rngs),
         "embedding_size": model.embedding_size,
@@ -22,16 +22,16 @@ def _tokens(model: ConfigDict, rngs: nnx.Rngs) -> dict[str, Any]:
 
 
 def classifier(model: ConfigDict, vocab_size: int, num_classes: int, rngs: nnx.Rngs) -> Classifier:
-    """From `vocab_size` symbols to one of `num_classes` a sequence."""
+    """Returns a model from `vocab_size` symbols to one of `num_classes` a sequence."""
     return Classifier(vocab_size, num_classes, pooling=model.pooling, **_tokens(model, rngs))
 
 
 def token_model(model: ConfigDict, vocab_size: int, output_size: int, rngs: nnx.Rngs) -> TokenModel:
-    """From `vocab_size` symbols to `output_size` ones at each position."""
+    """Returns a model from `vocab_size` symbols to `output_size` ones at each position."""
     return TokenModel(vocab_size, output_size, **_tokens(model, rngs))
 
 
 def predictor(model: ConfigDict, channels: int, output_size: int, rngs: nnx.Rngs) -> Predictor:
-    """From sequences of `channels` numbers a step, without an embedding, to `output_size` numbers."""
+    """Returns a model from `channels` numbers a step, without an embedding, to `output_size` numbers."""
     layer = build_layer(model, channels, rngs=rngs)
     return Predictor(layer, output_size, pooling=model.pooling, dropout=model.dropout, rngs=rngs)

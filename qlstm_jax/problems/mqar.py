@@ -24,7 +24,7 @@ class MQARProblem(SampledProblem):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The section of the config."""
+        """Returns the section of the config."""
         return config_dict.create(
             length=64,  # tokens, pairs and questions together
             num_pairs=4,
@@ -58,14 +58,14 @@ class MQARProblem(SampledProblem):
         super().__init__(config, task, length=options.length, chance=1 / options.num_values, title=title)
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A `TokenModel` from the task's symbols to its values."""
+        """Returns a `TokenModel` from the task's symbols to its values."""
         return token_model(self.config.model, self.task.vocab_size, self.task.num_values, rngs)
 
     def rows(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """Cross-entropy and accuracy of the values asked for."""
+        """Returns the cross-entropy and accuracy of the values asked for."""
         tokens = jnp.full(batch.ids.shape[0], batch.ids.shape[1])
         return classification_rows(model(batch.ids, rngs=rngs), batch.targets, batch.mask, tokens)
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Accuracy and loss from the training length on, with a picture."""
+        """Reports accuracy and loss from the training length on, with a picture."""
         return super().report(model, key, folder, options) | {"pairs": self.task.num_pairs}

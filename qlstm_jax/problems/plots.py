@@ -16,7 +16,7 @@ SHADE, LINE = "#dbe9f6", "#1f5fa8"
 
 
 def _dashes(number: int) -> str:
-    """The style of line `number` of a picture, from 0: there are ten colours, which then begin anew."""
+    """Returns the style of line `number` of a picture, from 0: there are ten colours, which then begin anew."""
     return ("-", "--", ":")[number // 10 % 3]
 
 
@@ -29,7 +29,7 @@ def _save(figure: Figure, path: Path) -> None:
 def accuracy_by_length(
     accuracy: dict[int, float], train: tuple[int, int], chance: float, title: str, path: Path
 ) -> None:
-    """Accuracy against length, the training lengths shaded."""
+    """Plots accuracy against length, the training lengths shaded."""
     figure, axes = plt.subplots(figsize=SIZE)
     lengths = sorted(accuracy)
     if train[0] == train[1]:
@@ -46,7 +46,7 @@ def accuracy_by_length(
 
 
 def accuracy_of_many(series: dict[str, Any], train: tuple[int, int], chance: float, title: str, path: Path) -> None:
-    """Accuracy against length for several models: the mean over the runs of each, and their range as a band.
+    """Plots accuracy against length for several models: the mean over runs, and their range as a band.
 
     Args:
         series: name to the runs of a model, each a mapping from length, as in JSON a string, to accuracy.
@@ -73,7 +73,7 @@ def accuracy_of_many(series: dict[str, Any], train: tuple[int, int], chance: flo
 
 
 def bits_per_byte_by_position(curve: Any, trained: int, title: str, path: Path) -> None:
-    """Bits per byte (C,) against the number of tokens read, on a logarithmic axis, a window of training shaded."""
+    """Plots bits per byte (C,) against the tokens read, on a logarithmic axis, a window of training shaded."""
     figure, axes = plt.subplots(figsize=SIZE)
     axes.axvspan(1, trained, color=SHADE, label=f"a window of training, {trained}")
     axes.plot(range(1, len(curve) + 1), curve, color=LINE, linewidth=1.2)
@@ -101,7 +101,7 @@ def confusion_matrix(confusion: np.ndarray[Any, Any], names: Sequence[str], titl
 
 
 def learning_curves(records: list[dict[str, Any]], title: str, path: Path) -> None:
-    """Loss and, where there is one, accuracy against the step, of training and validation."""
+    """Plots loss and, where there is one, accuracy against the step, of training and validation."""
     names = [name for name in ("loss", "accuracy") if any(name in r for r in records)] or ["loss"]
     figure, panels = plt.subplots(1, len(names), figsize=(len(names) * SIZE[0] * 0.75, SIZE[1]), squeeze=False)
     for axes, name in zip(panels[0], names, strict=True):
@@ -121,7 +121,7 @@ def learning_curves(records: list[dict[str, Any]], title: str, path: Path) -> No
 
 
 def forecasts(panels: dict[str, Any], origin: int, title: str, path: Path) -> None:
-    """What was seen, what followed and what was forecast, a panel for each series.
+    """Plots what was seen, what followed and what was forecast, a panel for each series.
 
     Args:
         panels: name to (values (L + H,), forecast (H,), half the 90 % interval (H,) or None).
@@ -145,7 +145,7 @@ def forecasts(panels: dict[str, Any], origin: int, title: str, path: Path) -> No
 
 
 def study(points: dict[str, Any], columns: list[str], metric: str, title: str, path: Path) -> None:
-    """A line for each model over the columns of a study, or a point for each where there is one column.
+    """Plots a line for each model over the columns of a study, or a point for each where there is one column.
 
     Args:
         points: model to a (mean, half the confidence interval) for each column, or None where there is none.
@@ -184,7 +184,7 @@ def study(points: dict[str, Any], columns: list[str], metric: str, title: str, p
 
 
 def _settings(columns: Sequence[str]) -> Any:
-    """A label of the axis, and of each column: its value alone where they all set one and the same key."""
+    """Returns a label of the axis, and of each column: its value alone where they all set one and the same key."""
     keys, values = zip(*(column.rpartition("=")[::2] for column in columns), strict=True)
     if len(set(keys)) == 1 and "=" not in keys[0]:
         return keys[0], values
@@ -192,7 +192,7 @@ def _settings(columns: Sequence[str]) -> Any:
 
 
 def _around(means: Any, halves: Any) -> Any:
-    """An axis that shows the intervals, and not the empty way from 0 to them."""
+    """Limits an axis to the intervals, without the empty way from 0 to them."""
     halves = [h if h == h else 0.0 for h in halves]
     low = min(m - h for m, h in zip(means, halves, strict=True))
     high = max(m + h for m, h in zip(means, halves, strict=True))

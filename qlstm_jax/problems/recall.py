@@ -22,7 +22,7 @@ class RecallProblem(SampledProblem):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The section of the config."""
+        """Returns the section of the config."""
         return config_dict.create(
             length=1024,  # tokens of noise
             num_classes=8,
@@ -36,14 +36,14 @@ class RecallProblem(SampledProblem):
         super().__init__(config, task, length=options.length, chance=1 / options.num_classes, title=title)
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A `Classifier` of the task's symbols."""
+        """Returns a `Classifier` of the task's symbols."""
         return classifier(self.config.model, self.task.vocab_size, self.task.num_classes, rngs)
 
     def positions(self, length: int) -> int:
-        """The class, and the noise."""
+        """Returns the positions of the class and the noise."""
         return length + 1
 
     def rows(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """Cross-entropy and accuracy of the class."""
+        """Returns the cross-entropy and accuracy of the class."""
         logits = model(batch.ids, seq_lengths=batch.lengths, rngs=rngs)
         return classification_rows(logits, batch.labels, jnp.ones(batch.labels.shape), batch.lengths)

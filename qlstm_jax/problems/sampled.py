@@ -1,4 +1,4 @@
-"""What the synthetic problems share: sequences drawn at one length to train, and at several to evaluate."""
+"""The base of the synthetic problems: sequences drawn at one length to train, and at several to evaluate."""
 
 import abc
 import math
@@ -39,20 +39,20 @@ class SampledProblem(Problem):
         self._rows = jax.jit(self._evaluate, static_argnames=("graphdef", "batch_size", "length"))
 
     def sample(self, key: Key[Array, ""], batch_size: int, step: Any) -> Batch:
-        """Sequences of the training length."""
+        """Draws sequences of the training length."""
         return self.task.sample(key, batch_size, self.length)
 
     @abc.abstractmethod
     def rows(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """The sums of `loss` for each row by itself, (B,) each."""
+        """Returns the sums of `loss` for each row by itself, (B,) each."""
 
     def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """The sums of `rows`."""
+        """Returns the sums of `rows`."""
         sums: Sums = jax.tree.map(jnp.sum, self.rows(model, batch, rngs))
         return sums
 
     def positions(self, length: int) -> int:
-        """Steps of a sequence of that length."""
+        """Returns the steps of a sequence of that length."""
         return length
 
     def _evaluate(
@@ -61,7 +61,7 @@ class SampledProblem(Problem):
         return self.rows(nnx.merge(graphdef, params), self.task.sample(key, batch_size, length), None)
 
     def figures(self, model: Model, key: Key[Array, ""], length: int, sequences: int) -> dict[str, float]:
-        """Accuracy and loss over `sequences` new sequences."""
+        """Returns accuracy and loss over `sequences` new sequences."""
         graphdef, params = nnx.split(model, nnx.Param)
         batch = max(1, min(sequences, POSITIONS // self.positions(length)))
         keys = jax.random.split(key, -(-sequences // batch))
@@ -71,20 +71,20 @@ class SampledProblem(Problem):
         return {"accuracy": sums["correct"] / sums["count"], "loss": sums["loss"] / sums["weight"]}
 
     def accuracy(self, model: Model, key: Key[Array, ""], length: int, sequences: int) -> float:
-        """The accuracy over `sequences` new sequences."""
+        """Returns the accuracy over `sequences` new sequences."""
         return self.figures(model, key, length, sequences)["accuracy"]
 
     def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
-        """Accuracy and loss on 256 sequences."""
+        """Returns accuracy and loss on 256 sequences."""
         return self.figures(model, key, self.length, 256)
 
     def lengths(self, longest: int) -> list[int]:
-        """Those of a report: the training length, and fractions and multiples of it up to `longest` times."""
+        """Returns the lengths of a report: fractions and multiples of the training length, up to `longest` times."""
         doublings = range(int(math.log2(longest / self.least)) + 1)
         return sorted({max(self.shortest, int(self.length * self.least * 2**n)) for n in doublings})
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Accuracy and loss at `lengths`, with a picture."""
+        """Reports accuracy and loss at `lengths`, with a picture."""
         trained, sequences, lengths = self.length, max(options.sequences, 256), self.lengths(options.longest)
         figures = {n: self.figures(model, jax.random.fold_in(key, n), n, sequences) for n in lengths}
         accuracy = {n: f["accuracy"] for n, f in figures.items()}

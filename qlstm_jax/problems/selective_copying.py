@@ -53,7 +53,7 @@ class SelectiveCopyingProblem(SampledProblem):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The section of the config."""
+        """Returns the section of the config."""
         return config_dict.create(
             length=256,  # tokens, symbols and blanks together
             num_symbols=16,
@@ -81,15 +81,15 @@ class SelectiveCopyingProblem(SampledProblem):
         super().__init__(config, task, length=options.length, chance=1 / options.alphabet, title=title)
 
     def model(self, rngs: nnx.Rngs) -> TokenModel:
-        """A `TokenModel` from symbols, blank and go to the symbols."""
+        """Returns a `TokenModel` from symbols, blank and go to the symbols."""
         return token_model(self.config.model, self.task.alphabet + 2, self.task.alphabet, rngs)
 
     def positions(self, length: int) -> int:
-        """The tokens, and go for each symbol."""
+        """Returns the positions of the tokens, and of a go for each symbol."""
         return length + int(self.task.num_symbols)
 
     def rows(self, model: Any, batch: CopyingBatch, rngs: nnx.Rngs | None) -> dict[str, Array]:
-        """Cross-entropy and accuracy of the answers."""
+        """Returns the cross-entropy and accuracy of the answers."""
         logits = model(batch.ids, rngs=rngs)[:, -self.task.num_symbols :]
         tokens = jnp.full(batch.ids.shape[0], batch.ids.shape[1])
         return classification_rows(logits, batch.targets, jnp.ones(batch.targets.shape), tokens)

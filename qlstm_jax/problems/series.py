@@ -27,7 +27,7 @@ PANELS = 4  # series that the picture shows at most
 
 
 def _found_or(*choices: str) -> Rule:
-    """One of `choices`, or "" where it is to be found."""
+    """Returns one of `choices`, or "" where it is to be found."""
     return lambda value: None if value in ("", *choices) else f"{nearest(value, choices)}, or '' to find it"
 
 
@@ -68,7 +68,7 @@ class SeriesProblem(Problem):
 
     @classmethod
     def defaults(cls) -> ConfigDict:
-        """The section of the config."""
+        """Returns the section of the config."""
         return config_dict.create(
             path="",  # a csv file, a row for each time
             header="auto",  # whether its first row holds names: auto, yes or no
@@ -112,11 +112,11 @@ class SeriesProblem(Problem):
         self._forecast = jax.jit(lambda graphdef, p, xs: self.forecast(nnx.merge(graphdef, p), xs), static_argnums=0)
 
     def stream(self, start: int) -> Generator[Batch, None, None]:
-        """Training windows from batch `start` on, without end."""
+        """Yields training windows from batch `start` on, without end."""
         return stream(self.data.windows["train"], start)
 
     def notes(self) -> list[str]:
-        """Rows, columns, parts and windows, and how the file was read."""
+        """Notes rows, columns, parts and windows, and how the file was read."""
         return self.data.notes()
 
     def interface(self) -> Interface:
@@ -131,12 +131,12 @@ class SeriesProblem(Problem):
         return Interface({"columns": list(data.names), "targets": self.names, **scale, **form})
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A `Predictor` of horizon x targets x (mean, and log-variance)."""
+        """Returns a `Predictor` of horizon x targets x (mean, and log-variance)."""
         size = self.options.horizon * len(self.targets) * (2 if self.gaussian else 1)
         return predictor(self.config.model, len(self.data.names), size, rngs)
 
     def forecast(self, model: Model, inputs: Any, rngs: nnx.Rngs | None = None) -> Any:
-        """Mean and log-variance (B, H, K), None for point forecasts, of what follows inputs (B, L, D); standardised."""
+        """Forecasts what follows inputs (B, L, D): mean, and log-variance or None, (B, H, K) each; standardised."""
         outputs = model(inputs, rngs=rngs)
         outputs = outputs.reshape(outputs.shape[0], self.options.horizon, len(self.targets), -1)
         mean = outputs[..., 0]
@@ -145,28 +145,28 @@ class SeriesProblem(Problem):
         return mean, jnp.clip(outputs[..., 1], *LOG_VARIANCES) if self.gaussian else None
 
     def losses(self, mean: Any, log_variance: Any, targets: Any, xp: Any = jnp) -> Any:
-        """The loss of each value, in numpy or in jax."""
+        """Returns the loss of each value, in numpy or in jax."""
         squares = (targets - mean) ** 2
         if log_variance is None:
             return squares
         return (np.log(2 * np.pi) + log_variance + squares * xp.exp(-log_variance)) / 2
 
     def loss(self, model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Sums:
-        """The mean loss of all values; there is nothing right or wrong."""
+        """Returns the mean loss of all values; there is nothing right or wrong."""
         mean, log_variance = self.forecast(model, batch.inputs, rngs)
         loss = jnp.sum(self.losses(mean, log_variance, batch.targets))
         tokens = jnp.float32(batch.inputs.shape[0] * batch.inputs.shape[1])
         return {"loss": loss, "weight": jnp.float32(batch.targets.size), "tokens": tokens}
 
     def forecast_all(self, model: Model, inputs: Any) -> Any:
-        """`forecast` of inputs (B, L, D) as float64 numpy arrays, by one program for any B up to WINDOWS."""
+        """Returns `forecast` of inputs (B, L, D) as float64 numpy arrays, by one program for any B up to WINDOWS."""
         graphdef, params = nnx.split(model, nnx.Param)
         filled = np.resize(np.asarray(inputs, np.float32), (WINDOWS, *inputs.shape[1:]))
         mean, log_variance = jax.device_get(self._forecast(graphdef, params, filled))
         return [None if a is None else a[: len(inputs)].astype(np.float64) for a in (mean, log_variance)]
 
     def errors(self, model: Model, part: str) -> dict[str, np.ndarray]:
-        """Means over the windows of a part, (H, K) each, of standardised values.
+        """Returns the mean errors over the windows of a part, (H, K) each, of standardised values.
 
         Returns:
             "loss"; "absolute" and "squared" errors of the model, of the last value as "last_value_absolute" and so on,
@@ -191,12 +191,12 @@ class SeriesProblem(Problem):
         return {name: value / len(windows.origins) for name, value in sums.items()}
 
     def validate(self, model: Model, key: Key[Array, ""]) -> dict[str, float]:
-        """Loss, and mean absolute error of standardised values, on the validation part."""
+        """Returns loss, and mean absolute error of standardised values, on the validation part."""
         errors = self.errors(model, "validation")
         return {"loss": float(errors["loss"].mean()), "mae": float(errors["absolute"].mean())}
 
     def report(self, model: Model, key: Key[Array, ""], folder: Path, options: ConfigDict) -> dict[str, Any]:
-        """Errors on the test part in the user's units, beside those of the naive forecasts, and a picture.
+        """Reports errors on the test part in the user's units, beside those of the naive forecasts, and a picture.
 
         `nll` is of standardised values, in nats a value; `coverage_90` is the share of values in the 90 % interval.
         What follows the last row of the file is forecast in next.csv.
@@ -217,7 +217,7 @@ class SeriesProblem(Problem):
         }
 
     def _figures(self, errors: Any, place: Any, unit: Any) -> dict[str, Any]:
-        """The figures of one target, or of all, of which one deviation is `unit`."""
+        """Returns the figures of one target, or of all, of which one deviation is `unit`."""
 
         def of(name: str) -> dict[str, float]:
             mae, squared = errors[f"{name}absolute"][:, place].mean(), errors[f"{name}squared"][:, place].mean()
@@ -232,7 +232,7 @@ class SeriesProblem(Problem):
         return figures
 
     def predict_file(self, model: Model, path: Path) -> Iterable[dict[str, Any]]:
-        """What follows the last row of another file of the same series: a record for each step, as a row of next.csv.
+        """Forecasts what follows the last row of another file of the series: a record per step, as in next.csv.
 
         The first one has "notes" besides: how the file was read.
 
@@ -244,8 +244,9 @@ class SeriesProblem(Problem):
         return [first | {"notes": list(table.notes)}, *others]
 
     def following(self, model: Model, table: series.Table) -> list[dict[str, Any]]:
-        """A record for each step after a table: its number, its time where that is known, and for each target the
-        forecast, and the ends of its 90 % interval as "NAME low" and "NAME high".
+        """Returns a record for each step after a table: its number, its time where known, and forecasts by target.
+
+        The ends of a forecast's 90 % interval are "NAME low" and "NAME high".
         """
         inputs = (table.values[-self.options.context :] - self.data.mean) / self.data.deviation
         centre, half = self._in_units(model, inputs)
@@ -263,14 +264,14 @@ class SeriesProblem(Problem):
         return records
 
     def _in_units(self, model: Model, inputs: Any) -> Any:
-        """Forecast and half the 90 % interval (H, K), None for point forecasts, after inputs (L, D); in user units."""
+        """Forecasts after inputs (L, D) in user units: mean, and half the 90 % interval or None, (H, K) each."""
         mean, log_variance = self.forecast_all(model, inputs[None])
         unit = self.data.deviation[None, self.targets]
         centre = self.data.mean[None, self.targets] + unit * mean[0]
         return centre, unit * Z90 * np.exp(log_variance[0] / 2) if self.gaussian else None
 
     def _draw(self, model: Model, path: Path) -> None:
-        """The forecast of the window in the middle of the test part."""
+        """Plots the forecast of the window in the middle of the test part."""
         origins, options = self.data.windows["test"].origins, self.options
         origin = origins[len(origins) // 2]
         centre, half = self._in_units(model, self.data.standardised[origin - options.context : origin])
@@ -283,7 +284,7 @@ class SeriesProblem(Problem):
         plots.forecasts(panels, origin, title, path)
 
     def _write_next(self, model: Model, path: Path) -> None:
-        """What follows the run's own file, a row for each step."""
+        """Writes what follows the run's own file, a row for each step."""
         records = self.following(model, self.data.table)
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(records[0]))

@@ -76,7 +76,7 @@ class SeriesData:
         self.path.write_text(json.dumps(record, indent=2) + "\n")
 
     def _read(self) -> series.Table:
-        """The table, after a check that it is the one that the run began with."""
+        """Reads the table and checks that it is the one that the run began with."""
         table, options = self._own, self.options
         if table is None:
             reading = {key: options[key] for key in READING}
@@ -136,7 +136,7 @@ class SeriesData:
         }
 
     def other(self, path: str | Path) -> series.Table:
-        """The rows of another file of the same series.
+        """Reads another file of the same series.
 
         Raises:
             DataError: if it cannot be read, has not the columns of training or another step, or is shorter than a
@@ -152,7 +152,7 @@ class SeriesData:
         return table
 
     def notes(self) -> list[str]:
-        """Rows, columns, parts and windows, and how the file was read."""
+        """Notes rows, columns, parts and windows, and how the file was read."""
         table, train = self.table, self.parts["train"]
         lines = [f"{table.source}: {len(table.values)} rows of {', '.join(table.names)}", *table.notes]
         if table.skipped:

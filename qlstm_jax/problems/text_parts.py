@@ -45,7 +45,7 @@ def unused(options: ConfigDict, plain: ConfigDict) -> list[str]:
 def read(
     options: ConfigDict, *, lowercase: bool, label_names: tuple[str, ...] | None
 ) -> tuple[dict[str, Examples], list[LoadReport]]:
-    """The parts that a config's section `text` names, and what was read for them.
+    """Returns the parts that a config's section `text` names, and what was read for them.
 
     Args:
         options: the section.

@@ -25,7 +25,7 @@ def records(
     batch_size: int,
     max_length: int,
 ) -> Iterator[dict[str, Any]]:
-    """A record for each text in their order, as they are read: its label and the probability of every label.
+    """Yields a record for each text in their order, as they are read: its label and the probability of every label.
 
     One that has a note has neither. At most 16 batches of texts are held, and at most one is computed, at a time.
 
@@ -53,7 +53,7 @@ def records(
 def _in_batches(
     encoded: list[Int[np.ndarray, " _"]], probabilities: Probabilities, batch_size: int, max_length: int
 ) -> list[Float[np.ndarray, " classes"]]:
-    """The probabilities of each text. Batches are of one number of rows and of few lengths, each a program."""
+    """Returns the probabilities of each text. Batches are of one number of rows and of few lengths, each a program."""
     result: list[Any] = [None] * len(encoded)
     size = min(batch_size, _power_of_two(len(encoded)))
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
@@ -71,5 +71,5 @@ def _in_batches(
 
 
 def _power_of_two(number: int) -> int:
-    """The least power of two that is not below a number of at least 1."""
+    """Returns the least power of two that is not below a number of at least 1."""
     return 1 << max(number - 1, 0).bit_length()

@@ -1,4 +1,4 @@
-"""Which of several settings a study reports: of each model and column, those that are best on validation."""
+"""Chooses the settings that a study reports: for each model and column, the best on validation."""
 
 import math
 import statistics
@@ -6,21 +6,21 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from qlstm_jax.training import records
 from qlstm_jax.training.config import ConfigError
-from qlstm_jax.training.metrics import history
 from qlstm_jax.training.selection import Selection
 
 Cell = tuple[str, str]  # row and column
 
 
 def validation_at(folder: Path, step: int) -> dict[str, float]:
-    """The validation figures that a run wrote at a step, that of the checkpoint which its report is of; {} if none."""
-    found = [r for r in history(folder) if r["split"] == "validation" and r["step"] == step]
+    """Returns the validation figures that a run wrote at the step of its reported checkpoint; {} if none."""
+    found = [r for r in records.read(folder) if r["split"] == "validation" and r["step"] == step]
     return {k: v for k, v in found[-1].items() if k not in ("split", "step")} if found else {}
 
 
 def chosen(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """The records of the best choice of each row and column, and a table of all choices; "" where each has but one.
+    """Returns the records of the best choice of each row and column, and a table of all choices ("" if one each).
 
     The best has the best mean over its seeds of the validation metric that its runs were selected by. A run that was
     lost counts as worse than any figure, and so does a choice with fewer seeds than another of the same cell.
@@ -41,12 +41,12 @@ def chosen(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
 
 
 def _best(cell: Cell, choices: dict[str, list[dict[str, Any]]], lines: list[str]) -> str:
-    """The best of the choices of a cell; a line for each is added to `lines`."""
+    """Returns the best of the choices of a cell; a line for each is added to `lines`."""
     seeds = max(map(len, choices.values()))
     scores, shown = {}, {}
-    for name, records in choices.items():
-        selection = Selection(*next((r["selection"] for r in records if "selection" in r), ("", "max")))
-        values = [r.get("validation", {}).get(selection.metric, math.nan) for r in records]
+    for name, runs in choices.items():
+        selection = Selection(*next((r["selection"] for r in runs if "selection" in r), ("", "max")))
+        values = [r.get("validation", {}).get(selection.metric, math.nan) for r in runs]
         complete = len(values) == seeds and all(map(math.isfinite, values))
         scores[name] = selection.score(statistics.mean(values)) if complete else -math.inf
         shown[name] = f"{selection.metric} {statistics.mean(values):.4f}" if complete else "not all seeds"

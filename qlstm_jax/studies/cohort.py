@@ -18,8 +18,9 @@ from qlstm_jax.problems.base import Problem
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.lock import locked
-from qlstm_jax.training.loop import Interrupted, StopSignal, run_keys
+from qlstm_jax.training.loop import run_keys
 from qlstm_jax.training.metrics import Progress, Writer
+from qlstm_jax.training.signals import Interrupted, StopSignal
 from qlstm_jax.training.step import TrainState, configured_step, initial_state, make_optimizer
 
 # All but the count of steps has a leading axis of seeds.
@@ -48,7 +49,7 @@ class Trainer:
         self.chunk = jax.jit(self._chunk, donate_argnums=0)
 
     def initial(self, seeds: list[int]) -> TrainState:
-        """The state of new runs of these seeds, stacked."""
+        """Returns the state of new runs of these seeds, stacked."""
 
         def one(init_key: Any, train_key: Any) -> Any:
             model, averaged = self.problem.model(nnx.Rngs(params=init_key)), self.config.average_decay > 0
@@ -58,7 +59,7 @@ class Trainer:
         return self._spread(jax.jit(jax.vmap(one, out_axes=SEEDS))(keys[:, 0], keys[:, 1]))
 
     def _spread(self, state: TrainState) -> TrainState:
-        """The state with its seeds dealt to the local devices, where they divide them."""
+        """Returns the state with its seeds dealt to the local devices, where they divide them."""
         devices = jax.local_devices()
         if state.key.shape[0] % len(devices):
             return state
@@ -67,7 +68,7 @@ class Trainer:
         return TrainState(jax.device_put(state.step, same), *(jax.device_put(part, split) for part in state[1:]))
 
     def _chunk(self, state: TrainState, steps: int) -> Any:
-        """`steps` steps of all seeds, up to log_every: one program for any number. Metrics are (log_every, seeds)."""
+        """Runs `steps` ≤ log_every steps of all seeds, in one program for any number. Metrics: (log_every, seeds)."""
         whole = configured_step(self.problem, self.graphdef, self.optimizer, self.config, axis=None)
 
         def one_seed(state: TrainState) -> Any:
@@ -95,7 +96,7 @@ class Trainer:
         return state, metrics
 
     def model(self, state: TrainState, place: int) -> nnx.Module:
-        """The trained model of the seed at `place`, in evaluation mode."""
+        """Returns the trained model of the seed at `place`, in evaluation mode."""
         model: nnx.Module = nnx.merge(self.eval_graphdef, jax.tree.map(lambda a: a[place], state.final_params))
         return model
 

@@ -1,4 +1,4 @@
-"""What a model costs: its parameters, the memory of a training step, and the speed of a run."""
+"""The cost of a model: its parameters, the memory of a training step, and the speed of a run."""
 
 import contextlib
 import statistics
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from qlstm_jax import problems
 from qlstm_jax.problems.base import Problem
-from qlstm_jax.training.metrics import history
+from qlstm_jax.training import records
 from qlstm_jax.training.step import TrainState, configured_step, initial_state, make_optimizer
 from qlstm_jax.training.summary import count
 
@@ -28,7 +28,7 @@ def parameters(config: ConfigDict) -> dict[str, int]:
 
 
 def matched_hidden_size(config: ConfigDict, what: str, wanted: int) -> int:
-    """The hidden size that brings `what` nearest to `wanted`.
+    """Returns the hidden size that brings `what` nearest to `wanted`.
 
     Of a layer of several heads it is a multiple of twice their number, and of any Transformer, whose heads are even.
 
@@ -61,7 +61,7 @@ def matched_hidden_size(config: ConfigDict, what: str, wanted: int) -> int:
 
 
 def step_bytes(problem: Problem, config: ConfigDict) -> int | None:
-    """The memory in bytes that the compiled training step takes on one device that has the whole batch.
+    """Returns the memory in bytes that the compiled training step takes on one device that has the whole batch.
 
     arguments + outputs − those outputs that take the arguments' place + temporary, as the compiler tells them; the
     state and its gradient are among them, data that stays on the device is not. The step is compiled, by shapes alone,
@@ -93,22 +93,22 @@ def step_bytes(problem: Problem, config: ConfigDict) -> int | None:
 
 
 def tokens_per_second(workdir: str | Path) -> float | None:
-    """Valid tokens a second of training: the median over the lines that a run logged, None if there are none.
+    """Returns the valid tokens per second of training: the median over the logged lines, None if there are none.
 
     The first line, whose time is that of compiling for the most part, counts only where it is alone.
     """
-    speeds = [r["tokens_per_second"] for r in history(workdir) if r["split"] == "train"]
+    speeds = [r["tokens_per_second"] for r in records.read(workdir) if r["split"] == "train"]
     return statistics.median(speeds[1:] or speeds) if speeds else None
 
 
 @contextlib.contextmanager
 def _opened(config: ConfigDict) -> Iterator[Problem]:
-    """The config's problem, whose data is read once, with a passing folder for a tokenizer."""
+    """Opens the config's problem, whose data is read once, with a temporary folder for a tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
         yield problems.make(config, Path(folder))
 
 
 def _sizes(problem: Problem) -> dict[str, int]:
-    """`parameters` of the model that the problem's config describes now."""
+    """Returns `parameters` of the model that the problem's config describes now."""
     shapes = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(problem.model(nnx.Rngs(params=0)), nnx.Param)))
     return {"parameters": count(shapes), "recurrent_parameters": count(shapes["layer"])}

@@ -31,8 +31,9 @@ from qlstm_jax.studies.provenance import provenance
 from qlstm_jax.studies.results import Results, latest, write_report
 from qlstm_jax.studies.variants import Variant
 from qlstm_jax.training import config as configs
-from qlstm_jax.training.loop import Interrupted, StopSignal, run_keys
+from qlstm_jax.training.loop import run_keys
 from qlstm_jax.training.metrics import Progress, clock
+from qlstm_jax.training.signals import Interrupted, StopSignal
 from qlstm_jax.training.summary import count
 
 # Keys that the grid sets itself, to the flag that says how.
@@ -45,7 +46,7 @@ TAKEN = variants.TAKEN | {
 
 
 def parser() -> Parser:
-    """The command line."""
+    """Returns the parser of the command line."""
     p = Parser("python -m qlstm_jax.studies.formal", __doc__)
     p.add_argument("--cells", nargs="+", default=["pr_lstm", "lstm"], metavar="CELL[,key=value...]")
     p.add_argument("--tasks", nargs="+", default=["all"], metavar="TASK")
@@ -61,7 +62,7 @@ def parser() -> Parser:
 
 
 def common_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Dotted keys and values of all runs."""
+    """Returns the dotted keys and values that all runs share."""
     given = settings_of(args, configs.default(), taken=TAKEN)
     return {"train.log_every": 100} | given | {"train.steps": args.steps}
 
@@ -87,7 +88,7 @@ def jobs(args: argparse.Namespace) -> list[Any]:
 
 
 def budget(common: dict[str, Any]) -> str:
-    """What the runs of a table have in common, in words: the default config changed by `common`."""
+    """Describes what the runs of a table share: the default config changed by `common`."""
     config = configs.default()
     config.update_from_flattened_dict(common)
     train, lengths, test = config.train, config.formal, config.eval
@@ -134,7 +135,7 @@ def run_job(
 
 
 def measure(trainer: Any, state: Any, place: int, config: ConfigDict) -> dict[str, Any]:
-    """The figures of the seed at `place`."""
+    """Evaluates the seed at `place`."""
     params, start = jax.tree.map(lambda a: a[place], state.params), time.perf_counter()
     figures: dict[str, Any] = trainer.problem.measure(trainer.model(state, place), run_keys(0)[2], config.eval)
     return figures | {

@@ -117,7 +117,7 @@ STUDIES: dict[str, dict[str, Any]] = {
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """The arguments of a study, its folder of results among them.
+    """Returns the arguments of a study, its folder of results among them.
 
     Raises:
         ConfigError: if there is no such study.

@@ -1,4 +1,4 @@
-"""What a line of results says of where it comes from: command, versions, machine, commit."""
+"""The origin of a line of results: command, versions, machine, commit."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ import qlstm_jax
 
 
 def provenance() -> dict[str, object]:
-    """Command, versions of Python, jax, flax and this package, processor and cores, and the commit that ran."""
+    """Returns command, versions of Python, jax, flax and this package, processor and cores, and the commit that ran."""
     return {
         "command": command(sys.argv),
         "python": platform.python_version(),
@@ -30,19 +30,19 @@ def provenance() -> dict[str, object]:
 
 
 def command(argv: list[str]) -> str:
-    """The command line, with files by their names alone: folders are those of one machine."""
+    """Returns the command line, with files by their names alone: folders are those of one machine."""
     program = Path(argv[0])
     start = f"python -m qlstm_jax.{program.parent.name}.{program.stem}" if program.suffix == ".py" else program.name
     return " ".join([start, *(shlex.quote(without_folders(a)) for a in argv[1:])])
 
 
 def without_folders(text: str) -> str:
-    """`text` with each absolute path in it cut down to its last name."""
+    """Returns `text` with each absolute path in it cut down to its last name."""
     return re.sub(r"(?<![\w.~-])(?:/[\w.~ -]+)+/(?=[\w.~-])", "", text)
 
 
 def processor() -> str:
-    """The processor's name, as Linux tells it, or else what the platform module knows."""
+    """Returns the processor's name, from Linux, or else from the platform module."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -52,7 +52,7 @@ def processor() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the repository that the package lies in, with a + where files differ; None outside one."""
+    """Returns the commit of the repository that the package lies in, with a + where files differ; None outside one."""
     root = Path(qlstm_jax.__file__).parents[1]
 
     def git(*arguments: str) -> str | None:

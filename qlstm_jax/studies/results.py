@@ -1,6 +1,7 @@
 """The results of a grid: one JSON line a run, a table in the layout of the papers, a picture for each task."""
 
 import json
+import operator
 import os
 import statistics
 from collections import defaultdict
@@ -28,7 +29,7 @@ class Results:
         self.path = Path(path)
 
     def records(self) -> list[dict[str, Any]]:
-        """All results. A last line that a killed process left half written is not one.
+        """Reads all results. A last line that a killed process left half written is not one.
 
         Raises:
             DataError: for a file that cannot be read, or another line that is no JSON.
@@ -56,7 +57,7 @@ class Results:
             os.close(file)
 
     def has(self, identity: dict[str, Any], seed: int, also: Callable[[dict[str, Any]], bool] | None = None) -> bool:
-        """Whether the result of this run is there.
+        """Returns whether this run has a result.
 
         Args:
             identity: of the run.
@@ -68,29 +69,21 @@ class Results:
 
 
 def latest(records: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
-    """The last record of each run, which `keys` tell from others: one that was made anew replaces the earlier."""
+    """Returns the last record of each run, identified by `keys`: a run that was made anew replaces the earlier."""
     found = {tuple(record[key] for key in keys): record for record in records}
     return list(found.values())
 
 
-def budgets(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The records by what their runs have in common: steps, batch, sizes, evaluation."""
+def grouped(records: list[dict[str, Any]], *keys: str) -> dict[Any, list[dict[str, Any]]]:
+    """Groups records by what they have under `keys`: by the value of one, or the tuple of several."""
     groups = defaultdict(list)
     for record in records:
-        groups[record["budget"]].append(record)
-    return dict(groups)
-
-
-def by_run(records: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """(task, variant) to the records of its seeds."""
-    groups = defaultdict(list)
-    for record in records:
-        groups[record["task"], record["variant"]].append(record)
+        groups[operator.itemgetter(*keys)(record)].append(record)
     return dict(groups)
 
 
 def columns(records: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """The variants that ran on half of the tasks or more, and those tried on fewer."""
+    """Returns the variants that ran on half of the tasks or more, and those tried on fewer."""
     tasks = {r["task"] for r in records}
     reach = {v: {r["task"] for r in records if r["variant"] == v} for v in dict.fromkeys(r["variant"] for r in records)}
     everywhere = [v for v, seen in reach.items() if 2 * len(seen) >= len(tasks)]
@@ -98,8 +91,8 @@ def columns(records: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
 
 
 def comparison(records: list[dict[str, Any]]) -> str:
-    """Markdown: a row for each variant, a column for each task that `columns`' second part was tried on."""
-    runs, tried = by_run(records), columns(records)[1]
+    """Returns a Markdown table: a row per variant, a column per task that `columns`' second part was tried on."""
+    runs, tried = grouped(records, "task", "variant"), columns(records)[1]
     seeds = max(map(len, runs.values()))
     tasks = [name for name in TASKS if any((name, v) in runs for v in tried)]
     variants = [v for v in dict.fromkeys(r["variant"] for r in records) if any((t, v) in runs for t in tasks)]
@@ -110,11 +103,11 @@ def comparison(records: list[dict[str, Any]]) -> str:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Markdown: a row for each task by level, a column for each variant, "mean (best)" of the score in percent.
+    """Returns a Markdown table: a row per task by level, a column per variant, "mean (best)" score in percent.
 
     Bold where the mean over seeds is solved, a star where only the best seed is. The last rows count them.
     """
-    runs, variants = by_run(records), columns(records)[0]
+    runs, variants = grouped(records, "task", "variant"), columns(records)[0]
     seeds = max(map(len, runs.values()))
     tasks = [name for name in TASKS if any((name, v) in runs for v in variants)]
     lines = ["| level | task | " + " | ".join(variants) + " |", "|---|---|" + "---|" * len(variants)]
@@ -156,7 +149,7 @@ def write_report(records: list[dict[str, Any]], folder: Path) -> Path:
         "Score: mean accuracy over the lengths beyond those of training, in percent, as mean (best) over seeds. "
         "Bold: the mean is at least 90, solved. *: only the best seed is."
     ]
-    for budget, group in budgets(records).items():
+    for budget, group in grouped(records, "budget").items():
         seeds = sorted({r["seed"] for r in group})
         machines = sorted({r["device"] for r in group})
         parts += [f"## {budget}", f"Seeds {', '.join(map(str, seeds))}; run on {', '.join(machines)}.", table(group)]
@@ -164,7 +157,7 @@ def write_report(records: list[dict[str, Any]], folder: Path) -> Path:
             parts += ["Tried on some tasks, beside the others there:", comparison(group)]
         pictures = folder / "".join(c if c.isalnum() or c in "._-" else "-" for c in budget.replace(", ", "_"))
         pictures.mkdir(parents=True, exist_ok=True)
-        runs = by_run(group)
+        runs = grouped(group, "task", "variant")
         for task in dict.fromkeys(r["task"] for r in group):
             series = {v: [r["accuracy_by_length"] for r in rs] for (t, v), rs in runs.items() if t == task}
             train = tuple(group[0]["train_lengths"])

@@ -54,7 +54,7 @@ TAKEN = variants.TAKEN | {"model.cell": "--rows"}  # keys that the study sets it
 
 
 def parser() -> Parser:
-    """The command line."""
+    """Returns the parser of the command line."""
     p = Parser("python -m qlstm_jax.studies.study", __doc__)
     p.add_argument("name", nargs="?", metavar="NAME", help=f"a study of named.py: {', '.join(named.STUDIES)}")
     p.add_argument("--config", metavar="FILE[:ARGUMENT]", help="config file, as for train.py; needed unless reporting")
@@ -74,7 +74,7 @@ def parser() -> Parser:
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of the command line, over those of the study that it names.
+    """Returns the arguments of the command line, over those of the study that it names.
 
     Raises:
         ConfigError: if there is no such study, or what neither gives is missing.
@@ -95,7 +95,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def grid(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The runs: {"row", "column", "choice", "config", "identity"} for each of them, the first row first.
+    """Returns the runs: {"row", "column", "choice", "config", "identity"} for each of them, the first row first.
 
     Raises:
         ConfigError: for names or values that do not exist, all before anything runs.
@@ -123,7 +123,7 @@ def grid(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _settings(what: str, text: str, base: ConfigDict) -> dict[str, Any]:
-    """The settings of a column or a choice, "key=value,key=value" or ""."""
+    """Returns the settings of a column or a choice, "key=value,key=value" or ""."""
     try:
         return config_settings.parse(text.split(",") if text else [], base, taken=TAKEN)
     except configs.ConfigError as error:
@@ -204,19 +204,16 @@ def _is_done(cell: dict[str, Any], seed: int, args: argparse.Namespace, results:
     return results.has(cell["identity"], seed, also)
 
 
-def _is_of(record: dict[str, Any], cell: dict[str, Any], seed: int) -> bool:
-    return all(record[key] == cell[key] for key in ("row", "column", "choice")) and record["seed"] == seed
-
-
 def _records(results: Results) -> list[dict[str, Any]]:
-    """All results; those of earlier versions were of no choice."""
+    """Returns all results; those of earlier versions were of no choice."""
     return [{"choice": "", **record} for record in results.records()]
 
 
 def run_all(cells: list[dict[str, Any]], args: argparse.Namespace, results: Results) -> None:
-    """The runs that have no result yet, seed by seed."""
+    """Does the runs that have no result yet, seed by seed."""
     todo = [(seed, cell) for seed in range(args.seeds) for cell in cells if not _is_done(cell, seed, args, results)]
-    anew = [c for seed, c in todo if any(_is_of(r, c, seed) for r in _records(results))]
+    known = {(r["row"], r["column"], r["choice"], r["seed"]) for r in _records(results)}
+    anew = [c for seed, c in todo if (c["row"], c["column"], c["choice"], seed) in known]
     if anew:
         print(
             f"note: {len(anew)} runs have a result in {results.path} that another version of qlstm_jax made, or other "

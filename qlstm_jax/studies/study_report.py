@@ -16,7 +16,7 @@ SHARES = ("accuracy", "accuracy_by_length", "macro_f1")  # shown in percent
 
 
 def interval(values: list[float]) -> float:
-    """Half the 95 % confidence interval of the mean, by Student's t; nan for one value."""
+    """Returns half the 95 % confidence interval of the mean, by Student's t; nan for one value."""
     if len(values) < 2:
         return math.nan
     quantile = stats.t.ppf(0.975, len(values) - 1)
@@ -80,7 +80,7 @@ def collect(records: list[dict[str, Any]], metric: str) -> Groups:
 
 
 def about(records: list[dict[str, Any]]) -> str:
-    """What the runs have in common, in words."""
+    """Describes what the runs have in common."""
     seeds, devices = sorted({r["seed"] for r in records}), sorted({r["device"] for r in records})
     budgets = sorted({f"{r['steps']} steps of {r['batch_size']}" for r in records})
     return (
@@ -90,7 +90,7 @@ def about(records: list[dict[str, Any]]) -> str:
 
 
 def table(groups: Groups, records: list[dict[str, Any]], metric: str) -> str:
-    """Markdown: a line a row, with its numbers of parameters and what its training takes.
+    """Returns a Markdown table: a line a row, with its numbers of parameters and what its training takes.
 
     Of time and tokens a second the medians over the runs; of memory the range over the columns. Records of older
     versions have neither tokens a second nor memory, those of runs that were cut off and went on no time.

@@ -33,7 +33,7 @@ class Variant:
 
 
 def parse(text: str) -> Variant:
-    """The variant that "CELL,key=value,key=value" names; CELL may be "pr_lstm:ldru", the tree with another merge.
+    """Parses "CELL,key=value,key=value"; CELL may be "pr_lstm:ldru", the tree with another merge.
 
     A key is one of the cell's own options, of the config's sections model, train and formal, or dotted and whole.
 
@@ -52,7 +52,7 @@ def parse(text: str) -> Variant:
 
 
 def build(task: str, variant: Variant, common: dict[str, Any]) -> ConfigDict:
-    """The checked config of a run: the default, changed by `common` (dotted keys), then by the variant.
+    """Builds the checked config of a run: the default, changed by `common` (dotted keys), then by the variant.
 
     Raises:
         ConfigError: for settings that no run can have.
@@ -63,7 +63,7 @@ def build(task: str, variant: Variant, common: dict[str, Any]) -> ConfigDict:
 
 
 def apply(base: ConfigDict, variant: Variant, common: dict[str, Any]) -> ConfigDict:
-    """`build` on another config than the default, which stays as it is."""
+    """Applies settings as `build` does, to a copy of another config than the default."""
     config = base.copy_and_resolve_references()
     config.model.cell = variant.cell
     config.update_from_flattened_dict(common | variant.settings)
@@ -72,7 +72,7 @@ def apply(base: ConfigDict, variant: Variant, common: dict[str, Any]) -> ConfigD
 
 
 def identity(config: ConfigDict) -> dict[str, Any]:
-    """What tells a run's result from any other's: all values that it uses, and the version of the package.
+    """Returns what identifies a run's result: all values that it uses, and the version of the package.
 
     So a default that is changed makes another run. Left out are the seed and how often the run reports. Files are told
     by their names alone: the folder that they lie in is that of one machine.
@@ -94,7 +94,7 @@ def identity(config: ConfigDict) -> dict[str, Any]:
 
 
 def earlier_identity(config: ConfigDict) -> dict[str, Any]:
-    """The identity that results had up to version 0.1: the keys in which a run differs from the default of its day."""
+    """Returns the identity that results had up to version 0.1: the keys that differ from the default of the day."""
     aside = ["seed", "problem", "formal.task", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints"]
     if config.train.select == "last":
         aside.append("train.eval_every")
@@ -105,7 +105,7 @@ def earlier_identity(config: ConfigDict) -> dict[str, Any]:
 
 
 def is_same_but_for_version(found: dict[str, Any], config: ConfigDict) -> bool:
-    """Whether a result that another version of the package made names the values of this config."""
+    """Returns whether a result that another version of the package made names the values of this config."""
     wanted = identity(config)
     if "version" not in found:
         return found == earlier_identity(config)
@@ -113,5 +113,5 @@ def is_same_but_for_version(found: dict[str, Any], config: ConfigDict) -> bool:
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
-    """Eight letters that differ where the settings do, for the name of a folder."""
+    """Returns eight letters that differ where the settings do, for the name of a folder."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]

@@ -41,7 +41,7 @@ class Board:
                 path.unlink()
 
     def add(self, record: dict[str, Any]) -> None:
-        """The figures of one record, at its step and time.
+        """Adds the figures of one record, at its step and time.
 
         Raises:
             WriteError: if they cannot be written.

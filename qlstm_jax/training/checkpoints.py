@@ -91,7 +91,7 @@ class Checkpoints:
                 self.best.save(step, args=ocp.args.StandardSave(storable(state)), metrics=values)
 
     def restore(self, like: TrainState, *, best: bool = False) -> TrainState | None:
-        """The latest state that can be read, or the best; None if there is none.
+        """Returns the latest state that can be read, or the best; None if there is none.
 
         A checkpoint that cannot be read is told of in `notes`, and unless `read_only` moved to the folder damaged, so
         that its step can be saved anew.
@@ -106,11 +106,11 @@ class Checkpoints:
         return self._first_whole(best, lambda manager, step: read(manager, step, like))
 
     def contents(self, *, best: bool = False) -> tuple[dict[str, Any], int] | None:
-        """The parts of a state in plain dictionaries and its step, for a model of another structure; as `restore`."""
+        """Restores, as `restore`, a state's parts as plain dictionaries and its step, for another model's use."""
         return self._first_whole(best, lambda manager, step: (contents(manager, step), step))
 
     def _first_whole(self, best: bool, reader: Callable[[ocp.CheckpointManager, int], T]) -> T | None:
-        """What `reader` makes of the latest checkpoint that can be read."""
+        """Returns what `reader` makes of the latest checkpoint that can be read."""
         name, manager = ("best", self.best) if best else ("checkpoints", self.latest)
         wrong: dict[int, str] = {}
         for step in sorted(manager.all_steps(), reverse=True):
@@ -161,7 +161,7 @@ class Checkpoints:
         (self.best if name == "best" else self.latest).reload()
 
     def last_step(self) -> int | None:
-        """The step of the latest checkpoint."""
+        """Returns the step of the latest checkpoint."""
         step: int | None = self.latest.latest_step()
         return step
 
@@ -178,7 +178,7 @@ class Checkpoints:
 
 
 def _unreadable(folder: Path, wrong: Mapping[int, str], *, best: bool) -> str:
-    """What to say where no checkpoint can be read."""
+    """Returns the error message for a folder in which no checkpoint can be read."""
     steps = "; ".join(f"step {step}: {why}" for step, why in wrong.items())
     remedy = "--checkpoint=last takes the latest one" if best else "delete the run's folder to train anew"
     return f"{folder} holds no checkpoint that can be read ({steps}); bring one back, or {remedy}"

@@ -23,7 +23,6 @@ __all__ = [
     "cell_settings",
     "compare",
     "default",
-    "differences",
     "get",
     "load",
     "run_exists",
@@ -32,7 +31,7 @@ __all__ = [
 
 
 def cell_settings(text: str) -> dict[str, Any]:
-    """The dotted keys and values of a cell in one word: "lstm", or "pr_lstm:ldru" for a kind of one that has several.
+    """Returns the dotted keys and values of a cell: "lstm", or "pr_lstm:ldru" for a kind of one that has several.
 
     Raises:
         ConfigError: for a cell that does not exist, or a kind of a cell that has one alone.
@@ -152,7 +151,7 @@ class Differences:
 
 
 def compare(old: ConfigDict, new: ConfigDict) -> Differences:
-    """The differences between the config that a run has and the one that it is to be continued with."""
+    """Returns the differences between the config that a run has and the one that it is to be continued with."""
     before, after = dict(_flat(old.to_dict())), dict(_flat(new.to_dict()))
     stretched = _stretched(new)
     result, course = Differences(), False
@@ -170,13 +169,8 @@ def compare(old: ConfigDict, new: ConfigDict) -> Differences:
     return dataclasses.replace(result, another_course=course)
 
 
-def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """The keys in which two configs differ, other than those that may change when a run is continued."""
-    return compare(old, new).refused
-
-
 def _stretched(config: ConfigDict) -> str:
-    """What of a run is another one from its start where it has more steps; "" if nothing is."""
+    """Names the setting by which a run with more steps differs from its start on; "" if none."""
     if config.train.schedule != "constant":
         return f"train.schedule={config.train.schedule}"
     if config.problem == "formal" and config.formal.curriculum:

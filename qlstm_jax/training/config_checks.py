@@ -1,4 +1,4 @@
-"""What a config must hold before anything is read or written: names, ranges, and keys that fit each other."""
+"""Checks a config before anything is read or written: names, ranges, and keys that fit each other."""
 
 import math
 

@@ -20,14 +20,14 @@ from qlstm_jax.training.config import ConfigError
 
 
 def folder() -> Path:
-    """The folder of the packaged configs: in the installed package, or configs/ beside it in a clone."""
+    """Returns the folder of the packaged configs: in the installed package, or configs/ beside it in a clone."""
     package = Path(__file__).parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def names() -> list[str]:
-    """The names of the packaged configs."""
+    """Returns the names of the packaged configs."""
     return sorted(path.stem for path in folder().glob("*.py") if path.stem != "__init__")
 
 
@@ -71,7 +71,7 @@ def allow_imports(path: Path) -> None:
 
 
 def load(text: str) -> ConfigDict:
-    """The config of "FILE" or "FILE:ARGUMENT", as `qlstm-train --config` reads it.
+    """Loads the config of "FILE" or "FILE:ARGUMENT", as `qlstm-train --config` reads it.
 
     Args:
         text: as for `resolve`.
@@ -118,7 +118,7 @@ def _line(path: Path, error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The error in one line. ml_collections names the key nearest to one that does not exist, after all the others."""
+    """Returns the error in one line; of ml_collections' text on a missing key, only its nearest key."""
     text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
     key, near = (
         re.search(pattern, text) for pattern in (r'Key \\?"(.+?)\\?" does not', r'Did you mean \\?"(.+?)\\?" ')

@@ -15,7 +15,7 @@ WORDS = {"true": True, "false": False, "1": True, "0": False}
 def parse(
     pairs: Iterable[str], base: ConfigDict, *, cell: str | None = None, taken: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """["refinements=2", "train.batch_size=32"] as whole keys and typed values; of two for a key the later counts.
+    """Parses ["refinements=2", "train.batch_size=32"] to whole keys and typed values; for one key the last counts.
 
     A key is whole, "train.batch_size", or the last word of one: among the cell's own options, at the top, in model, in
     train, or in the section of the base's problem, looked for in that order.
@@ -42,7 +42,7 @@ def parse(
 
 
 def flat_keys(config: ConfigDict, prefix: str = "") -> list[str]:
-    """The dotted keys of a config."""
+    """Returns the dotted keys of a config."""
     keys: list[str] = []
     for name, value in config.items():
         keys += flat_keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
@@ -50,14 +50,14 @@ def flat_keys(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def named(config: ConfigDict, last: str) -> list[str]:
-    """The dotted keys whose last word is `last`, those of the model, the training and the config's problem first."""
+    """Returns the dotted keys whose last word is `last`; first those of model, training and the config's problem."""
     order = ["model", "train", config.problem]
     keys = [k for k in flat_keys(config) if k.rpartition(".")[2] == last]
     return sorted(keys, key=lambda k: next((n for n, s in enumerate(order) if k == f"{s}.{last}"), len(order)))
 
 
 def no_such_key(config: ConfigDict, key: str) -> ConfigError:
-    """The error for a dotted key that a config has not; names the nearest, or the keys of the section."""
+    """Returns the error for a dotted key that a config has not; names the nearest, or the keys of the section."""
     keys = flat_keys(config)
     section, _, last = key.rpartition(".")
     inside = [k for k in keys if k.startswith(f"{key}.")]
@@ -70,18 +70,13 @@ def no_such_key(config: ConfigDict, key: str) -> ConfigError:
     if near:
         return ConfigError(f"there is no key {key!r}; did you mean {near[0]!r}?")
     siblings = [k for k in keys if section and k.rpartition(".")[0] == section]
-    expected = (
-        f"one of {', '.join(siblings)}" if siblings else f"SECTION.KEY, a section being one of {_sections(config)}"
-    )
-    return ConfigError(f"there is no key {key!r}; expected {expected}")
-
-
-def _sections(config: ConfigDict) -> str:
-    return ", ".join(name for name, value in config.items() if isinstance(value, ConfigDict))
+    sections = [name for name, value in config.items() if isinstance(value, ConfigDict)]
+    expected = "one of " if siblings else "SECTION.KEY, a section being one of "
+    return ConfigError(f"there is no key {key!r}; expected {expected}{', '.join(siblings or sections)}")
 
 
 def _whole(base: ConfigDict, key: str, cell: str | None) -> str:
-    """The dotted key that a user's key means."""
+    """Returns the dotted key that a user's key means."""
     keys = flat_keys(base)
     places = [""] if "." in key else [f"model.{cell}.", "", "model.", "train.", f"{base.problem}."]
     for place in places:
@@ -91,7 +86,7 @@ def _whole(base: ConfigDict, key: str, cell: str | None) -> str:
 
 
 def typed(old: Any, key: str, value: str) -> Any:
-    """`value` as the type of `old`, what the key holds now.
+    """Converts `value` to the type of `old`, the key's present value.
 
     Raises:
         ConfigError: for a value that is none of that type.

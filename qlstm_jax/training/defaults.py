@@ -7,7 +7,7 @@ from qlstm_jax.problems import PROBLEMS
 
 
 def default() -> ConfigDict:
-    """Every key of a run with its default value, locked: keys can be changed but not added.
+    """Returns every key of a run with its default value, locked: keys can be changed but not added.
 
     The section of a problem has its comments in the problem's module, `qlstm_jax/problems/NAME.py`.
     """
@@ -24,7 +24,7 @@ def default() -> ConfigDict:
 
 
 def model_section() -> ConfigDict:
-    """The model: a layer by its name, its sizes, and a section of options for each kind of layer."""
+    """Returns the section of the model: a layer's name, its sizes, and a section of options for each kind of layer."""
     return config_dict.create(
         cell="pr_lstm",
         hidden_size=64,
@@ -42,7 +42,7 @@ def model_section() -> ConfigDict:
 
 
 def train_section() -> ConfigDict:
-    """The training."""
+    """Returns the section of the training."""
     return config_dict.create(
         steps=1000,
         batch_size=128,  # of all devices together
@@ -69,7 +69,7 @@ def train_section() -> ConfigDict:
 
 
 def eval_section() -> ConfigDict:
-    """The evaluation."""
+    """Returns the section of the evaluation."""
     return config_dict.create(
         min_length=41,  # formal languages: lengths of the score
         max_length=500,

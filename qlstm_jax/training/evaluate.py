@@ -12,11 +12,10 @@ from ml_collections import ConfigDict
 from qlstm_jax.problems import plots
 from qlstm_jax.problems.base import Problem
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_checks
+from qlstm_jax.training import config_checks, records
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.loop import run_keys
-from qlstm_jax.training.metrics import history
 from qlstm_jax.training.opening import OwnModel, OwnProblem, make_problem
 from qlstm_jax.training.step import TrainState, initial_state, make_optimizer
 from qlstm_jax.training.summary import count
@@ -30,7 +29,7 @@ def restore(
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> tuple[ConfigDict, Problem, Any, int]:
-    """A trained run.
+    """Restores a trained run.
 
     Args:
         workdir: its folder.
@@ -59,7 +58,7 @@ def restore_state(
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> tuple[ConfigDict, Problem, Any, TrainState]:
-    """`restore` with the whole `TrainState`, a language model's carry among it, in place of the step."""
+    """Restores as `restore`, with the whole `TrainState`, a language model's carry included, in place of the step."""
     workdir = Path(workdir)
     config = configs.load(workdir / "config.json")
     if settings:
@@ -120,9 +119,9 @@ def evaluate(
     *_, key = run_keys(config.seed)
     report = _about(config, model, step) | problem.report(model, key, folder, config.eval)
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    if records := history(workdir):
+    if figures := records.read(workdir):
         title = f"{run_name(config)}, {config.model.cell}"
-        plots.learning_curves(records, title, folder / "learning_curves.png")
+        plots.learning_curves(figures, title, folder / "learning_curves.png")
     return report
 
 
@@ -160,7 +159,7 @@ def score(
 
 
 def _about(config: ConfigDict, model: Any, step: int) -> dict[str, Any]:
-    """What every report begins with."""
+    """Returns the entries that every report begins with."""
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     return {
         "task": run_name(config),
@@ -182,6 +181,6 @@ def _check_used(problem: Problem, keys: list[str]) -> None:
 
 
 def run_name(config: ConfigDict) -> str:
-    """What a run learns, in a word: a formal language by its own name, any other problem by its section's."""
+    """Names what a run learns: a formal language by its own name, any other problem by its section's."""
     name: str = config.formal.task if config.problem == "formal" else config.problem
     return name

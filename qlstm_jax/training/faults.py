@@ -1,4 +1,4 @@
-"""What can be wrong with a run's folder, each told in one line that names the path and the remedy."""
+"""Errors of a run's folder, each in one line that names the path and the remedy."""
 
 import os
 import re
@@ -22,7 +22,7 @@ class WriteError(OSError):
 
 
 def reason(error: BaseException, limit: int = 200) -> str:
-    """An error of another library in one short line: the system's own words, or its kind and how its message begins."""
+    """Shortens an error of another library to one line: the system's own words, or its kind and first words."""
     system = re.search(r"\[os_error_code='(\d+)'\]", str(error))  # as TensorStore quotes it
     if system:
         return os.strerror(int(system[1]))

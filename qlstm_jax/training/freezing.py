@@ -10,12 +10,12 @@ from qlstm_jax.training.config import ConfigError
 
 
 def name_of(path: KeyPath[Any]) -> str:
-    """The dotted name of a leaf, whatever the containers on the way to it."""
+    """Returns the dotted name of a leaf, whatever the containers on the way to it."""
     return ".".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
 
 
 def frozen(params: Any, patterns: str) -> Any:
-    """Which parameters are frozen: a pytree of bools in the structure of `params`.
+    """Returns which parameters are frozen: a pytree of bools in the structure of `params`.
 
     Args:
         params: of a model.
@@ -39,7 +39,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def hold(params: Any, patterns: str) -> Any:
-    """The parameters, of which those that are frozen have no gradient."""
+    """Returns the parameters, of which those that are frozen have no gradient."""
     if not patterns:
         return params
     return jax.tree.map(lambda a, held: jax.lax.stop_gradient(a) if held else a, params, frozen(params, patterns))

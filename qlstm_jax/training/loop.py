@@ -1,11 +1,8 @@
 """A training run from start, or from where it stopped, to its end."""
 
 import math
-import signal
-import threading
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 import jax
 import optax
@@ -17,11 +14,13 @@ from qlstm_jax.problems import Problem
 from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
+from qlstm_jax.training.devices import choose_devices, make_step
 from qlstm_jax.training.lock import locked
 from qlstm_jax.training.metrics import Patience, Progress, Writer
 from qlstm_jax.training.opening import Opened, OwnModel, OwnProblem, open_run
 from qlstm_jax.training.selection import selection
-from qlstm_jax.training.step import TrainState, choose_devices, initial_state, make_optimizer, make_step
+from qlstm_jax.training.signals import Interrupted, StopSignal
+from qlstm_jax.training.step import TrainState, initial_state, make_optimizer
 from qlstm_jax.training.summary import parameter_table
 from qlstm_jax.training.warm_start import warm_start
 
@@ -30,46 +29,8 @@ class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
 
 
-class Interrupted(RuntimeError):
-    """The run was asked to stop; all is saved.
-
-    Args:
-        message: what to say.
-        number: the signal that asked.
-    """
-
-    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
-        super().__init__(message)
-        self.code = 128 + number  # the exit code that shells and schedulers give a process which this signal ended
-
-
-class StopSignal:
-    """Turns the first SIGINT or SIGTERM into a flag, so that a run can save before it ends. A second one kills."""
-
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-
-    def __enter__(self) -> "StopSignal":
-        if threading.current_thread() is threading.main_thread():
-            self.previous = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
-        else:
-            self.previous = {}
-        return self
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-
 def run_keys(seed: int) -> Key[Array, " 3"]:
-    """The keys of a run: initial parameters, training steps, evaluation."""
+    """Returns the keys of a run: initial parameters, training steps, evaluation."""
     return jax.random.split(jax.random.key(seed), 3)
 
 
@@ -107,10 +68,10 @@ def train(
 
 
 def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened) -> dict[str, float]:
-    """`train` in a folder that is the run's alone; `notes` are said first."""
+    """Does the work of `train` in a folder that is the run's alone; `notes` are said first."""
     problem, select = opened.problem, selection(opened.problem, config.train.select_metric)
     init_key, train_key, eval_key = run_keys(config.seed)
-    built = _build(problem, init_key)
+    built = nnx.jit(lambda key: problem.model(nnx.Rngs(params=key)))(init_key)  # one compiled program draws it
     optimizer = make_optimizer(config.train)
     carry = problem.initial_carry(built, config.train.batch_size)
     state = initial_state(built, optimizer, train_key, carry, averaged=config.train.average_decay > 0)
@@ -140,18 +101,13 @@ def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened) 
 
 
 def _where_it_stopped(checkpoints: Checkpoints, state: TrainState, opened: Opened, *, wants_best: bool) -> TrainState:
-    """The state that a run goes on from: of its latest checkpoint, or `state`, a new one's."""
+    """Returns the state that a run goes on from: of its latest checkpoint, or `state`, a new one's."""
     found = checkpoints.restore(state)
     if opened.another_course:
         checkpoints.drop_best_after(int((found or state).step))
     if wants_best:
         checkpoints.check_best(state)
     return found or state
-
-
-def _build(problem: Problem, key: Key[Array, ""]) -> nnx.Module:
-    """A new model, drawn by one compiled program."""
-    return nnx.jit(lambda key: problem.model(nnx.Rngs(params=key)))(key)
 
 
 class _Run:
@@ -212,7 +168,7 @@ class _Run:
         return self.latest
 
     def say_if_diverged(self) -> None:
-        """A line at the end of a run that is worse than at its start, though its loss is finite."""
+        """Says so at the end of a run that is worse than at its start, though its loss is finite."""
         first, last = self.first_loss, self.latest.get("train_loss")
         if first is not None and last is not None and last - first > max(1.0, abs(first)):
             self.progress.say(

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -41,7 +41,7 @@ class Writer:
         self.first_loss: float | None = next((r["loss"] for r in past if "loss" in r and r["split"] == "train"), None)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
-        """One line of figures: `split` is "train" or "validation".
+        """Writes one line of figures: `split` is "train" or "validation".
 
         Raises:
             WriteError: if they cannot be written.
@@ -58,15 +58,6 @@ class Writer:
         with writing(self.path):
             self.file.close()
         self.board.close()
-
-
-def history(workdir: str | Path) -> list[dict[str, Any]]:
-    """The records that a `Writer` left in a workdir; none where there was none.
-
-    Raises:
-        WorkdirError: if `metrics.jsonl` is damaged.
-    """
-    return records.read(workdir)
 
 
 class Patience:
@@ -91,7 +82,7 @@ class Patience:
         self.best, self.since = (score, 0) if score > self.best else (self.best, self.since + 1)
 
     def is_over(self) -> bool:
-        """Whether there were `limit` validations without a better one."""
+        """Returns whether there were `limit` validations without a better one."""
         return 0 < self.limit <= self.since
 
 
@@ -130,7 +121,7 @@ class Progress:
         self.since += time.perf_counter() - before
 
     def say(self, line: str) -> None:
-        """A line that does not break the bar."""
+        """Prints a line without breaking the bar."""
         if self.bar:
             self.bar.write(line, file=self.stream)
         else:
@@ -143,6 +134,6 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """3661 as 1:01:01."""
+    """Formats seconds as hours, minutes and seconds: 3661 as 1:01:01."""
     seconds = int(seconds)
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

@@ -22,7 +22,7 @@ OwnModel = Callable[[nnx.Rngs], nnx.Module]
 def make_problem(
     config: ConfigDict, workdir: Path, problem: OwnProblem | None = None, model: OwnModel | None = None
 ) -> Problem:
-    """The problem of a run: the one that the config names, or one of the user's own; with the user's model, if any."""
+    """Makes the problem of a run: the one that the config names, or the user's own; with the user's model, if any."""
     if problem is None:
         made = problems.make(config, workdir)
     else:
@@ -43,7 +43,7 @@ class Opened(NamedTuple):
 def open_run(
     config: ConfigDict, workdir: Path, problem: OwnProblem | None = None, model: OwnModel | None = None
 ) -> Opened:
-    """The run's problem, with the config saved in the workdir, after a check against the one that it already has.
+    """Opens a run: checks the config against the workdir's, makes the problem, and saves the config.
 
     Raises:
         ConfigError: if the workdir holds a run of another config, or one that lost its own.

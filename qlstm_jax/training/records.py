@@ -12,7 +12,7 @@ TIME = "time"  # of a record, in seconds since 1970; the other keys but step and
 
 
 def read(workdir: str | Path) -> list[dict[str, Any]]:
-    """The records of a run; none where there was none. What a killed run left of a line, without its end, is not one.
+    """Reads the records of a run; none where there was none. A last line that a killed run left unfinished is dropped.
 
     Raises:
         WorkdirError: for any other line that is no record, naming it.
@@ -37,7 +37,7 @@ def read(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    """One record.
+    """Parses one record.
 
     Raises:
         ValueError: if it is none.

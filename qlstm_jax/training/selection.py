@@ -1,4 +1,4 @@
-"""Which of two validations is the better one: for the best checkpoint, and for patience."""
+"""Compares validations, for the best checkpoint and for patience."""
 
 import dataclasses
 import math
@@ -20,12 +20,12 @@ class Selection:
     mode: str = "max"
 
     def score(self, value: float) -> float:
-        """The value so that the higher is the better; what is not finite is worse than anything finite."""
+        """Returns the value so that the higher is the better; what is not finite is worse than anything finite."""
         signed = {"max": 1, "min": -1}[self.mode] * float(value)
         return signed if math.isfinite(signed) else -math.inf
 
     def better(self, values: Mapping[str, float], held: Mapping[str, float] | None) -> bool:
-        """Whether figures are better than those held: by the metric, and of equal ones by the lower loss, if known.
+        """Returns whether figures are better than those held: by the metric, and if equal by the lower loss, if known.
 
         Figures without a finite metric are never better, and any finite ones are better than none.
         """
@@ -39,7 +39,7 @@ class Selection:
 
 
 def selection(problem: Problem, metric: str = "") -> Selection:
-    """What a run is selected by: the metric that its config names, else the problem's own.
+    """Returns the `Selection` of a run: by the metric that its config names, else by the problem's own.
 
     Args:
         problem: of the run.

@@ -1,4 +1,4 @@
-"""The training step: written once as the program of one device, and mapped over all of them."""
+"""The training step: the program of one device, which `devices` maps over all of them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,11 +6,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
@@ -41,7 +38,7 @@ Step: TypeAlias = Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]
 
 
 def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
-    """Clipping by global norm, then Adam or AdamW with the schedule of a config's `train` section.
+    """Makes an optimizer: clipping by global norm, then Adam or AdamW with the schedule of a config's `train` section.
 
     What is frozen is not moved, nor decayed, and has no moments.
     """
@@ -68,7 +65,7 @@ def initial_state(
     *,
     averaged: bool = False,
 ) -> TrainState:
-    """The state before the first step, of a new model; `carry` is the problem's `initial_carry`.
+    """Makes the state before the first step, of a new model; `carry` is the problem's `initial_carry`.
 
     `averaged` is whether the parameters are averaged over the steps, a config's train.average_decay > 0.
     """
@@ -83,7 +80,7 @@ RECURRENT = ("recurrent_kernel", "merge_kernel")  # the parameters that weight d
 
 
 def drop_weights(params: Any, key: Key[Array, ""], rate: float) -> Any:
-    """The parameters with each recurrent weight 0 with probability `rate`, the others divided by 1 − rate.
+    """Sets each recurrent weight to 0 with probability `rate` and divides the others by 1 − rate.
 
     One mask serves all positions of a batch (DropConnect on the hidden-to-hidden maps, arXiv 1708.02182, section 2).
 
@@ -102,7 +99,7 @@ def drop_weights(params: Any, key: Key[Array, ""], rate: float) -> Any:
 
 
 def averaged(average: Any, params: Any, step: Any, decay: float) -> Any:
-    """average + (1 − d) (params − average) with d = min(decay, (1 + step) / (10 + step)); None stays None.
+    """Returns average + (1 − d) (params − average) with d = min(decay, (1 + step) / (10 + step)); None stays None.
 
     The minimum lets the average forget the first steps, which decay alone would not for 1 / (1 − decay) steps.
     """
@@ -125,7 +122,7 @@ def device_step(
     average_decay: float = 0.0,
     freeze: str = "",
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One step on one device, inside a mapped axis `axis`; None for a step that is all of it.
+    """Takes one step on one device, inside a mapped axis `axis`; None for a step that is all of it.
 
     The gradient is that of the mean over the whole batch: sums of loss and weight are averaged over the devices before
     one is divided by the other, so that devices with different numbers of valid rows count rightly. The state's carry
@@ -190,7 +187,7 @@ def configured_step(
     train: ConfigDict,
     axis: str | None = AXIS,
 ) -> Step:
-    """`device_step` as a config's `train` section says: a function of a state and a batch."""
+    """Returns `device_step` as a config's `train` section says: a function of a state and a batch."""
     return partial(
         device_step,
         problem,
@@ -202,78 +199,3 @@ def configured_step(
         average_decay=train.average_decay,
         freeze=train.freeze,
     )
-
-
-def choose_devices(num_devices: int, batch_size: int) -> list[jax.Device]:
-    """The first `num_devices` local devices, or all for 0.
-
-    Raises:
-        ConfigError: if there are fewer, a negative number, or if they do not divide the batch.
-    """
-    local: list[jax.Device] = jax.local_devices()
-    if not 0 <= num_devices <= len(local):
-        raise ConfigError(f"train.num_devices is {num_devices}; expected 0 (all) to {len(local)} local devices")
-    devices = local[: num_devices or len(local)]
-    if batch_size % len(devices):
-        raise ConfigError(
-            f"train.batch_size is {batch_size}; expected a multiple of {len(devices)}, the number of devices "
-            "(or fewer devices: --config.train.num_devices=1)"
-        )
-    return devices
-
-
-def map_step(step: Step, mapping: str, devices: list[jax.Device]) -> Step:
-    """The mapped and compiled form of `step(state, batch) -> (state, metrics)`, a per-device program.
-
-    Args:
-        step: uses the axis `AXIS`.
-        mapping: "shard_map" or "pmap".
-        devices: to run on.
-
-    Returns:
-        A function of a state and a batch of all devices' rows (numpy or jax arrays, or None) to the next state and
-        the metrics, both as plain arrays. The state that it is given is used up under "shard_map".
-    """
-    if mapping == "pmap":
-        return _pmap_step(step, devices)
-    mesh = Mesh(np.asarray(devices), (AXIS,))
-    specs = _by_part(P(), P(AXIS))
-    mapped = jax.shard_map(step, mesh=mesh, in_specs=(specs, P(AXIS)), out_specs=(specs, P()), check_vma=False)
-    compiled = jax.jit(mapped, donate_argnums=0)
-    everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
-    places = _by_part(everywhere, split)
-    return lambda state, batch: compiled(jax.device_put(state, places), jax.device_put(batch, split))
-
-
-def _by_part(same: Any, split: Any) -> TrainState:
-    """`same` for what is the same on every device, `split` for what each has its rows of."""
-    return TrainState(step=same, params=same, opt_state=same, key=same, carry=split, average=same)
-
-
-def _pmap_step(step: Step, devices: list[jax.Device]) -> Step:
-    # pmap wants an array to map over even where the batch is None: the third argument, which has no elements.
-    mapped = jax.pmap(
-        lambda state, rows, _: step(state, rows),
-        axis_name=AXIS,
-        in_axes=(_by_part(None, 0), 0, 0),
-        out_axes=(_by_part(None, 0), None),
-        devices=devices,
-    )
-
-    def parts(rows: Any) -> Any:
-        return jax.tree.map(lambda a: a.reshape(len(devices), -1, *a.shape[1:]), rows)
-
-    def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        state = state._replace(carry=parts(state.carry))
-        state, metrics = mapped(state, parts(batch), np.empty((len(devices), 0)))
-        return state._replace(carry=jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), state.carry)), metrics
-
-    return run
-
-
-def make_step(
-    problem: Problem, graphdef: nnx.GraphDef[Any], optimizer: optax.GradientTransformation, train: ConfigDict
-) -> Step:
-    """The step of a run on its devices: `map_step` of `configured_step`."""
-    devices = choose_devices(train.num_devices, train.batch_size)
-    return map_step(configured_step(problem, graphdef, optimizer, train), train.mapping, devices)

@@ -22,7 +22,7 @@ LATE = ("Event loop is closed", "while reading array index")  # what orbax's thr
 
 
 def storable(state: TrainState) -> dict[str, Any]:
-    """What is written of a state: its parts by name, and their checksum."""
+    """Returns the parts of a state by name, and their checksum, as they are written."""
     parts = _parts(state)
     return {**parts, DIGEST: np.asarray(checksum(parts), np.uint32)}
 
@@ -33,7 +33,7 @@ def _parts(state: TrainState) -> dict[str, Any]:
 
 
 def checksum(parts: Any) -> int:
-    """CRC-32 of the names, shapes, dtypes and bytes of all arrays, in whatever containers."""
+    """Returns the CRC-32 of the names, shapes, dtypes and bytes of all arrays, in whatever containers."""
     crc = 0
     leaves = {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(parts))}
     for name in sorted(leaves):
@@ -44,7 +44,7 @@ def checksum(parts: Any) -> int:
 
 
 def read(manager: ocp.CheckpointManager, step: int, like: TrainState) -> TrainState:
-    """The state of one checkpoint, checked.
+    """Reads and checks the state of one checkpoint.
 
     Args:
         manager: of its folder.
@@ -67,7 +67,7 @@ def read(manager: ocp.CheckpointManager, step: int, like: TrainState) -> TrainSt
 
 
 def contents(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """The parts of the state of one checkpoint in plain dictionaries, checked but for the run that they are of.
+    """Returns the parts of the state of one checkpoint in plain dictionaries, checked but for the run that they are of.
 
     Raises:
         ValueError: as for `read`, and what orbax raises.
@@ -78,7 +78,7 @@ def contents(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, abstract: Any) -> dict[str, Any]:
-    """The parts of a state, after a check of checksum and step."""
+    """Returns the parts of a state, after a check of checksum and step."""
     stored: dict[str, Any] = manager.restore(step, args=ocp.args.StandardRestore(abstract))
     digest = stored.pop(DIGEST, None)
     if digest is not None and int(digest) != checksum(stored):
@@ -89,7 +89,7 @@ def _restore(manager: ocp.CheckpointManager, step: int, abstract: Any) -> dict[s
 
 
 def arrays(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """Shapes and dtypes of what a checkpoint holds, as nested dictionaries.
+    """Returns the shapes and dtypes that a checkpoint holds, as nested dictionaries.
 
     Raises:
         ValueError: if it does not say; besides, as for `read`.
@@ -101,17 +101,13 @@ def arrays(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     return tree
 
 
-def _not_of_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in Path(record.pathname).parts
-
-
 @functools.cache
 def leave_errors_to_us() -> None:
     """Drops what orbax logs and what its threads say of a reading that was given up.
 
     Of every failure they write pages, and then orbax raises it.
     """
-    logging.getLogger("absl").addFilter(_not_of_orbax)
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

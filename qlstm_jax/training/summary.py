@@ -6,7 +6,7 @@ import jax
 
 
 def parameter_table(params: dict[str, Any]) -> str:
-    """One line for each array: its path, shape, dtype and size, with the sum at the end."""
+    """Returns one line for each array: its path, shape, dtype and size, with the sum at the end."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     rows = [(".".join(str(k.key) for k in path), str(a.shape), str(a.dtype), a.size) for path, a in leaves]
     width, shapes = max(len(r[0]) for r in rows), max(len(r[1]) for r in rows)
@@ -15,5 +15,5 @@ def parameter_table(params: dict[str, Any]) -> str:
 
 
 def count(params: Any) -> int:
-    """The number of parameters in a pytree."""
+    """Returns the number of parameters in a pytree."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -45,7 +45,7 @@ class Run:
     step: int
 
     def predict(self, inputs: str | Sequence[str] | ArrayLike, *, seq_lengths: ArrayLike | None = None) -> Any:
-        """What the model says.
+        """Returns the model's predictions.
 
         Args:
             inputs: a text or several, of which the problem makes predictions (`Problem.predict`); or what the model
@@ -70,7 +70,7 @@ class Run:
         return np.asarray(self._call(self._parts[1], array, jnp.asarray(lengths)))
 
     def stream(self, batch_size: int = 1) -> "Stream":
-        """A stream of `batch_size` rows that have read nothing yet.
+        """Starts a stream of `batch_size` rows that have read nothing yet.
 
         Raises:
             ValueError: for a model without a carry, such as a bidirectional one or a Transformer.
@@ -97,7 +97,7 @@ class Stream:
         self.run, self.carry = run, carry
 
     def step(self, x: ArrayLike, *, reset: ArrayLike | None = None) -> np.ndarray:
-        """The outputs after one more token a row, (B, K): what `predict` gives for all tokens so far.
+        """Reads one more token per row; returns the outputs (B, K) that `predict` gives for all tokens so far.
 
         Args:
             x: a token of each row, (B,) integers, or (B, D) numbers, as the model reads them; a stream of one row may
@@ -120,7 +120,7 @@ def load_run(
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> Run:
-    """A trained run, ready to predict.
+    """Loads a trained run, ready to predict.
 
     Args:
         workdir: its folder.

@@ -17,7 +17,7 @@ from qlstm_jax.training.step import TrainState
 
 
 def warm_start(state: TrainState, config: ConfigDict, problem: Problem) -> tuple[TrainState, list[str]]:
-    """The state of a new run with the weights of the run in `config.train.init_from`, and lines on what was taken.
+    """Returns the state of a new run with the weights of the run in `config.train.init_from`, and notes on them.
 
     An array is taken where the other run has one of the same path and shape. Token embeddings and the readout are taken
     from a run of the same problem alone, which hands its tokenizer on; the readout of texts where the labels are the
@@ -59,7 +59,7 @@ def warm_start(state: TrainState, config: ConfigDict, problem: Problem) -> tuple
 
 
 def _weights(folder: Path, select: str) -> tuple[dict[str, Any], int]:
-    """The parameters that an evaluation of the run would take, by name, and their step."""
+    """Returns the parameters that an evaluation of the run would take, by name, and their step."""
     found = Checkpoints(folder, read_only=True).contents(best=select == "best")
     if found is None:
         raise ConfigError(
@@ -71,7 +71,7 @@ def _weights(folder: Path, select: str) -> tuple[dict[str, Any], int]:
 
 
 def _of_another_meaning(folder: Path, other: ConfigDict, config: ConfigDict, problem: Problem) -> set[str]:
-    """The parts of a model that cannot be handed on, as what their rows stand for is another thing."""
+    """Returns the parts of a model whose rows mean something else in the new run and so are not taken."""
     left_out = set() if other.problem == config.problem else {"embed", "head"}
     labels = folder / "text" / "labels.json"
     names = getattr(problem, "label_names", None)

@@ -6,7 +6,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from qlstm_jax.data import adding, batching, copying, corpus, digits, mqar, packing, recall, splits, tokenizer
+from qlstm_jax.data import adding, batching, copying, corpus, digits, mqar, packing, recall, splits, tokenizer, windows
 from qlstm_jax.data.formal import TASKS
 from qlstm_jax.data.rows import Examples, LoadReport
 from tests.arguments import values as v
@@ -268,16 +268,16 @@ def _corpora():
     good = {"contents": [b"ab", b"c"], "max_bytes": 2}
     yield fixed("corpus.cut", corpus.cut, good, contents=contents, max_bytes=v.NO_COUNT)
     good = {"contents": [b"ab"], "tokenizer": trained("byte"), "source": "test"}
-    no_tokenizer = (None, "byte", 3, corpus.Bytes, v.OBJECT)
-    yield fixed("corpus.encode", corpus.encode, good, contents=(*contents, [b"\xff"]), tokenizer=no_tokenizer)
+    no_tokenizer = (None, "byte", 3, windows.Bytes, v.OBJECT)
+    yield fixed("windows.encode", windows.encode, good, contents=(*contents, [b"\xff"]), tokenizer=no_tokenizer)
     good = {"nats": 1.0, "tokens": 3, "num_bytes": 5}
     no_nats = (None, "1", [1.0], 1j, True, v.OBJECT)
     yield fixed(
-        "corpus.bits_per_byte", corpus.bits_per_byte, good, nats=no_nats, tokens=v.NO_COUNT, num_bytes=v.NO_SIZE
+        "windows.bits_per_byte", windows.bits_per_byte, good, nats=no_nats, tokens=v.NO_COUNT, num_bytes=v.NO_SIZE
     )
-    yield fixed("Bytes.encode", corpus.Bytes().encode, {"text": "é"}, text=NO_TEXT)
-    yield fixed("Bytes.decode", corpus.Bytes().decode, {"ids": [65, 66]}, ids=(*NO_INTEGERS, [256], np.array([300])))
-    for name, cls in (("Windows", corpus.Windows), ("windows", corpus.windows)):
+    yield fixed("Bytes.encode", windows.Bytes().encode, {"text": "é"}, text=NO_TEXT)
+    yield fixed("Bytes.decode", windows.Bytes().decode, {"ids": [65, 66]}, ids=(*NO_INTEGERS, [256], np.array([300])))
+    for name, cls in (("Windows", windows.Windows), ("windows", windows.windows)):
         yield _windows(name, cls)
 
 
@@ -289,7 +289,7 @@ def _windows(name, cls):
         few = {"restart": v.NO_COUNT} if name == "Windows" else {}
         return {"tokens": (*NO_INTEGERS, np.zeros(1, int)), "batch_size": v.NO_SIZE, "length": (*v.NO_SIZE, 999)} | few
 
-    return Call(f"data.corpus.{name}", lambda **a: cls(**a).batch(0), draw, meaningless)
+    return Call(f"data.windows.{name}", lambda **a: cls(**a).batch(0), draw, meaningless)
 
 
 def _splits():

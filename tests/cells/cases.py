@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qlstm_jax.cells import pr_lstm
 from tests.cells import oracles
 
 D, H = 3, 5
@@ -85,6 +86,12 @@ def weigh(tree, weights):
         lambda w, a: None if w is None else jnp.sum(w * a.astype(w.dtype)), weights, tree, is_leaf=lambda w: w is None
     )
     return sum(jax.tree.leaves(products))
+
+
+def start(cell, params, batch, tokens):
+    """An initial carry; that of a PR-LSTM with slots for `tokens` and no more, which keeps its programs small."""
+    options = {"max_length": tokens} if cell is pr_lstm else {}
+    return cell.initial_carry(params, batch, **options)
 
 
 def fold(cell, params, xs, lengths, carry=None):

@@ -88,29 +88,6 @@ def test_against_the_equations(form, start):
     assert all(not np.any(np.asarray(g)[padding]) for g in gradients[0])
 
 
-def test_gradients_against_differences():
-    inputs, state = draw(2, 6, gates=1.5)
-    resets = np.array([[0, 0, 1, 0, 0, 0], [0] * 6], bool)
-    outputs, gradients = run(matrix_memory.recurrent, inputs, state, resets=jnp.asarray(resets))
-    rng = np.random.default_rng(7)
-    weights = jax.tree.map(lambda a: rng.normal(size=a.shape), outputs)
-    values, treedef = jax.tree.flatten((list(inputs), state))
-    slopes = jax.tree.leaves(gradients)
-    for place, (value, slope) in enumerate(zip(values, slopes, strict=True)):
-        direction = rng.normal(size=value.shape)
-        losses = []
-        for sign in (1, -1):
-            moved = [np.asarray(a, np.float64) for a in values]
-            moved[place] = moved[place] + sign * 1e-6 * direction
-            result = oracle(*jax.tree.unflatten(treedef, moved), None, resets)
-            losses.append(
-                sum(np.sum(w * a) for w, a in zip(jax.tree.leaves(weights), jax.tree.leaves(result), strict=True))
-            )
-        expected = (losses[0] - losses[1]) / 2e-6
-        assert abs(expected) > 1e-2
-        np.testing.assert_allclose(np.sum(slope * direction), expected, rtol=1e-4, atol=1e-5 * np.linalg.norm(slope))
-
-
 @pytest.mark.parametrize("steps", [0, 1, 33])
 def test_parallel_equals_recurrent(steps):
     inputs, state = draw(2, steps)

@@ -96,15 +96,17 @@ def test_norm_streams_and_remat_changes_nothing(monkeypatch, options):
     monkeypatch.setattr(pr_lstm_merge, "MIN_GROUP", 1)  # so that 6 merges are computed in two groups
     plain, xs = weights(**options), cases.sequence(2, 7)
     again = weights(remat=True, **options)
-    folded = cases.fold(pr_lstm, plain, xs, jnp.array([7, 4]))[1]
+    carry = pr_lstm.initial_carry(plain, 2, max_length=7)
+    folded = jax.jit(functools.partial(cases.fold, pr_lstm))(plain, xs, jnp.array([7, 4]), carry)[1]
 
     def run(params):
         _, ys = pr_lstm.unroll(params, xs, seq_lengths=np.array([7, 4]))
         return jnp.sum(ys**2), ys
 
     grad = jax.jit(jax.grad(run, has_aux=True))
-    chex.assert_trees_all_close(grad(plain)[1], folded, rtol=1e-5, atol=CLOSE)
-    chex.assert_trees_all_close(jax.tree.leaves(grad(plain)), jax.tree.leaves(grad(again)), rtol=1e-5, atol=CLOSE)
+    found = grad(plain)
+    chex.assert_trees_all_close(found[1], folded, rtol=1e-5, atol=CLOSE)
+    chex.assert_trees_all_close(jax.tree.leaves(found), jax.tree.leaves(grad(again)), rtol=1e-5, atol=CLOSE)
 
 
 def span(params, xs):
@@ -146,9 +148,10 @@ def test_offsets_against_recursion(cell):
     last = jax.jit(functools.partial(offset.reduce, both, max_offset=room))(leaves, lengths, starts)
     with jax.disable_jit():
         expected = [[moved(params, xs[b, : t + 1], b).h[0] for t in range(steps)] for b in range(room + 1)]
-    np.testing.assert_allclose(prefixes.h, np.asarray(expected), rtol=1e-5, atol=CLOSE)
+    close = CLOSE * max(1, np.abs(expected).max())  # sums round by their largest terms
+    np.testing.assert_allclose(prefixes.h, np.asarray(expected), rtol=0, atol=close)
     for b, n in enumerate(lengths):
-        np.testing.assert_allclose(last.h[b], expected[b][n - 1] if n else np.zeros(H), rtol=1e-5, atol=CLOSE)
+        np.testing.assert_allclose(last.h[b], expected[b][n - 1] if n else np.zeros(H), rtol=0, atol=close)
 
 
 def test_offset_zero_is_the_plain_tree():
@@ -239,13 +242,14 @@ def test_associativity_of_three_tokens_by_hand():
 @pytest.mark.parametrize("cell", ["ldru", "grc"])
 def test_associativity_of_vectors_is_a_cosine(cell):
     params, xs = weights(cell=cell), cases.sequence(3, 3)
-    a, b, c = (pr_lstm_merge.leaf(params, xs[:, t]) for t in range(3))
-    left = np.asarray(pr_lstm_merge.combine(params, pr_lstm_merge.combine(params, a, b), c).h)
-    right = np.asarray(pr_lstm_merge.combine(params, a, pr_lstm_merge.combine(params, b, c)).h)
+    leaf, combine = jax.jit(pr_lstm_merge.leaf), jax.jit(pr_lstm_merge.combine)
+    a, b, c = (leaf(params, xs[:, t]) for t in range(3))
+    left = np.asarray(combine(params, combine(params, a, b), c).h)
+    right = np.asarray(combine(params, a, combine(params, b, c)).h)
     lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     distance = np.mean(1 - np.sum(left * right, axis=1) / lengths)
     assert distance > 0.01
-    value, grads = jax.value_and_grad(regularization.associativity)(params, xs, jax.random.key(0))
+    value, grads = jax.jit(jax.value_and_grad(regularization.associativity))(params, xs, jax.random.key(0))
     np.testing.assert_allclose(value, distance, rtol=1e-4)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads)) and np.any(grads.merge_kernel)
 

@@ -172,5 +172,5 @@ def test_initial_values(sharing, maps):
     for k, block in enumerate(blocks):
         np.testing.assert_allclose(block.T @ block, np.eye(8), atol=1e-5)
         assert all(np.abs(block - other).max() > 0.1 for other in blocks[:k])
-    others = (dataclasses.replace(params, recurrent_kernel=0) for params in (one, several))
+    others = (dataclasses.replace(params, recurrent_kernel=params.gate_bias) for params in (one, several))
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, *others)))

@@ -1,5 +1,6 @@
 """Every cell under every transformation of JAX that users meet; docs/transformations.md has the table."""
 
+import functools
 import inspect
 
 import jax
@@ -41,16 +42,21 @@ def close(found, expected, atol=2e-5):
 def jit_with_constant_lengths(case):
     params, xs = inputs(case)
     lengths = jnp.array([3, T])
-    found = jax.jit(lambda xs: outputs(case, params, xs, seq_lengths=lengths))(xs)
-    close(found, outputs(case, params, xs, seq_lengths=lengths))
+
+    def run(xs):
+        carry, ys = case.cell.unroll(params, xs, seq_lengths=lengths)
+        return ys, case.cell.step(params, carry, xs[:, 0])
+
+    close(jax.jit(run)(xs), run(xs))
 
 
 def vmap_over_params(case):
     xs = cases.sequence(B, T)
     several = [case.params(seed=seed) for seed in range(3)]
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *several)
-    found = jax.vmap(lambda params: outputs(case, params, xs))(stacked)
-    close(found, jnp.stack([outputs(case, params, xs) for params in several]))
+    run = functools.partial(case.cell.unroll, xs=xs, seq_lengths=jnp.array([3, T]))
+    found = jax.jit(jax.vmap(run))(stacked)
+    close(found, jax.tree.map(lambda *a: jnp.stack(a), *map(jax.jit(run), several)))
 
 
 def vmap_over_sequences(case):
@@ -128,7 +134,7 @@ def eval_shape(case):
 def strict_promotion(case):
     params, xs = case.params(dtype="bfloat16"), cases.sequence(B, T)
     with jax.numpy_dtype_promotion("strict"):
-        gradient = jax.grad(loss_of(case), argnums=1)(params, xs)
+        gradient = jax.jit(jax.grad(loss_of(case), argnums=1))(params, xs)
     assert np.isfinite(gradient).all()
 
 
@@ -161,9 +167,9 @@ def donation(case):
 
 def no_rows(case):
     params, xs = inputs(case, 0)
-    _, ys = case.cell.unroll(params, xs, seq_lengths=jnp.zeros((0,), jnp.int32))
+    _, ys = jax.jit(case.cell.unroll)(params, xs, seq_lengths=jnp.zeros((0,), jnp.int32))
     assert ys.shape == (0, T, cases.H)
-    gradient = jax.grad(loss_of(case))(params, xs)
+    gradient = jax.jit(jax.grad(loss_of(case)))(params, xs)
     close(gradient, jax.tree.map(jnp.zeros_like, params))
 
 

@@ -42,19 +42,13 @@ def stream_case(request):
     return request.param
 
 
-def start(case, params, batch, tokens):
-    """An initial carry; that of a PR-LSTM with slots for `tokens` and no more, which keeps its programs small."""
-    options = {"max_length": tokens} if case.cell is pr_lstm else {}
-    return case.cell.initial_carry(params, batch, **options)
-
-
 def run_fold(case, params, xs, lengths):
-    return cases.fold(case.cell, params, xs, lengths, start(case, params, len(xs), xs.shape[1]))
+    return cases.fold(case.cell, params, xs, lengths, cases.start(case.cell, params, len(xs), xs.shape[1]))
 
 
 def run_pieces(case, params, pieces, lengths):
     """`unroll` continued from piece to piece, the last one without lengths."""
-    carry, ys = start(case, params, len(pieces[0]), LONGEST), []
+    carry, ys = cases.start(case.cell, params, len(pieces[0]), LONGEST), []
     for k, (piece, n) in enumerate(zip(pieces, lengths, strict=True)):
         carry, y = case.cell.unroll(params, piece, seq_lengths=n if k < len(pieces) - 1 else None, carry=carry)
         ys.append(y)
@@ -178,31 +172,6 @@ def test_no_output_looks_ahead(main_case):
     jacobian = jax.jit(jax.jacrev(outputs))(cases.sequence(1, steps))
     depends = np.abs(jacobian).max(axis=(1, 3)) > 0
     np.testing.assert_array_equal(depends, np.tri(steps, dtype=bool))
-
-
-def test_jit_equals_eager(main_case):
-    params, xs, lengths = main_case.params(), cases.sequence(3, 3), np.array([3, 2, 0])
-
-    def run(params, xs):
-        carry, ys = main_case.cell.unroll(params, xs, seq_lengths=lengths)
-        return ys, main_case.cell.step(params, carry, xs[:, 0])
-
-    assert_close(run(params, xs), jax.jit(run)(params, xs))
-
-
-def test_vmap_over_params_and_sequences(main_case):
-    stack = functools.partial(jax.tree.map, lambda *leaves: jnp.stack(leaves))
-    params = [main_case.params(seed=seed) for seed in (0, 1)]
-    xs = cases.sequence(6, 9).reshape(2, 3, 9, cases.D)
-    lengths = np.array([[9, 4, 0], [1, 8, 9]])
-
-    def run(params, xs, lengths):
-        carry, ys = main_case.cell.unroll(params, xs, seq_lengths=lengths)
-        carry, more = main_case.cell.unroll(params, xs[:, :3], carry=carry)
-        return ys, more, carry
-
-    expected = stack(*(jax.jit(run)(p, x, n) for p, x, n in zip(params, xs, lengths, strict=True)))
-    assert_close(jax.jit(jax.vmap(run))(stack(*params), xs, lengths), expected)
 
 
 def test_bfloat16(main_case):

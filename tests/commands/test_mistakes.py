@@ -1,11 +1,8 @@
 """What cannot be is told in one line that names what was typed and what was meant, before anything is written."""
 
-import json
-
 import pytest
 
 from qlstm_jax.commands.programs import evaluate, formal, generate, study, train
-from qlstm_jax.training import config as configs
 from tests.commands.calls import mistake
 from tests.data.test_files import odd_files
 
@@ -182,24 +179,6 @@ def test_folders_of_results(tmp_path):
             path = path.rename(path.with_name("results.jsonl"))
             line, code = mistake(study, "--report_only", f"--out={path.parent}")
             assert str(path) in line and code == 1
-
-
-def test_damaged_configs_of_runs(tmp_path):
-    half = json.dumps(configs.default().to_dict(), indent=2)[:300]
-    path = tmp_path / "config.json"
-    for content, part in {
-        half: f"config.json:{half.count(chr(10)) + 1}: no JSON",
-        "": "config.json:1: no JSON (Expecting value)",
-        "[]": "holds a list and no config",
-        '{"train": {"steps": 3}}': "has no 'problem'",
-        '{"problem": "lm", "seed": 0, "model": {}, "train": {"stepz": 3}}': "does not fit this version",
-        '{"problem": "lm", "seed": 0, "model": {}, "train": {"steps": "many"}}': "does not fit this version",
-        '{"problem": "lm", "seed": 0, "model": {}, "train": 3}': "does not fit this version",
-        "\0\0": "config.json:1: a zero byte",
-    }.items():
-        path.write_text(content)
-        line, code = mistake(evaluate, f"--workdir={tmp_path}")
-        assert str(path) in line and part in line and code == 1
 
 
 def test_damaged_results(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 from qlstm_jax.cells import lstm
 from qlstm_jax.commands.programs import train
 from qlstm_jax.console import outcome
-from qlstm_jax.training.loop import Diverged, Interrupted
+from qlstm_jax.training.loop import Diverged
+from qlstm_jax.training.signals import Interrupted
 from tests.commands.calls import call
 
 

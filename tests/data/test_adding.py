@@ -29,17 +29,3 @@ def test_draws_are_uniform_and_the_baseline_is_their_variance():
     assert np.abs(counts - 3200).max() < 300
     # The mean of (s - 1)² has a standard error of 0.003 here.
     assert np.mean((np.asarray(batch.targets) - 1) ** 2) == pytest.approx(BASELINE, abs=0.012)
-
-
-def test_keys_decide():
-    one, same, other = (SAMPLE(jax.random.key(seed), 8, 8) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one.inputs, same.inputs)
-    assert not np.array_equal(one.targets, other.targets)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "message"), [((0, 4), "batch_size is 0"), ((4, 1), "length is 1"), ((4, 2.0), "2.0")]
-)
-def test_errors_at_the_door(sizes, message):
-    with pytest.raises(ValueError, match=message):
-        Adding().sample(jax.random.key(0), *sizes)

@@ -108,18 +108,3 @@ def test_labels_of_clips_are_sums_and_keys_decide():
     alone = np.flatnonzero(np.asarray(one.labels) == 18)
     assert len(alone)
     assert np.asarray(one.inputs)[alone].max() <= IMAGES[4].max() + 1e-6
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"frames": 0}, "frames is 0"),
-        ({"canvas": 8}, "canvas is 8; expected a Python int of at least 9"),
-        ({"speed": -1.0}, r"speed is -1\.0; expected 0 or more"),
-    ],
-)
-def test_errors_at_the_door(options, message):
-    with pytest.raises(ValueError, match=message):
-        digits.Clips(**options)
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        digits.Pixels().sample(jax.random.key(0), 0, IMAGES, LABELS)

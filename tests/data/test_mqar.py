@@ -27,21 +27,3 @@ def test_draws_are_uniform():
     for draws in (batch.ids[:, 0], batch.ids[:, 1] - 4, np.argmax(batch.mask, axis=1) - 2):
         counts = np.bincount(np.asarray(draws), minlength=4)
         assert len(counts) == 4 and np.abs(counts - 1000).max() < 150
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: MQAR(num_pairs=0), "num_pairs is 0; expected a Python int of at least 1"),
-        (lambda: MQAR(num_pairs=9, num_keys=8), "num_keys is 8; expected a Python int of at least 9"),
-        (lambda: MQAR(num_values=1), "num_values is 1"),
-        (
-            lambda: MQAR(num_pairs=4).sample(jax.random.key(0), 2, 11),
-            "length is 11; expected a Python int of at least 12",
-        ),
-        (lambda: MQAR().sample(jax.random.key(0), True, 64), "batch_size is True"),
-    ],
-)
-def test_errors_at_the_door(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

@@ -1,6 +1,6 @@
 """The xLSTM stack: reading whole sequences against one token at a time, padding, carries, options, initial values.
 
-Its equations are checked in `tests.interop.test_xlstm`.
+The numbers of the official code are in `tests.interop.test_xlstm`.
 """
 
 from functools import cache, partial

@@ -12,8 +12,8 @@ import pytest
 from flax import nnx
 
 from qlstm_jax.commands import programs
-from qlstm_jax.data import corpus
 from qlstm_jax.data.rows import DataError
+from qlstm_jax.data.windows import Window
 from qlstm_jax.problems import FormalProblem, LMProblem
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks
@@ -101,7 +101,7 @@ def test_two_windows_are_one_of_double_length(tmp_path):
     problem, model = make(tmp_path)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     first, second = (problem.windows("train").batch(n) for n in (0, 1))
-    joined = corpus.Window(np.concatenate([first.tokens, second.tokens[:, 1:]], axis=1), first.starts)
+    joined = Window(np.concatenate([first.tokens, second.tokens[:, 1:]], axis=1), first.starts)
     start = problem.initial_carry(model, 16)
 
     @jax.jit

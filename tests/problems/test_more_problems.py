@@ -18,6 +18,8 @@ from qlstm_jax.training.evaluate import evaluate
 from qlstm_jax.training.loop import train
 from tests.training.conftest import read_metrics, tiny
 
+MQAR = {"mqar__length": 9, "mqar__num_pairs": 2, "mqar__num_keys": 4, "mqar__num_values": 3}
+SELECT = {"selective_copying__length": 7, "selective_copying__num_symbols": 3, "selective_copying__alphabet": 4}
 COPY = {"copying__length": 4, "copying__num_symbols": 2, "copying__alphabet": 3}
 CLIPS = {"digits__mode": "clips", "digits__frames": 3, "digits__canvas": 9}
 SERIES = {"series__context": 6, "series__horizon": 3, "series__period": 4}
@@ -74,15 +76,6 @@ def test_adding_chance_and_baseline_are_those_of_answering_one(tmp_path):
     assert figures["loss"] == pytest.approx(1 / 6, abs=0.009)
 
 
-def test_an_adding_run_and_its_report(tmp_path):
-    train(tiny("adding", adding__length=4), tmp_path)
-    report = evaluate(tmp_path)
-    assert list(report["accuracy_by_length"]) == list(report["loss_by_length"]) == ["2", "4", "8", "16"]
-    assert report["baseline_loss"] == 1 / 6 and report["loss"] == report["loss_by_length"]["4"] > 0
-    assert_picture(tmp_path / "eval" / "accuracy_by_length.png")
-    assert {"loss", "accuracy"} <= read_metrics(tmp_path)[-1].keys()
-
-
 def test_copying_counts_the_last_symbols_alone(tmp_path):
     problem = CopyingProblem(tiny("copying", **COPY), tmp_path)
     batch = problem.sample(jax.random.key(0), 5, 0)
@@ -98,13 +91,28 @@ def test_copying_counts_the_last_symbols_alone(tmp_path):
     assert problem.positions(4) == batch.ids.shape[1] == 9
 
 
-def test_a_copying_run_and_its_report(tmp_path, monkeypatch):
-    monkeypatch.setattr(CopyingProblem, "least", 0.5)  # each is a program to compile; adding has all of them
-    train(tiny("copying", **COPY), tmp_path)
-    report = evaluate(tmp_path, longest=1)
-    assert list(report["accuracy_by_length"]) == ["2", "4"]
-    assert 0 <= report["accuracy"] <= 1
+@pytest.mark.parametrize(
+    ("task", "changes", "lengths"),
+    [
+        ("adding", {"adding__length": 4}, [2, 4, 8, 16]),
+        ("copying", COPY, [2, 4]),
+        ("mqar", MQAR, [9, 18]),
+        ("recall", {"recall__length": 4}, [1, 2, 4]),
+        ("selective_copying", SELECT, [7, 14]),
+    ],
+)
+def test_a_run_and_its_report(task, changes, lengths, tmp_path, monkeypatch):
+    monkeypatch.setattr(CopyingProblem, "least", 0.5)  # each length is a program to compile; adding has all of them
+    train(tiny(task, **changes), tmp_path)
+    report = evaluate(tmp_path, longest=4 if task == "adding" else lengths[-1] // changes[f"{task}__length"])
+    assert list(report["accuracy_by_length"]) == list(report["loss_by_length"]) == list(map(str, lengths))
+    own = {"adding": {"baseline_loss": 1 / 6}, "mqar": {"pairs": 2}}.get(task, {})
+    assert report.items() >= own.items() and 0 <= report["accuracy"] <= 1
+    assert report["sequences"] >= 256
+    for figure in ("accuracy", "loss"):
+        assert report[figure] == report[f"{figure}_by_length"][str(report["length"])]
     assert_picture(tmp_path / "eval" / "accuracy_by_length.png")
+    assert {"loss", "accuracy"} <= read_metrics(tmp_path)[-1].keys()
 
 
 def test_figures_take_as_many_sequences_as_asked(tmp_path, monkeypatch):
@@ -272,15 +280,15 @@ def test_a_constant_column_is_noted_and_does_no_harm(tmp_path):
 @pytest.mark.parametrize(
     ("task", "changes", "message"),
     [
-        ("adding", {"adding__length": 1}, "adding.length is 1; expected 2 or more"),
-        ("copying", {"copying__alphabet": 1}, "copying.alphabet is 1; expected 2 or more"),
-        ("copying", {"copying__length": -1}, "copying.length is -1; expected 0 or more"),
         ("digits", {"digits__mode": "clip"}, "digits.mode is 'clip'; did you mean 'clips'"),
-        ("digits", {"digits__canvas": 8}, "digits.canvas is 8; expected 9 or more"),
         ("digits", {"digits__test": 0.0}, r"digits.validation is 0\.1 and digits.test 0\.0"),
+        ("mqar", {"mqar__length": 5, "mqar__num_pairs": 2}, "mqar.length is 5; expected at least 6"),
+        ("mqar", {"mqar__num_keys": 1}, "mqar.num_keys is 1"),
+        ("selective_copying", {**SELECT, "selective_copying__length": 2}, "length is 2; expected at least 3"),
         ("series", {}, "series.path is ''; expected --config.series.path=FILE"),
-        ("series", {"series__path": "a", "series__loss": "mse"}, "series.loss is 'mse'; expected one of gaussian"),
         ("series", {"series__path": "a", "series__validation": 0.9}, r"series.validation is 0\.9"),
+        ("series", {"series__path": "a", "series__separator": "semicolons"}, "did you mean 'semicolon'?"),
+        ("series", {"series__path": "a", "series__decimal": ";"}, r"decimal is ';'; expected one of \., ,, or ''"),
     ],
 )
 def test_settings_that_cannot_be(task, changes, message):

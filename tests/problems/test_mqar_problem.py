@@ -3,14 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 
 from qlstm_jax.problems import MQARProblem
-from qlstm_jax.training import config_checks
-from qlstm_jax.training.config import ConfigError
-from qlstm_jax.training.evaluate import evaluate
-from qlstm_jax.training.loop import train
 from tests.training.conftest import tiny
 
 SMALL = {"mqar__length": 9, "mqar__num_pairs": 2, "mqar__num_keys": 4, "mqar__num_values": 3}
@@ -31,30 +26,9 @@ def test_only_questions_count(tmp_path):
     np.testing.assert_allclose(sums["loss"], 2 * 20, rtol=1e-4)
 
 
-def test_a_run_and_its_report(tmp_path):
-    train(tiny("mqar", **SMALL), tmp_path)
-    report = evaluate(tmp_path)
-    assert list(report["accuracy_by_length"]) == ["9", "18", "36"] and report["pairs"] == 2
-    assert 0 <= report["accuracy"] == report["accuracy_by_length"]["9"] <= 1
-    assert (tmp_path / "eval" / "accuracy_by_length.png").stat().st_size > 5000
-
-
 def test_accuracy_of_a_model_that_guesses_one_value(tmp_path):
     problem = MQARProblem(tiny("mqar", **SMALL), tmp_path)
     model = problem.model(nnx.Rngs(0))
     model.head.kernel[...] = 0 * model.head.kernel[...]
     model.head.bias[...] = jnp.array([0.0, 1.0, 0.0])
     assert abs(problem.accuracy(model, jax.random.key(0), 9, 600) - 1 / 3) < 0.06
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"mqar__length": 5}, "mqar.length is 5; expected at least 6"),
-        ({"mqar__num_keys": 1}, "mqar.num_keys is 1"),
-        ({"mqar__num_pairs": 0}, "mqar.num_pairs is 0"),
-    ],
-)
-def test_settings_that_cannot_be(changes, message):
-    with pytest.raises(ConfigError, match=message):
-        config_checks.check(tiny("mqar", **{**SMALL, **changes}))

@@ -9,7 +9,6 @@ import pytest
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.problems import SeriesProblem
 from qlstm_jax.problems.config import ConfigError
-from qlstm_jax.training import config_checks
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.loop import train
 from tests.training.conftest import tiny
@@ -142,16 +141,3 @@ def test_options_of_reading_reach_the_file(tmp_path):
     shown = "\n".join(problem.notes())
     assert "times left out, put in by interpolate: 1" in shown and "filled in by interpolate: 1" in shown
     assert "no series: 1 numbers the rows; day holds the times" in shown
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("on_missing", "fill", "series.on_missing is 'fill'; expected one of refuse, drop, interpolate, hold"),
-        ("separator", "semicolons", "series.separator is 'semicolons'; did you mean 'semicolon'?"),
-        ("decimal", ";", "series.decimal is ';'; expected one of ., ,, or '' to find it"),
-    ],
-)
-def test_options_that_cannot_be(key, value, message):
-    with pytest.raises(ConfigError, match=message):
-        config_checks.check(tiny("series", **{"series__path": "a", f"series__{key}": value}))

@@ -14,8 +14,9 @@ from qlstm_jax.studies.results import Results, comparison, table
 from qlstm_jax.training import config_files
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import restore
-from qlstm_jax.training.loop import Interrupted, StopSignal, train
+from qlstm_jax.training.loop import train
 from qlstm_jax.training.metrics import Progress
+from qlstm_jax.training.signals import Interrupted, StopSignal
 from tests.training.conftest import assert_same, compile_quickly, read_metrics, tiny
 
 __all__ = ["compile_quickly"]

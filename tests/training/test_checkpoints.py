@@ -1,4 +1,4 @@
-"""Checkpoints by themselves: which is the best, and what is read where files are damaged."""
+"""Checkpoints by themselves: what is read where files are damaged."""
 
 import shutil
 
@@ -7,57 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qlstm_jax.training import metrics
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.faults import WorkdirError
 from qlstm_jax.training.step import TrainState
 from tests.training.conftest import assert_same
-
-NAN = float("nan")
 
 
 def state(step, seed=0):
     """A state that tells its step by its parameters."""
     params = {"w": jnp.arange(6.0) + step, "b": {"c": jnp.full((2, 3), float(step))}}
     return TrainState(jnp.int32(step), params, {"m": jnp.zeros(2)}, jax.random.key(seed))
-
-
-def best_of(folder, figures, **select):
-    """The step that is held as the best, where each of `figures` is that of a step from 1 on."""
-    checkpoints = Checkpoints(folder, **select)
-    for step, values in enumerate(figures, 1):
-        checkpoints.save_if_best(state(step), values)
-    checkpoints.close()
-    found = Checkpoints(folder, read_only=True).restore(state(0), best=True)
-    return None if found is None else int(found.step)
-
-
-@pytest.mark.parametrize(
-    ("mode", "figures", "best"),
-    [
-        ("min", [NAN, 5.0, NAN], 2),
-        ("min", [5.0, float("-inf"), 4.0, 4.0], 3),
-        ("max", [NAN, float("inf")], None),
-        ("max", [float("inf"), 1.0, 0.5], 2),
-    ],
-)
-def test_what_is_not_finite_is_never_the_best(mode, figures, best, tmp_path):
-    assert best_of(tmp_path, [{"x": value} for value in figures], select="x", mode=mode) == best
-
-
-def test_of_equal_figures_the_lower_loss_is_the_better(tmp_path):
-    figures = [(0.5, 1.0), (0.8, 2.0), (0.8, 1.5), (0.8, 1.7), (0.8, NAN), (0.7, 0.1)]
-    assert best_of(tmp_path, [{"accuracy": a, "loss": b} for a, b in figures]) == 3
-
-
-@pytest.mark.parametrize(
-    ("values", "over"), [([NAN, 5.0, NAN, NAN], True), ([NAN, 5.0, 4.0, 3.0], False), ([NAN, NAN], True)]
-)
-def test_patience_counts_what_is_not_finite_as_no_better(values, over, tmp_path):
-    patience = metrics.Patience(tmp_path, 2, select="loss", mode="min")
-    for value in values:
-        patience.add(value)
-    assert patience.is_over() == over
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ OUT_OF_RANGE = [
     *[(key, "nothing", "expected one of") for key in RULES if isinstance(configs.get(configs.default(), key), str)],
     ("recall.num_classes", 1, "2 or more"),
     ("adding.length", 1, "2 or more"),
+    ("copying.alphabet", 1, "2 or more"),
     ("digits.canvas", 8, "9 or more"),
     ("model.hidden_size", 0, "expected a positive integer"),
     ("model.num_layers", 0, "expected a positive integer"),
@@ -155,7 +156,10 @@ def test_save_and_load(tmp_path):
         (lambda text: text[:300], r"config\.json:20: no JSON .*the file is damaged; bring the run's own file back"),
         (lambda text: text.replace("formal", "f\udcff", 1), "not UTF-8"),
         (lambda text: "[]", "holds a list and no config"),
+        (lambda text: "", r"config\.json:1: no JSON \(Expecting value\)"),
+        (lambda text: "\0\0", r"config\.json:1: a zero byte"),
         (lambda text: "{}", "has no 'problem'; expected the whole config"),
+        (lambda text: '{"problem": "lm", "seed": 0, "model": {}, "train": 3}', "does not fit this version"),
         (lambda text: text.replace('"model"', '"modle"', 1), "has no 'model'"),
         (lambda text: text.replace('"steps"', '"stepz"', 1), "does not fit this version"),
         (lambda text: text.replace('"hidden_size": 64', '"hidden_size": "many"', 1), "does not fit this version"),
@@ -172,9 +176,9 @@ def test_a_damaged_config_is_told_in_one_line(change, message, tmp_path):
 
 def test_differences():
     old = configs.default()
-    assert configs.differences(old, changed(train__steps=9, train__mapping="pmap", eval__max_length=77)) == []
-    assert configs.differences(old, changed(seed=1)) == ["seed: 0 then, 1 now"]
-    nested = configs.differences(old, changed(model__pr_lstm__refinements=2))
+    assert configs.compare(old, changed(train__steps=9, train__mapping="pmap", eval__max_length=77)).refused == []
+    assert configs.compare(old, changed(seed=1)).refused == ["seed: 0 then, 1 now"]
+    nested = configs.compare(old, changed(model__pr_lstm__refinements=2)).refused
     assert nested == ["model.pr_lstm.refinements: 1 then, 2 now"]
     allowed = configs.compare(old, changed(train__learning_rate=0.5, eval__max_length=77))
     assert allowed.allowed == ["train.learning_rate: 0.001 then, 0.5 now"] and allowed.another_course
@@ -182,9 +186,9 @@ def test_differences():
     # A schedule stretches over all the steps, so that more of them are another schedule from the start.
     old, new = (changed(train__schedule="cosine", train__steps=n) for n in (10, 20))
     reason = "but train.schedule=cosine stretches over all the steps"
-    assert configs.differences(old, new) == [f"train.steps: 10 then, 20 now, {reason}"]
+    assert configs.compare(old, new).refused == [f"train.steps: 10 then, 20 now, {reason}"]
     old, new = (changed(formal__curriculum=0.5, train__steps=n) for n in (10, 20))
-    assert "formal.curriculum=0.5 stretches" in configs.differences(old, new)[0]
+    assert "formal.curriculum=0.5 stretches" in configs.compare(old, new).refused[0]
 
 
 def load_file(name, argument=""):
@@ -213,6 +217,6 @@ def test_compared_runs_differ_in_the_cell_and_its_options_alone():
     pairs = [(load_file("recall_ql_lstm"), load_file("recall_lstm"))]
     pairs += [(load_file("imdb", "ql_lstm"), load_file("imdb", cell)) for cell in ("lstm", "gru")]
     for one, other in pairs:
-        differing = configs.differences(one, other)
+        differing = configs.compare(one, other).refused
         keys = [line.split(":")[0] for line in differing]
         assert [key for key in keys if not key.startswith("model.ql_lstm.")] == ["model.cell"]

@@ -164,18 +164,6 @@ def test_an_associativity_penalty_joins_the_loss(tmp_path):
     np.testing.assert_allclose(both - plain, 2 * penalty, rtol=1e-3)
 
 
-def test_recall_report(tmp_path):
-    problem = RecallProblem(tiny("recall"), tmp_path)
-    model = problem.model(nnx.Rngs(params=jax.random.key(0)))
-    model.eval()
-    report = problem.report(model, jax.random.key(1), tmp_path, tiny("recall").eval)
-    assert list(report["accuracy_by_length"]) == ["1", "2", "4", "8", "16"]
-    assert report["accuracy"] == report["accuracy_by_length"]["4"]
-    assert report["sequences"] >= 256
-    assert_picture(tmp_path / "accuracy_by_length.png")
-    assert problem.report(model, jax.random.key(1), tmp_path, tiny("recall").eval) == report
-
-
 def test_recall_accuracy_of_a_model_that_remembers(tmp_path):
     class First(nnx.Module):
         def __call__(self, ids, *, seq_lengths, rngs=None):

@@ -16,7 +16,8 @@ from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
 from qlstm_jax.training.faults import WorkdirError, WriteError
 from qlstm_jax.training.lock import locked
-from qlstm_jax.training.loop import Diverged, Interrupted, train
+from qlstm_jax.training.loop import Diverged, train
+from qlstm_jax.training.signals import Interrupted
 from tests.training.conftest import assert_same, read_metrics, tiny, write_reviews
 
 
@@ -263,17 +264,3 @@ def test_patience_ends_a_run_once_and_for_all(tmp_path):
     assert logged(tmp_path / "run", "validation") == [1, 2, 3]
     train(config(4), tmp_path / "run")
     assert logged(tmp_path / "run", "validation") == [1, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize(("mode", "values"), [("max", [1, 3, 3, 2]), ("min", [3, 1, 1, 2])])
-def test_patience_counts_from_the_best(mode, values, tmp_path):
-    lines = [{"step": n, "split": "validation", "loss": value} for n, value in enumerate(values[:2])]
-    lines.insert(1, {"step": 0, "split": "train", "loss": 9.0})
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    patience = metrics.Patience(tmp_path, 2, select="loss", mode=mode)
-    seen = [patience.is_over()]
-    for value in values[2:]:
-        patience.add(value)
-        seen.append(patience.is_over())
-    assert seen == [False, False, True]
-    assert not metrics.Patience(tmp_path, 0, select="loss", mode=mode).is_over()

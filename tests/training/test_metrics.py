@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from qlstm_jax.training import metrics
+from qlstm_jax.training import metrics, records
 from qlstm_jax.training.faults import WorkdirError, WriteError
 from tests.training.conftest import read_events, read_metrics
 
@@ -78,7 +78,7 @@ LINE = '{"step": 2, "split": "train", "loss": 1.0}'
 def test_a_line_that_is_no_record(content, line, reason, tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(WorkdirError, match=rf"metrics\.jsonl:{line} is no line of figures \(.*{reason}") as caught:
-        metrics.history(tmp_path)
+        records.read(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -87,7 +87,7 @@ def test_a_line_that_is_no_record(content, line, reason, tmp_path):
 )
 def test_a_last_line_without_its_end(end, count, tmp_path):
     (tmp_path / "metrics.jsonl").write_text(LINE + "\n" + end)
-    assert metrics.history(tmp_path) == count * [json.loads(LINE)]
+    assert records.read(tmp_path) == count * [json.loads(LINE)]
 
 
 def test_a_disk_without_room(tmp_path):
@@ -96,7 +96,7 @@ def test_a_disk_without_room(tmp_path):
     message = r"^.*metrics\.jsonl cannot be written: No space left on device$"
     with pytest.raises(WriteError, match=message):
         written(tmp_path, [], start=2)
-    assert metrics.history(tmp_path) == [json.loads(LINE)]  # nothing is lost
+    assert records.read(tmp_path) == [json.loads(LINE)]  # nothing is lost
     os.unlink(tmp_path / "metrics.jsonl.unfinished")
     writer = written(tmp_path, [2])
     place = writer.file.fileno()

@@ -57,13 +57,14 @@ from qlstm_jax.cells.common.params import params_dataclass, static
 from qlstm_jax.cells.common.pieces import find_pieces, gather, last_piece, reversed_resets, scatter
 from qlstm_jax.cells.common.products import accumulator, affine, kernel_gradient, matmul, row
 from qlstm_jax.cells.common.protocol import COMMON_KEYWORDS, Cell, cell_options, last_by_unroll, option_docs
-from qlstm_jax.cells.common.recurrence import recurrence, recurrence_time_major
+from qlstm_jax.cells.common.recurrence import Way, kernel_refusal, recurrence, recurrence_time_major
 from qlstm_jax.cells.common.scan import scan, scan_time_major
 
 __all__ = [
     "COMMON_KEYWORDS",
     "Cell",
     "Sequence",
+    "Way",
     "accumulator",
     "affine",
     "as_array",
@@ -103,6 +104,7 @@ __all__ = [
     "is_number",
     "is_one_device_program",
     "kernel_gradient",
+    "kernel_refusal",
     "kind",
     "last_by_unroll",
     "last_piece",

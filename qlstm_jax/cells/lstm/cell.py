@@ -110,7 +110,7 @@ def _run(
         bias=params.bias,
         valid=valid,
         resets=resets,
-        plain=plain,
+        way="plain" if plain else "fast",
     )
     return Carry(c=c, h=h), ys
 

@@ -18,7 +18,7 @@ Hidden: TypeAlias = Float[Array, "batch hidden"]
 Weights: TypeAlias = tuple[tuple[Array, ...], tuple[Array, ...]]  # rows of α and of β, (H,) or (N, 1, K) each
 
 
-def _read(params: Params, memory: Hidden) -> Hidden:
+def read(params: Params, memory: Hidden) -> Hidden:
     """s from m, both (B, H)."""
     scale = jax.lax.rsqrt(params.epsilon + jnp.mean(memory**2, axis=-1, keepdims=True))
     return common.row(params.memory_weights.read_scale, 2) * memory * scale
@@ -26,9 +26,14 @@ def _read(params: Params, memory: Hidden) -> Hidden:
 
 def _write(params: Params, memory: Hidden, summary: Hidden) -> Hidden:
     """m after a block whose h sum to `summary`."""
-    weights, s = params.memory_weights, _read(params, memory)
+    weights, s = params.memory_weights, read(params, memory)
     v = common.matmul(summary / params.block_size, weights.summary_kernel, params.dtype)
-    v = v + common.matmul(s, weights.memory_kernel, params.dtype)
+    return write(params, memory, v + common.matmul(s, weights.memory_kernel, params.dtype))
+
+
+def write(params: Params, memory: Hidden, v: Hidden) -> Hidden:
+    """m after a block, from m before it."""
+    weights = params.memory_weights
     z_i, z_g = (common.row(weights.write_scale[j], 2) * v + common.row(weights.write_bias[j], 2) for j in range(2))
     return memory + jax.nn.sigmoid(z_i) * jnp.tanh(z_g)
 
@@ -47,7 +52,7 @@ def _write_if(wanted: Bool[Array, ""], params: Params, memory: Hidden, summary: 
     return written
 
 
-def _gates(sharing: str, weights: Weights, u: Array, c: Array) -> tuple[Array, Array]:
+def gates(sharing: str, weights: Weights, u: Array, c: Array) -> tuple[Array, Array]:
     """(h, c) after one token, from its u (B, G·H) and c (B, H), with heads (N, B, G·K) and (N, B, K).
 
     Without weights, β is in u and α is 1.
@@ -63,8 +68,18 @@ def _gates(sharing: str, weights: Weights, u: Array, c: Array) -> tuple[Array, A
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
+def gate_weights(params: Params) -> Weights:
+    """What `gates` takes: rows apart, as a gradient by row needs no room for the others; none where no map is shared."""
+    if params.gate_scale is None:
+        return (), ()
+    rows = (4, params.num_heads, 1, -1) if params.num_heads > 1 else (4, -1)
+    wide = common.accumulator(params.dtype)
+    scale, beta = (a.astype(wide).reshape(rows) for a in (params.gate_scale, params.gate_bias))
+    return tuple(scale), tuple(beta)
+
+
 def _tokens(
-    params: Params, plain: bool, carry: Carry, s: Hidden | None, xs: Array, valid: Array | None
+    params: Params, way: common.Way, carry: Carry, s: Hidden | None, xs: Array, valid: Array | None
 ) -> tuple[tuple[Hidden, Hidden], Float[Array, "time batch hidden"]]:
     """((h, c), hs) of tokens that lie in one block of every row; s is its read of the memory, None for 0."""
     h, bias, wide = carry.h, None, carry.c.dtype
@@ -72,16 +87,12 @@ def _tokens(
         h = (h + s).astype(h.dtype)  # one product, (h + s) U
     elif s is not None:
         bias = common.recurrent_product(s, params.recurrent_kernel, params.dtype)
-    weights: Weights = ((), ())
-    if params.gate_scale is None:
+    weights = gate_weights(params)
+    if not weights[0]:
         beta = params.gate_bias.astype(wide).reshape(-1)
         bias = beta if bias is None else bias + common.row(beta, 2)
-    else:  # rows apart: a gradient by row needs no room for the others
-        rows = (4, params.num_heads, 1, -1) if params.num_heads > 1 else (4, -1)
-        scale, beta = (a.astype(wide).reshape(rows) for a in (params.gate_scale, params.gate_bias))
-        weights = tuple(scale), tuple(beta)
     return common.recurrence_time_major(
-        partial(_gates, params.sharing),
+        partial(gates, params.sharing),
         xs,
         (h, carry.c),
         recurrent_kernel=params.recurrent_kernel,
@@ -89,13 +100,13 @@ def _tokens(
         bias=bias,
         weights=weights,
         valid=valid,
-        plain=plain,
+        way=way,
     )
 
 
 def block(
     params: Params,
-    plain: bool,
+    way: common.Way,
     carry: Carry,
     xs: Float[Array, "time batch d"],
     valid: Bool[Array, "time batch"] | None,
@@ -103,13 +114,13 @@ def block(
 ) -> tuple[Carry, Float[Array, "time batch hidden"]]:
     """Tokens (≤ L, B, D) that lie in one block of every row; then the memory is written.
 
-    `plain` as for `unroll`; where `reset`, the carry before these tokens is dropped.
+    `way` as for `common.recurrence`; where `reset`, the carry before these tokens is dropped.
     """
     if reset is not None:
         carry = common.where(reset, jax.tree.map(jnp.zeros_like, carry), carry)
     slow = carry.slow
-    s = None if slow is None else _read(params, slow.memory)
-    (h, c), hs = _tokens(params, plain, carry, s, xs, valid)
+    s = None if slow is None else read(params, slow.memory)
+    (h, c), hs = _tokens(params, way, carry, s, xs, valid)
     if slow is None or s is None:
         return Carry(c=c, h=h), hs
     ys, position = (hs.astype(s.dtype) + s[None]).astype(params.dtype), slow.position + len(xs)

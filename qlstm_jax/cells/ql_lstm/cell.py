@@ -57,6 +57,7 @@ def init(
     forget_bias: float = 1.0,
     chrono: int = 0,
     remat: bool = False,
+    implementation: str = "auto",
     dtype: DTypeLike = "float32",
     param_dtype: DTypeLike = "float32",
 ) -> Params:
@@ -82,14 +83,16 @@ def init(
             learnt with it alone. 0: forget_bias.
         remat: whether the gradient keeps only what passes between blocks and computes each block again: besides
             inputs and outputs, memory for T/L + L tokens instead of T, and more time.
+        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, heads that
+            fit a multiprocessor), or "auto", the scan.
         dtype: of activations and products; gates, sums, c and the memory are float32 whatever it is.
         param_dtype: of the stored weights.
 
     Raises:
         TypeError: if `key` is no PRNG key.
         ValueError: for a dtype of no real numbers, a size that is not a positive integer, an unknown sharing, heads
-            that do not divide H, epsilon not above 0, chrono neither 0 nor an integer from 3 on, or chrono with a
-            forget_bias other than 1.
+            that do not divide H, epsilon not above 0, chrono neither 0 nor an integer from 3 on, chrono with a
+            forget_bias other than 1, or another implementation.
     """
     common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size, block_size=block_size)
     common.check_sizes(num_heads=num_heads)
@@ -99,6 +102,7 @@ def init(
     common.check_above_zero(epsilon=epsilon)
     common.check_finite(forget_bias=forget_bias)
     common.check_flags(skip=skip, remat=remat)
+    common.check_implementation(implementation, "kernel")
     if chrono and forget_bias != 1:
         raise ValueError(f"chrono is {chrono!r} and forget_bias {forget_bias!r}; expected chrono=0 or forget_bias=1")
     h, maps = hidden_size, 1 + max(SHARING[sharing])
@@ -133,6 +137,7 @@ def init(
         block_size=block_size,
         epsilon=float(epsilon),
         remat=bool(remat),
+        implementation=implementation,
         dtype=jnp.dtype(dtype).name,
         **memory,
     )
@@ -169,7 +174,7 @@ def step(
     common.check_params(params, Params)
     common.check_step(x, params.input_kernel.shape[0])
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
-    carry, ys = block(common.varying_as(params, (x, carry)), True, carry, x[None], None)  # as in `unroll`
+    carry, ys = block(common.varying_as(params, (x, carry)), "plain", carry, x[None], None)  # as in `unroll`
     return carry, ys[0]
 
 
@@ -200,7 +205,8 @@ def unroll(
 
     Raises:
         TypeError: if xs is not an array of real numbers, or the params are another cell's.
-        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
+        ValueError: if a shape or the carry does not fit, a length lies outside 0..T, or the params name an
+            implementation that cannot run this call.
     """
     common.check_params(params, Params)
     common.check_flags(plain=plain)
@@ -209,7 +215,21 @@ def unroll(
     if xs.shape[1] == 0:
         return start, jnp.zeros((*xs.shape[:2], params.gate_bias.shape[1]), params.dtype)
     # Devices may go different ways below. The sum of the params' gradients over them must lie outside of these.
-    run = partial(block, common.varying_as(params, (xs, start)), plain)
+    params = common.varying_as(params, (xs, start))
+    refusal = partial(
+        common.kernel_refusal,
+        params.recurrent_kernel,
+        params.dtype,
+        xs.shape,
+        plain=plain,
+        implementation=params.implementation,
+    )
+    way: common.Way = "plain" if plain else "fast"
+    if common.choose(params.implementation, f"ql_lstm, xs {xs.shape}", kernel=refusal) == "kernel":
+        way = "kernel"
+        if carry is None and resets is None and not params.remat:
+            return _from_the_start(params, start, sequence)
+    run = partial(block, params, way)
     return blockwise.unroll(
         jax.checkpoint(run) if params.remat else run,
         start,
@@ -217,6 +237,24 @@ def unroll(
         block_size=params.block_size,
         position=None if carry is None else start.position,
     )
+
+
+def _from_the_start(params: Params, carry: Carry, sequence: common.Sequence) -> tuple[Carry, Array]:
+    """A stream from its first token on by the kernel: whole blocks together, then the tokens that are left."""
+    xs, valid = common.time_major((sequence.xs, sequence.valid))
+    if not params.skip:
+        carry, ys = block(params, "kernel", carry, xs, valid)
+        return carry, common.time_major(ys)
+    from qlstm_jax.cells.ql_lstm import by_kernel  # imports Pallas, which takes long
+
+    parts, whole = [], xs.shape[0] - xs.shape[0] % params.block_size
+    if whole:
+        carry, ys = by_kernel.unroll(params, carry, xs[:whole], None if valid is None else valid[:whole])
+        parts.append(ys)
+    if whole < xs.shape[0]:
+        carry, ys = block(params, "kernel", carry, xs[whole:], None if valid is None else valid[whole:])
+        parts.append(ys)
+    return carry, common.time_major(jnp.concatenate(parts))
 
 
 last = common.last_by_unroll(unroll)

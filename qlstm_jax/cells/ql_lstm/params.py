@@ -40,6 +40,7 @@ class Params:
     block_size: int = common.static(default=32)
     epsilon: float = common.static(default=1.0)
     remat: bool = common.static(default=False)
+    implementation: str = common.static(default="auto")
     dtype: str = common.static(default="float32")
 
     @property

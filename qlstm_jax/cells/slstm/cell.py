@@ -16,6 +16,8 @@ A row of 4H pre-activations holds the gates side by side in the order i, f, z, o
 `recurrence.py` computes all that comes after "x_t W + b", for this cell and for one inside a block.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Key
@@ -33,6 +35,7 @@ class Params:
     bias: Array  # b (4H,)
     forget_gate: str = common.static(default="sigmoid")
     dtype: str = common.static(default="float32")
+    implementation: str = common.static(default="auto")
 
     @property
     def num_heads(self) -> int:
@@ -70,6 +73,7 @@ def init(
     num_heads: int = 1,
     forget_gate: str = "sigmoid",
     block_position: float = 0.0,
+    implementation: str = "auto",
     dtype: DTypeLike = "float32",
     param_dtype: DTypeLike = "float32",
 ) -> Params:
@@ -82,17 +86,20 @@ def init(
         num_heads: N, a divisor of H. y_{t-1} reaches the gates of its own head alone.
         forget_gate: "sigmoid", or "exponential", which the paper has and the official code lacks.
         block_position: ρ of the forget bias.
+        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, heads that
+            fit a multiprocessor), or "auto", the scan.
         dtype: of activations and products; gates, sums, c, n and m are float32 whatever it is.
         param_dtype: of the stored weights.
 
     Raises:
         TypeError: if `key` is no PRNG key.
         ValueError: for a dtype of no real numbers, a size that is no positive integer, heads that do not divide H, an
-            unknown forget gate, or a block position outside 0..1.
+            unknown forget gate, a block position outside 0..1, or another implementation.
     """
     common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size, num_heads=num_heads)
     common.check_choice("forget_gate", forget_gate, FORGET_GATES)
     common.check_heads(hidden_size, num_heads)
+    common.check_implementation(implementation, "kernel")
     size = hidden_size // num_heads
     forget_bias = jnp.tile(powerlaw_forget_bias(size, block_position), num_heads)
     return Params(
@@ -101,6 +108,7 @@ def init(
         bias=jnp.zeros((4, hidden_size), param_dtype).at[1].set(forget_bias.astype(param_dtype)).reshape(-1),
         forget_gate=forget_gate,
         dtype=jnp.dtype(dtype).name,
+        implementation=implementation,
     )
 
 
@@ -112,7 +120,7 @@ def initial_carry(params: Params, batch_size: int) -> Carry:
 
 
 def _run(
-    params: Params, xs: Array, carry: Carry, valid: Array | None, resets: Array | None, plain: bool
+    params: Params, xs: Array, carry: Carry, valid: Array | None, resets: Array | None, way: common.Way
 ) -> tuple[Carry, Array]:
     return run(
         params.recurrent_kernel,
@@ -120,7 +128,7 @@ def _run(
         carry,
         forget_gate=params.forget_gate,
         dtype=params.dtype,
-        plain=plain,
+        way=way,
         input_kernel=params.input_kernel,
         bias=params.bias,
         valid=valid,
@@ -147,7 +155,7 @@ def step(
     common.check_params(params, Params)
     common.check_step(x, params.input_kernel.shape[0])
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
-    carry, ys = _run(params, x[:, None], carry, None, None, plain=True)
+    carry, ys = _run(params, x[:, None], carry, None, None, "plain")
     return carry, ys[:, 0]
 
 
@@ -176,13 +184,24 @@ def unroll(
 
     Raises:
         TypeError: if xs is not an array of real numbers, or the params are another cell's.
-        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
+        ValueError: if a shape or the carry does not fit, a length lies outside 0..T, or the params name an
+            implementation that cannot run this call.
     """
     common.check_params(params, Params)
     common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    return _run(params, sequence.xs, carry, sequence.valid, sequence.resets, plain)
+    refusal = partial(
+        common.kernel_refusal,
+        params.recurrent_kernel,
+        params.dtype,
+        xs.shape,
+        plain=plain,
+        implementation=params.implementation,
+    )
+    chosen = common.choose(params.implementation, f"slstm, xs {xs.shape}", kernel=refusal)
+    way: common.Way = "kernel" if chosen == "kernel" else "plain" if plain else "fast"
+    return _run(params, sequence.xs, carry, sequence.valid, sequence.resets, way)
 
 
 last = common.last_by_unroll(unroll)

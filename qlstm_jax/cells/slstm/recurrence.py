@@ -70,7 +70,7 @@ def recur(
     Returns:
         (carry, y (B, H)).
     """
-    carry, ys = run(recurrent_kernel, z[:, None], carry, forget_gate=forget_gate, dtype=dtype, plain=True)
+    carry, ys = run(recurrent_kernel, z[:, None], carry, forget_gate=forget_gate, dtype=dtype, way="plain")
     return carry, ys[:, 0]
 
 
@@ -81,13 +81,13 @@ def run(
     *,
     forget_gate: str,
     dtype: DTypeLike,
-    plain: bool,
+    way: common.Way,
     **options: Any,
 ) -> tuple[Carry, Float[Array, "batch time hidden"]]:
     """`common.recurrence` of this cell: `inputs` are pre-activations, or with an input kernel among `options` x."""
     start = carry.y.astype(dtype), (carry.c, carry.n, carry.m)
     gates = partial(_gates, forget_gate)
-    (y, state), ys = common.recurrence(gates, inputs, start, recurrent_kernel=recurrent_kernel, plain=plain, **options)
+    (y, state), ys = common.recurrence(gates, inputs, start, recurrent_kernel=recurrent_kernel, way=way, **options)
     return Carry(y, *state), ys
 
 
@@ -130,4 +130,6 @@ def unroll_preactivations(
     z, _, valid, resets = common.check_sequence(z, seq_lengths, width, resets)
     carry = common.unroll_carry(carry, zero_carry(z.shape[0], width // 4, dtype))
     masks = {"valid": valid, "resets": resets}
-    return run(recurrent_kernel, z, carry, forget_gate=forget_gate, dtype=dtype, plain=plain, **masks)
+    return run(
+        recurrent_kernel, z, carry, forget_gate=forget_gate, dtype=dtype, way="plain" if plain else "fast", **masks
+    )

@@ -2,8 +2,7 @@
 
 import abc
 import dataclasses
-import numbers
-from typing import TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +11,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, Shaped
 
 from qlstm_jax.data.checks import as_array, check_key
-from qlstm_jax.data.formal import checks
+from qlstm_jax.data.formal import checks, draws
 
 # The symbol that ends an output of varying length; what follows it in the output counts in the loss only.
 TERMINATOR = 2
 
 Length = TypeVar("Length", int, Array)
+Symbols: TypeAlias = Int[Array, "batch n"]
+Lengths: TypeAlias = Int[Array, " batch"]
+Outputs: TypeAlias = Int[Array, "batch width"]
 
 
 @jax.tree_util.register_dataclass
@@ -57,6 +59,7 @@ class FormalTask(abc.ABC):
         input_size: number of input symbols, without the empty symbol that `frame` adds.
         output_size: number of output symbols.
         terminated: whether an output ends with `TERMINATOR`, after which the accuracy counts nothing.
+        answer: (a, b) of m(n) = a n + b.
     """
 
     name: str
@@ -64,28 +67,29 @@ class FormalTask(abc.ABC):
     input_size: int
     output_size: int
     terminated: bool = False
+    answer: ClassVar[tuple[int, int]] = (0, 1)
 
     def __repr__(self) -> str:
         return f"<{self.name}: {self.level}, {self.input_size} symbols in, {self.output_size} out>"
 
     def output_length(self, n: Length) -> Length:
-        """m(n) for n input symbols, an int or an array like n; 1 unless said otherwise."""
-        # An int is Integral, which type checkers do not know.
-        return 1 if isinstance(n, int | numbers.Integral) else jnp.ones_like(n)
+        """Returns m(n) for n input symbols, an int or an array like n."""
+        factor, more = self.answer
+        return factor * n + more
 
     def input_length(self, length: Length) -> Length:
-        """n for a nominal length: the length itself, unless no string has that many symbols."""
+        """Returns n for a nominal length: the length itself, unless no string has that many symbols."""
         return length
 
-    @abc.abstractmethod
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
-        """Random inputs: (B,) lengths in 1..width -> (B, width) int32; the caller clears the padding."""
+    def _draw(self, key: Key[Array, ""], lengths: Lengths, width: int) -> Symbols:
+        """Draws inputs of lengths in 1..width, (B, width) int32, uniform here; the caller clears the padding."""
+        if self.input_size == 2:
+            return draws.bits(key, lengths.shape[0], width)
+        return draws.symbols(key, lengths.shape[0], width, self.input_size)
 
     @abc.abstractmethod
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
-        """The outputs of (B, N) inputs whose padding is 0: (B, width) int32; the caller clears theirs."""
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
+        """Returns the outputs of (B, N) inputs whose padding is 0: (B, width) int32; the caller clears theirs."""
 
     def sample(
         self, key: Key[Array, ""], batch_size: int, length: int | ArrayLike, *, max_length: int | None = None
@@ -133,7 +137,7 @@ class FormalTask(abc.ABC):
     def label(
         self, ids: Integer[ArrayLike, "batch n"], lengths: Integer[ArrayLike, " batch"]
     ) -> tuple[Int[Array, "batch m"], Int[Array, " batch"]]:
-        """The outputs of padded rows; what the padding holds does not matter.
+        """Returns the outputs of padded rows; what the padding holds does not matter.
 
         Args:
             ids: (B, N) integers in 0..input_size-1, each row a string of the language in its first n
@@ -180,7 +184,7 @@ class FormalTask(abc.ABC):
         return (jnp.cumsum(ends, axis=1) - ends == 0).astype(jnp.float32)
 
     def tape(self, batch: Batch) -> tuple[Int[Array, "batch tape"], Int[Array, " batch"]]:
-        """The tape that a model reads: a row's n symbols, then m(n) empty symbols (input_size), then nothing (-1).
+        """Returns what a model reads: a row's n symbols, then m(n) empty symbols (input_size), then nothing (-1).
 
         Returns:
             ids (B, N + M) int32; total_lengths (B,) int32, n + m(n).
@@ -196,7 +200,7 @@ class FormalTask(abc.ABC):
         return jnp.where(valid_mask(total, width), ids, -1), total
 
     def frame(self, batch: Batch) -> tuple[Float[Array, "batch tape symbols"], Int[Array, " batch"]]:
-        """`tape` as a model's input: xs (B, N + M, input_size + 1) float32, one-hot, zeros in the padding; lengths.
+        """Returns `tape` as a model's input: xs (B, N + M, input_size + 1) float32, one-hot, 0 in the padding; lengths.
 
         The empty symbol is the last channel.
         """
@@ -205,7 +209,7 @@ class FormalTask(abc.ABC):
         return jax.nn.one_hot(ids, self.input_size + 1, dtype=jnp.float32), total
 
     def outputs(self, ys: Shaped[Array, "batch tape k"], batch: Batch) -> Shaped[Array, "batch m k"]:
-        """The part of a model's outputs that is the answer: positions n .. n+m-1 of each row.
+        """Returns the part of a model's outputs that is the answer: positions n .. n+m-1 of each row.
 
         Args:
             ys: (B, N + M, K), one output for each position of the tape that `frame` made from `batch`.
@@ -231,7 +235,7 @@ class FormalTask(abc.ABC):
         return jnp.where(valid[:, :, None], answers, jnp.zeros((), ys.dtype))
 
     def loss(self, logits: Float[Array, "batch m k"], batch: Batch) -> Float[Array, ""]:
-        """Cross-entropy in float32: mean over a row's m positions (all of them), then over the rows.
+        """Returns the cross-entropy in float32: mean over a row's m positions (all of them), then over the rows.
 
         loss = 1/B sum_b 1/m_b sum_{j<m_b} -log softmax(logits[b, j])[targets[b, j]]
 
@@ -254,13 +258,13 @@ class FormalTask(abc.ABC):
     def correct(
         self, logits: Float[Array, "batch m k"], batch: Batch
     ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-        """Each row's number of right symbols and of symbols that count, (B,) float32 both; see `accuracy`."""
+        """Returns each row's number of right symbols and of symbols that count, (B,) float32 both; see `accuracy`."""
         logits = self._checked(logits, batch)
         right = (jnp.argmax(logits, axis=-1) == batch.targets).astype(jnp.float32)
         return jnp.sum(batch.mask * right, axis=1), jnp.sum(batch.mask, axis=1)
 
     def accuracy(self, logits: Float[Array, "batch m k"], batch: Batch) -> Float[Array, ""]:
-        """sum(mask * right) / sum(mask) over the whole batch, a float32 scalar; `logits` as for `loss`."""
+        """Returns sum(mask * right) / sum(mask) over the whole batch, a float32 scalar; `logits` as for `loss`."""
         right, counted = self.correct(logits, batch)
         return jnp.sum(right) / jnp.sum(counted)
 
@@ -268,7 +272,7 @@ class FormalTask(abc.ABC):
         checks.check_batch(batch, Batch, self.input_size, self.output_size, self.name)
 
     def _checked(self, logits: ArrayLike, batch: Batch) -> Array:
-        """The logits as an array, if they and the batch fit this task."""
+        """Returns the logits as an array, if they and the batch fit this task."""
         self._check_batch(batch)
         expected = (*batch.targets.shape, self.output_size)
         logits = jnp.asarray(as_array("logits", logits, f"an array of shape {expected}"))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from qlstm_jax.data.formal import draws, limbs
-from qlstm_jax.data.formal.base import TERMINATOR, FormalTask, Length
+from qlstm_jax.data.formal.base import TERMINATOR, FormalTask, Length, Lengths, Outputs, Symbols
 
 OPERATOR = 2
 
@@ -18,7 +18,7 @@ class _TwoOperands(FormalTask):
 
     level, input_size, output_size, terminated = "cs", 3, 3, True
 
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
+    def _draw(self, key: Key[Array, ""], lengths: Lengths, width: int) -> Symbols:
         batch = lengths.shape[0]
         words = draws.words(key, batch, 4 + draws.words_for(width))
         bits = draws.unpack(words[:, 4:], width)
@@ -55,14 +55,9 @@ class BinaryAddition(_TwoOperands):
     """a + b, then 2, then zeros; m(n) = n + 1. Strings of one or two symbols are their own value."""
 
     name = "binary_addition"
+    answer = (1, 1)
 
-    def output_length(self, n: Length) -> Length:
-        """n + 1."""
-        return n + 1
-
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         a, b = (jnp.pad(x, ((0, 0), (0, 1))) for x in self._operands(ids, lengths))
         return _terminate(limbs.settle(a + b, 1, largest=2))
 
@@ -71,14 +66,9 @@ class BinaryMultiplication(_TwoOperands):
     """a * b, then 2, then zeros; m(n) = n. A string of two symbols gives 0 2, one of one symbol 2."""
 
     name = "binary_multiplication"
+    answer = (1, 0)
 
-    def output_length(self, n: Length) -> Length:
-        """n."""
-        return n
-
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         a, b = (limbs.to_limbs(x, 8) for x in self._operands(ids, lengths))
         product = limbs.to_bits(limbs.multiply(a, b, 8), 8, width)
         return jnp.where(lengths[:, None] > 1, _terminate(product), TERMINATOR)
@@ -90,17 +80,15 @@ class ComputeSqrt(FormalTask):
     name, level, input_size, output_size = "compute_sqrt", "cs", 2, 2
 
     def output_length(self, n: Length) -> Length:
-        """ceil(n / 2)."""
+        """Returns ceil(n / 2)."""
         return (n + 1) // 2
 
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
+    def _draw(self, key: Key[Array, ""], lengths: Lengths, width: int) -> Symbols:
         words = draws.words(key, lengths.shape[0], 1 + draws.words_for(width))
         bits = draws.unpack(words[:, 1:], width)
         return draws.without_zero(bits, jnp.zeros_like(lengths), lengths, words[:, 0])
 
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         # A zero in front of an odd number of bits makes every pair of bits one digit in base 4.
         spare = 2 * width - ids.shape[1]
         even = jnp.pad(ids, ((0, 0), (0, spare)))

@@ -32,7 +32,7 @@ def within(name: str, values: Array | np.ndarray, low: int, high: int, meaning: 
 
 
 def within_rows(name: str, ids: Array | np.ndarray, lengths: Array | np.ndarray, high: int, meaning: str) -> None:
-    """`within` 0..high of ids (B, N) before each row's length, where both are known."""
+    """Checks `within` 0..high ids (B, N) before each row's length, where both are known."""
     if not isinstance(ids, jax.core.Tracer) and not isinstance(lengths, jax.core.Tracer):
         valid = np.arange(ids.shape[1])[None] < np.asarray(lengths)[:, None]
         within(name, np.asarray(ids)[valid], 0, high, meaning)

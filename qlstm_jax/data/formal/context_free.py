@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from qlstm_jax.data.formal import draws, expressions
-from qlstm_jax.data.formal.base import TERMINATOR, FormalTask, Length, valid_mask
+from qlstm_jax.data.formal.base import TERMINATOR, FormalTask, Lengths, Outputs, Symbols, valid_mask
 
 
 class ModularArithmeticBrackets(FormalTask):
@@ -16,12 +16,10 @@ class ModularArithmeticBrackets(FormalTask):
 
     name, level, input_size, output_size = "modular_arithmetic_brackets", "dcf", 11, expressions.MODULUS
 
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
+    def _draw(self, key: Key[Array, ""], lengths: Lengths, width: int) -> Symbols:
         return expressions.draw(draws.words(key, lengths.shape[0], width), lengths, 3)
 
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         return expressions.evaluate(ids, lengths, 3)[:, None]
 
 
@@ -37,7 +35,7 @@ class SolveEquation(FormalTask):
 
     name, level, input_size, output_size = "solve_equation", "dcf", 11, expressions.MODULUS
 
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
+    def _draw(self, key: Key[Array, ""], lengths: Lengths, width: int) -> Symbols:
         words = draws.words(key, lengths.shape[0], width + 2)
         place = jnp.arange(width, dtype=jnp.int32)[None, :]
         size = lengths[:, None] - 2
@@ -52,9 +50,7 @@ class SolveEquation(FormalTask):
         ids = jnp.where(place == size, 10, jnp.where(place == size + 1, right, ids))
         return jnp.where(size > 0, ids, 0)
 
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         batch = ids.shape[0]
         both = jnp.concatenate([jnp.where(ids == 9, 0, ids), jnp.where(ids == 9, 1, ids)])
         values = expressions.evaluate(both, jnp.tile(lengths - 2, 2), 2)
@@ -77,21 +73,16 @@ class StackManipulation(FormalTask):
     """
 
     name, level, input_size, output_size, terminated = "stack_manipulation", "dcf", 5, 3, True
+    answer = (1, 1)
 
-    def output_length(self, n: Length) -> Length:
-        """n + 1."""
-        return n + 1
-
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
+    def _draw(self, key: Key[Array, ""], lengths: Lengths, width: int) -> Symbols:
         words = draws.words(key, lengths.shape[0], width + 1)
         size = 1 + draws.integers(words[:, width], jnp.maximum(lengths - 1, 1))
         action = draws.integers(words[:, :width], 3) + 2
         bit = (words[:, :width] & 1).astype(jnp.int32)
         return jnp.where(valid_mask(size, width), bit, action)
 
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         valid = valid_mask(lengths, ids.shape[1])
         pops = ids == 2
         steps = jnp.cumsum(jnp.where(valid, jnp.where(pops, -1, 1), 0), axis=1)
@@ -111,16 +102,8 @@ class ReverseString(FormalTask):
     """The bits from last to first; m(n) = n."""
 
     name, level, input_size, output_size = "reverse_string", "dcf", 2, 2
+    answer = (1, 0)
 
-    def output_length(self, n: Length) -> Length:
-        """n."""
-        return n
-
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
-        return draws.bits(key, lengths.shape[0], width)
-
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         place = jnp.arange(width, dtype=jnp.int32)[None, :]
         return jnp.take_along_axis(ids, jnp.maximum(lengths[:, None] - 1 - place, 0), axis=1)

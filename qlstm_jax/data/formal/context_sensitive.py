@@ -1,27 +1,19 @@
 """The context-sensitive tasks on strings; those on binary numbers are in `binary`."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from qlstm_jax.data.formal import draws
-from qlstm_jax.data.formal.base import FormalTask, Length, valid_mask
+from qlstm_jax.data.formal.base import FormalTask, Lengths, Outputs, Symbols, valid_mask
 
 
 class DuplicateString(FormalTask):
     """The bits twice; m(n) = 2 n."""
 
     name, level, input_size, output_size = "duplicate_string", "cs", 2, 2
+    answer = (2, 0)
 
-    def output_length(self, n: Length) -> Length:
-        """2 n."""
-        return 2 * n
-
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
-        return draws.bits(key, lengths.shape[0], width)
-
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         place = jnp.arange(width, dtype=jnp.int32)[None, :]
         source = jnp.where(place < lengths[:, None], place, place - lengths[:, None])
         return jnp.take_along_axis(ids, jnp.minimum(source, ids.shape[1] - 1), axis=1)
@@ -36,7 +28,7 @@ class MissingDuplicateString(FormalTask):
 
     name, level, input_size, output_size = "missing_duplicate_string", "cs", 4, 2
 
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
+    def _draw(self, key: Key[Array, ""], lengths: Lengths, width: int) -> Symbols:
         place = jnp.arange(width, dtype=jnp.int32)[None, :]
         half = lengths[:, None] // 2
         words = draws.words(key, lengths.shape[0], 1 + draws.words_for(width))
@@ -47,9 +39,7 @@ class MissingDuplicateString(FormalTask):
         ids = jnp.where(place == hidden, 2, jnp.where(place >= 2 * half, 3, ids))
         return jnp.where(half > 0, ids, 1)
 
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         hidden, half = jnp.argmax(ids == 2, axis=1), lengths // 2
         twin = jnp.where(hidden < half, hidden + half, hidden - half)
         # A single symbol has no twin and is its own answer.
@@ -60,17 +50,9 @@ class OddsFirst(FormalTask):
     """The bits at odd places, then those at even places, counted from 0; m(n) = n."""
 
     name, level, input_size, output_size = "odds_first", "cs", 2, 2
+    answer = (1, 0)
 
-    def output_length(self, n: Length) -> Length:
-        """n."""
-        return n
-
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
-        return draws.bits(key, lengths.shape[0], width)
-
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         place = jnp.arange(width, dtype=jnp.int32)[None, :]
         half = lengths[:, None] // 2
         source = jnp.where(place < half, 2 * place + 1, 2 * (place - half))
@@ -84,17 +66,9 @@ class BucketSort(FormalTask):
     """
 
     name, level, input_size, output_size = "bucket_sort", "cs", 5, 5
+    answer = (1, 0)
 
-    def output_length(self, n: Length) -> Length:
-        """n."""
-        return n
-
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
-        return draws.symbols(key, lengths.shape[0], width, self.input_size)
-
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         valid = valid_mask(lengths, width)
         place = jnp.arange(width, dtype=jnp.int32)[None, :]
         ranked = jnp.zeros(ids.shape, jnp.int32)

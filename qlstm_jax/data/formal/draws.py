@@ -14,7 +14,7 @@ def words(key: Key[Array, ""], batch: int, count: int) -> UInt[Array, "batch cou
 
 
 def integers(word: UInt[Array, "..."], bound: ArrayLike) -> Int[Array, "..."]:
-    """Uniform integers in 0..bound-1 from uint32 words, int32.
+    """Returns uniform integers in 0..bound-1 from uint32 words, int32.
 
     floor(u * bound) with u = (word >> 8) / 2^24. The product never rounds up to `bound`, because bound *
     2^-24 is at least half the spacing of float32 just below `bound`; the probabilities are off by a factor of
@@ -30,7 +30,7 @@ def bits(key: Key[Array, ""], batch: int, count: int) -> Int[Array, "batch count
 
 
 def words_for(count: int) -> int:
-    """The number of words that hold `count` bits."""
+    """Returns the number of words that hold `count` bits."""
     return -(-count // WORD_BITS)
 
 

@@ -22,7 +22,7 @@ PLUS, MINUS, TIMES = 5, 6, 7
 
 
 def brackets(num_operators: int) -> tuple[int, int]:
-    """The symbols of the opening and the closing bracket, (7, 8) with two operators, (8, 9) with three."""
+    """Returns the symbols of the opening and the closing bracket, (7, 8) with two operators, (8, 9) with three."""
     return 5 + num_operators, 6 + num_operators
 
 
@@ -53,7 +53,7 @@ class _Evaluated(NamedTuple):
 
 
 def draw(words: UInt[Array, "batch n"], lengths: Int[Array, " batch"], num_operators: int) -> Int[Array, "batch n"]:
-    """Random expressions, all digits, operators and splits uniform.
+    """Draws random expressions, all digits, operators and splits uniform.
 
     The state is the number of symbols still to write of the current expression (0 when it is complete) and a
     stack of what follows: r > 0 stands for "an operator, an expression of r symbols, a closing bracket", 0
@@ -94,12 +94,15 @@ def draw(words: UInt[Array, "batch n"], lengths: Int[Array, " batch"], num_opera
 
     # Each level of nesting but the innermost takes at least four symbols.
     depth = width // 4 + 2
-    state = _Drawn(jnp.maximum(lengths, 1), jnp.zeros((depth, batch), _smallest(width)))
+    state = _Drawn(
+        jnp.maximum(lengths, 1),
+        jnp.zeros((depth, batch), jnp.int8 if width < 2**7 else jnp.int16 if width < 2**15 else jnp.int32),
+    )
     return jax.lax.scan(step, state, words.T)[1].T
 
 
 def evaluate(ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], num_operators: int) -> Int[Array, " batch"]:
-    """The value mod 5 of each row's expression: one binary operator a bracket, minus also as a sign.
+    """Evaluates, mod 5, each row's expression: one binary operator a bracket, minus also as a sign.
 
     The state is the value of the expression read last, and the map v -> a * v + b (mod 5) that awaits the
     next operand of the current bracket; the stack holds the maps of the brackets around it, as 5 a + b. A
@@ -144,8 +147,3 @@ def evaluate(ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], num_oper
     valid = jnp.arange(width, dtype=jnp.int32)[:, None] < lengths[None, :]
     state = _Evaluated(zeros, zeros + identity, stack, zeros != 0)
     return jax.lax.scan(step, state, (ids.T, valid))[0].value
-
-
-def _smallest(width: int) -> str:
-    """The smallest integer type that holds the lengths of parts of a string of `width` symbols."""
-    return "int8" if width < 2**7 else "int16" if width < 2**15 else "int32"

@@ -17,14 +17,14 @@ def to_limbs(bits: Int[Array, "batch n"], limb_bits: int) -> Int[Array, "batch k
 
 
 def to_bits(limbs: Int[Array, "batch k"], limb_bits: int, count: int) -> Int[Array, "batch count"]:
-    """The lowest `count` bits of (B, K) limbs, lowest first: (B, count)."""
+    """Returns the lowest `count` bits of (B, K) limbs, lowest first: (B, count)."""
     shifts = jnp.arange(limb_bits, dtype=jnp.int32)[None, None, :]
     bits = ((limbs[:, :, None] >> shifts) & 1).reshape(limbs.shape[0], -1)[:, :count]
     return jnp.pad(bits, ((0, 0), (0, count - bits.shape[1])))
 
 
 def chain(generates: Bool[Array, "a b"], passes: Bool[Array, "a b"], axis: int = 1) -> Int[Array, "a b"]:
-    """The carry (or borrow) out of each place, as int32.
+    """Returns the carry (or borrow) out of each place, as int32.
 
     out_i = generates_i or (passes_i and out_{i-1}), with no carry into place 0. The carry out of place i is
     decided by the nearest place j <= i that does not pass one on, so a running maximum of 2 j + generates_j
@@ -47,7 +47,7 @@ def settle(columns: Int[Array, "batch k"], limb_bits: int, largest: int) -> Int[
 
 
 def multiply(a: Int[Array, "batch k"], b: Int[Array, "batch k"], limb_bits: int) -> Int[Array, "batch k"]:
-    """The product of (B, K) limbs modulo 2^(w K); exact while K (2^w - 1)^2 < 2^31."""
+    """Returns the product of (B, K) limbs modulo 2^(w K); exact while K (2^w - 1)^2 < 2^31."""
 
     def step(columns: Int[Array, "batch k"], limb: Int[Array, " batch"]) -> tuple[Int[Array, "batch k"], None]:
         return _shifted(columns) + limb[:, None] * b, None
@@ -63,7 +63,7 @@ def length_in_bits(bits: Int[Array, "batch n"]) -> Int[Array, " batch"]:
 
 
 def square_root(pairs: Int[Array, "batch m"], limb_bits: int = 24) -> Int[Array, "batch m"]:
-    """floor(sqrt(x)) digit by digit from the base-4 digits of x, the highest first.
+    """Returns floor(sqrt(x)) digit by digit from the base-4 digits of x, the highest first.
 
     With remainder r and root q so far, each digit gives r' = 4 r + digit and tries t = 4 q + 1: the next bit
     of the root is 1, and t is subtracted, iff t <= r'. Always r <= 2 q, so r' takes at most two bits more

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
 from qlstm_jax.data.formal import draws
-from qlstm_jax.data.formal.base import FormalTask, Length, valid_mask
+from qlstm_jax.data.formal.base import FormalTask, Length, Lengths, Outputs, Symbols, valid_mask
 
 MODULUS = 5
 
@@ -16,12 +16,7 @@ class EvenPairs(FormalTask):
 
     name, level, input_size, output_size = "even_pairs", "regular", 2, 2
 
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
-        return draws.bits(key, lengths.shape[0], width)
-
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         last = jnp.take_along_axis(ids, lengths[:, None] - 1, axis=1)
         return (ids[:, :1] != last).astype(jnp.int32)
 
@@ -31,12 +26,7 @@ class ParityCheck(FormalTask):
 
     name, level, input_size, output_size = "parity_check", "regular", 2, 2
 
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
-        return draws.bits(key, lengths.shape[0], width)
-
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         return jnp.sum(ids, axis=1, keepdims=True) % 2
 
 
@@ -45,12 +35,7 @@ class CycleNavigation(FormalTask):
 
     name, level, input_size, output_size = "cycle_navigation", "regular", 3, MODULUS
 
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
-        return draws.symbols(key, lengths.shape[0], width, 3)
-
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         return (jnp.sum(ids, axis=1) - lengths)[:, None] % MODULUS
 
 
@@ -67,17 +52,15 @@ class ModularArithmetic(FormalTask):
     name, level, input_size, output_size = "modular_arithmetic", "regular", 9, MODULUS
 
     def input_length(self, length: Length) -> Length:
-        """The largest odd number up to `length`."""
+        """Returns the largest odd number up to `length`."""
         return length - 1 + length % 2
 
-    def _draw(self, key: Key[Array, ""], lengths: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
+    def _draw(self, key: Key[Array, ""], lengths: Lengths, width: int) -> Symbols:
         digits = draws.words(key, lengths.shape[0], width)
         is_digit = (jnp.arange(width) % 2 == 0)[None, :]
         return jnp.where(is_digit, draws.integers(digits, MODULUS), 5 + draws.integers(digits, 3))
 
-    def _label(
-        self, ids: Int[Array, "batch n"], lengths: Int[Array, " batch"], width: int
-    ) -> Int[Array, "batch width"]:
+    def _label(self, ids: Symbols, lengths: Lengths, width: int) -> Outputs:
         digits = ids[:, 0::2]
         # A plus before the first digit makes every digit one of a pair.
         operators = jnp.pad(ids[:, 1::2], ((0, 0), (1, 0)), constant_values=5)[:, : digits.shape[1]]
@@ -96,7 +79,7 @@ class _Map(NamedTuple):
 
 
 def _as_maps(operators: Int[Array, "batch k"], digits: Int[Array, "batch k"], valid: Bool[Array, "batch k"]) -> _Map:
-    """The map of each pair; the identity where it is not valid."""
+    """Returns the map of each pair; the identity where it is not valid."""
     times = valid & (operators == 7)
     adds = valid & (operators != 7)
     zero = jnp.zeros_like(digits)
@@ -106,7 +89,7 @@ def _as_maps(operators: Int[Array, "batch k"], digits: Int[Array, "batch k"], va
 
 
 def _compose(f: _Map, g: _Map) -> _Map:
-    """The map that applies f, then g, with coefficients mod 5."""
+    """Returns the map that applies f, then g, with coefficients mod 5."""
     composed = (f.a + g.a * f.m, f.s + g.a * f.t + g.s, g.m * f.m, g.m * f.t + g.t)
     return _Map(*(coefficient % MODULUS for coefficient in composed))
 

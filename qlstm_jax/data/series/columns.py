@@ -1,4 +1,4 @@
-"""What the columns of a sheet are: the times of its rows, series, or what is none, such as a counter of rows."""
+"""Finds what each column of a sheet is: the times of its rows, a series, or neither, such as a counter of rows."""
 
 import dataclasses
 import re
@@ -30,7 +30,7 @@ class Timing:
     clock: Clock
 
     def cell(self, row: Row) -> str:
-        """The time of a row as text."""
+        """Returns the time of a row as text."""
         return " ".join(row.cells[place].strip() for place in self.places)
 
     def times(self, sheet: Sheet) -> Times:
@@ -51,8 +51,9 @@ class Timing:
 
 
 def find_timing(sheet: Sheet, column: str, format_: str, wanted: frozenset[str], doubtful: str = "") -> Timing | None:
-    """Where the times stand; arguments as for `series.read`, `wanted` the names of columns that are numbers, `doubtful`
-    the format of times that may be read in several.
+    """Finds where the times stand; None if there are none. Arguments are as for `series.read`.
+
+    `wanted` are the names of columns that are numbers, `doubtful` the format of times that may be read in several.
 
     Raises:
         DataError: for a column that is not there or holds no times, or where days and months cannot be told apart.
@@ -89,7 +90,7 @@ def find_timing(sheet: Sheet, column: str, format_: str, wanted: frozenset[str],
 
 
 def without_summaries(sheet: Sheet, timing: Timing | None) -> Sheet:
-    """The sheet without rows of totals, means and the like, which say so in place of a time, or at its end."""
+    """Returns the sheet without rows of totals, means and the like, which say so in place of a time, or at its end."""
     found = _untimed_summaries(sheet, timing) if timing else _last_summaries(sheet)
     if not found:
         return sheet
@@ -103,7 +104,7 @@ def without_summaries(sheet: Sheet, timing: Timing | None) -> Sheet:
 def roles(
     sheet: Sheet, numerals: Numerals, timing: Timing | None, wanted: frozenset[str]
 ) -> tuple[list[int], dict[str, str]]:
-    """The places of the series, and of other columns the name with what they are instead."""
+    """Returns the places of the series, and of other columns the name with what they are instead."""
     series, others = [], {}
     for place, name in enumerate(sheet.names):
         cells = [cell for cell in sheet.column(place) if not is_missing(cell)]
@@ -121,13 +122,13 @@ def roles(
 
 
 def _cells(sheet: Sheet, places: tuple[int, ...]) -> list[str]:
-    """The cells of the times, but for those that are missing or say that the row is a summary."""
+    """Returns the cells of the times, but for those that are missing or say that the row is a summary."""
     cells = [" ".join(row.cells[place].strip() for place in places) for row in sheet.rows]
     return [cell for cell in cells if not is_missing(cell) and not _SUMMARY.fullmatch(cell)]
 
 
 def _choose(sheet: Sheet, clocks: Sequence[Clock], cells: list[str], name: str, doubtful: str) -> Clock:
-    """The clock by which times follow each other, and in the same steps, if several read them."""
+    """Returns the clock by which times follow each other, and in the same steps, if several read them."""
     if len(clocks) == 1:
         return clocks[0]
     read = {clock: clock.parse_all(cells) for clock in clocks}
@@ -157,7 +158,7 @@ def _monotone(found: Times) -> bool:
 
 
 def _integer_times(sheet: Sheet, place: int, cells: list[str]) -> list[Clock]:
-    """The clock of a column of whole numbers that are times: they follow each other, and a name or their form says so.
+    """Returns the clock of whole numbers that are times: they follow each other, and a name or their form says so.
 
     Eight digits are a date whatever the column is called; years and seconds are also counts, and need a name or, for
     seconds, the first place.
@@ -176,14 +177,14 @@ def _integer_times(sheet: Sheet, place: int, cells: list[str]) -> list[Clock]:
 
 
 def _dates(sheet: Sheet, place: int, cells: list[str]) -> bool:
-    """Whether a column of numbers dates its rows, if only in part, as a year beside a month."""
+    """Returns whether a column of numbers dates its rows, if only in part, as a year beside a month."""
     if _integer_times(sheet, place, cells):
         return True
     return bool(re.search("year|jahr", sheet.names[place], re.IGNORECASE) and times.integer_formats(cells))
 
 
 def _counts(sheet: Sheet, place: int, cells: list[str]) -> bool:
-    """Whether a column numbers the rows: it has no name and stands first, or has a name that says so."""
+    """Returns whether a column numbers the rows: it has no name and stands first, or has a name that says so."""
     if len(cells) < len(sheet.rows) or len(sheet.names) < 2 or not all(cell.strip().isdecimal() for cell in cells):
         return False
     numbers = [int(cell) for cell in cells]
@@ -207,7 +208,7 @@ def _untimed_summaries(sheet: Sheet, timing: Timing) -> set[int]:
 
 
 def _last_summaries(sheet: Sheet) -> set[int]:
-    """Rows at the end whose first text is such a word, which stands nowhere else in its column."""
+    """Returns the rows at the end whose first text is such a word, which stands nowhere else in its column."""
     found: set[int] = set()
     for place in reversed(range(len(sheet.rows))):
         row = sheet.rows[place]

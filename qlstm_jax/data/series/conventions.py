@@ -11,7 +11,7 @@ THOUSANDS = {"none": "", ",": ",", ".": ".", "'": "'", "space": " "}  # of the o
 
 
 def find(sheet: Sheet, places: Iterable[int], decimal: str, thousands: str, doubtful: str) -> Numerals:
-    """The numerals of a sheet; `decimal` and `thousands` where they are not "", as for `series.read`.
+    """Returns the numerals of a sheet; `decimal` and `thousands` where they are not "", as for `series.read`.
 
     "1,50" has a decimal comma, "1.234.567" points between thousands, and "1,234" may be either: then other numbers
     decide. Where none does, `doubtful` stands before decimals; where that is "", "1.234" has a decimal point, and in a
@@ -40,7 +40,7 @@ def find(sheet: Sheet, places: Iterable[int], decimal: str, thousands: str, doub
 
 
 def _styles(cells: list[str]) -> dict[Style, int]:
-    """The different styles of a column of numbers, each with its first row; none of a column of text."""
+    """Returns the different styles of a column of numbers, each with its first row; none of a column of text."""
     try:  # the common case, and fast: all are plain numbers, so that their points alone say something
         list(map(float, cells))
         candidates: Iterator[int] = (row for row, cell in enumerate(cells) if "." in cell)

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from qlstm_jax.data.rows import DataError
-from qlstm_jax.data.series import steps
 from qlstm_jax.data.series.steps import Step
 from qlstm_jax.data.series.times import Clock, Times
 
@@ -31,13 +30,13 @@ class Rows:
     notes: tuple[str, ...] = ()
 
     def take(self, which: np.ndarray | slice, *notes: str) -> "Rows":
-        """Some of the rows, with more notes."""
+        """Returns the given rows, with more notes."""
         taken = None if self.times is None else self.times[which]
         return Rows(self.values[which], self.lines[which], taken, (*self.notes, *notes))
 
 
 def in_order(path: object, rows: Rows, clock: Clock) -> Rows:
-    """The rows from the earliest to the latest.
+    """Returns the rows from the earliest to the latest.
 
     Raises:
         DataError: for a time that comes twice, or out of order.
@@ -60,7 +59,7 @@ def in_order(path: object, rows: Rows, clock: Clock) -> Rows:
 
 
 def complete(path: object, rows: Rows, names: Sequence[str], step: Step | None, on_missing: str) -> Rows:
-    """The rows with a number everywhere.
+    """Returns the rows with a number everywhere.
 
     Args:
         path: of the file, for errors.
@@ -95,7 +94,7 @@ def _dropped(rows: Rows, which: Bool[np.ndarray, " n"], what: str) -> Rows:
 
 
 def _gaps(rows: Rows, step: Step | None) -> list[str]:
-    """A note on times that are left out, or off the step."""
+    """Returns a note on times that are left out, or off the step."""
     if rows.times is None or step is None or len(rows.times) < 2:
         return []
     positions, told = step.positions(rows.times), []
@@ -113,7 +112,7 @@ def _gaps(rows: Rows, step: Step | None) -> list[str]:
 
 
 def _filled(path: object, rows: Rows, step: Step | None, how: str) -> Rows:
-    """The rows with rows for the times that are left out, and with a number everywhere."""
+    """Returns the rows with rows for the times that are left out, and with a number everywhere."""
     rows, positions, put_in = _on_grid(path, rows, step, how)
     holes = np.isnan(rows.values)
     ends = np.minimum.accumulate(holes, axis=0)
@@ -129,7 +128,7 @@ def _filled(path: object, rows: Rows, step: Step | None, how: str) -> Rows:
 def _on_grid(
     path: object, rows: Rows, step: Step | None, how: str
 ) -> tuple[Rows, Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """The rows with empty ones for the times that are left out, their positions in time, and which were put in."""
+    """Puts in empty rows for the times that are left out; returns all rows, their positions, and which were put in."""
     count, times = len(rows.values), rows.times
     none = np.zeros(count, bool)
     if times is None or not count:
@@ -167,8 +166,3 @@ def _fill(values: Float[np.ndarray, " n"], positions: Float[np.ndarray, " n"], h
         return np.where(known, values, filled)
     latest: Float[np.ndarray, " n"] = values[np.maximum.accumulate(np.where(known, np.arange(len(values)), 0))]
     return latest
-
-
-def find_step(rows: Rows) -> Step | None:
-    """The step of the rows' times, None where there is none."""
-    return None if rows.times is None else steps.find(rows.times)

@@ -24,13 +24,13 @@ class Style(NamedTuple):
 
 
 def style(cell: str) -> Style | None:
-    """The marks of the number in a cell, None where there is no number."""
+    """Returns the marks of the number in a cell, None where there is no number."""
     return _style(cell.strip().translate(_SHAPE))
 
 
 @functools.lru_cache(maxsize=10_000)
 def _style(cell: str) -> Style | None:
-    """`style` of numbers of the same digits and marks: but for zeros, all digits are one."""
+    """Returns `style` of numbers of the same digits and marks: but for zeros, all digits are one."""
     grouped = _GROUPED.fullmatch(cell)
     if grouped:
         first, mark, more, decimal = grouped.groups()
@@ -42,7 +42,7 @@ def _style(cell: str) -> Style | None:
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell says that its value is missing."""
+    """Returns whether a cell says that its value is missing."""
     return cell.strip().lower() in MISSING
 
 
@@ -64,7 +64,7 @@ class Numerals:
         return re.compile(rf"[+-]?(?:{groups}\d*)(?:{re.escape(self.decimal)}\d*)?{_EXPONENT}", re.ASCII)
 
     def number(self, cell: str) -> float | None:
-        """The cell as a finite number, or None."""
+        """Returns the cell as a finite number, or None."""
         if "_" in cell:  # 1_000 is Python's, not a file's
             return None
         if self.decimal == ".":

@@ -52,11 +52,11 @@ class Sheet:
     notes: tuple[str, ...]
 
     def column(self, place: int) -> list[str]:
-        """The N cells of a column."""
+        """Returns the N cells of a column."""
         return [row.cells[place] for row in self.rows]
 
     def place(self, name: str, option: str) -> int:
-        """The place of the column `name`, which `option` asks for.
+        """Returns the place of the column `name`, which `option` asks for.
 
         Raises:
             DataError: if there is none.
@@ -67,12 +67,12 @@ class Sheet:
         return self.names.index(name)
 
     def at(self, row: Row, place: int) -> str:
-        """Where a cell stands, for a message."""
+        """Returns where a cell stands, for a message."""
         return f"{self.path}:{row.line}: column {self.names[place]!r}"
 
 
 def shown(cell: str) -> str:
-    """A cell in a message, which is one line."""
+    """Formats a cell for a message, in one line."""
     cell = cell.strip()
     return repr(cell if len(cell) <= _SHOWN else cell[: _SHOWN - 3] + "...")
 
@@ -108,7 +108,7 @@ def load(path: str | os.PathLike[str], *, header: str = "auto", separator: str =
 
 
 def _text(path: Path) -> tuple[str, str]:
-    """The text of a file, and the SHA-256 of its bytes."""
+    """Returns the text of a file, and the SHA-256 of its bytes."""
     if not path.is_file():
         raise DataError(f"{path} is no file (the current folder is {Path.cwd()}); {FORMAT}")
     content = path.read_bytes()
@@ -123,7 +123,7 @@ def _options(mark: str) -> dict[str, Any]:
 
 
 def _find_separator(text: str, own: str) -> str:
-    """What separates columns: of those that give rows of one length, what gives most numbers, `own` before others."""
+    """Finds the separator: of those that give rows of one length, the one with most numbers, `own` before others."""
     sample = "".join([line for line in io.StringIO(text, newline="") if line.strip()][:_SAMPLE])
     marks = (own, *(mark for mark in WORDS if mark not in (own, " ")))
     shares, widths = {}, dict.fromkeys(marks, 1)
@@ -143,7 +143,7 @@ def _find_separator(text: str, own: str) -> str:
 
 
 def _rows(path: Path, text: str, mark: str) -> list[Row]:
-    """The rows that are not blank; in a file of one column, a blank line before the end is a row."""
+    """Returns the rows that are not blank; in a file of one column, a blank line before the end is a row."""
     reader = csv.reader(io.StringIO(text, newline=""), **_options(mark))
     try:
         rows = [Row(reader.line_num, cells or [""]) for cells in reader]
@@ -157,13 +157,13 @@ def _rows(path: Path, text: str, mark: str) -> list[Row]:
 
 
 def _begins_with_names(rows: list[Row]) -> bool:
-    """Whether a column of numbers or times begins with text."""
+    """Returns whether a column of numbers or times begins with text."""
     below = rows[1:]
     return any(_is_name(cell, (row.cells[place] for row in below)) for place, cell in enumerate(rows[0].cells))
 
 
 def _is_name(cell: str, below: Iterable[str]) -> bool:
-    """Whether a cell is text above numbers or times."""
+    """Returns whether a cell is text above numbers or times."""
     if numerals.is_missing(cell) or numerals.style(cell) is not None:
         return False
     cells = list(below)

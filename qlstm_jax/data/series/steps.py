@@ -27,7 +27,7 @@ class Step:
     month_end: bool = False
 
     def positions(self, times: Times) -> Float[np.ndarray, " n"]:
-        """How many steps each time is after the first one; no whole number where it is off the grid."""
+        """Returns how many steps each time is after the first one; no whole number where it is off the grid."""
         if self.unit == "month":
             counts = _months(times) - _months(times[:1])
         elif self.unit == "business day":
@@ -39,7 +39,7 @@ class Step:
         return positions
 
     def after(self, time: np.datetime64, counts: Int[np.ndarray, " k"]) -> Times:
-        """The times `counts` steps after `time`."""
+        """Returns the times `counts` steps after `time`."""
         if self.unit == "microsecond":
             fixed: Times = time + (counts * self.size).astype("timedelta64[us]")
             return fixed
@@ -64,7 +64,7 @@ class Step:
 
 
 def find(times: Times) -> Step | None:
-    """The step that most times of (N,), each later than the one before, have to the next; None if there is none."""
+    """Returns the most frequent step of ascending times (N,) to the next; None if there is none."""
     if len(times) < 3:
         return None
     days = times.astype("datetime64[D]")
@@ -91,7 +91,7 @@ def _months(times: Times) -> Int[np.ndarray, " n"]:
 
 
 def _mode(differences: Int[np.ndarray, " n"]) -> int | None:
-    """The most frequent difference, the smallest of several; None where fewer than half are like it."""
+    """Returns the most frequent difference, the smallest of several; None where fewer than half are like it."""
     values, counts = np.unique(differences, return_counts=True)
     place = int(np.argmax(counts))
     return int(values[place]) if 2 * counts[place] >= len(differences) else None

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from qlstm_jax.data.rows import DataError
 from qlstm_jax.data.series import columns as roles
-from qlstm_jax.data.series import conventions, gaps
+from qlstm_jax.data.series import conventions, gaps, steps
 from qlstm_jax.data.series.numerals import Numerals, is_missing
 from qlstm_jax.data.series.sheet import FORMAT, Sheet, load, shown
 from qlstm_jax.data.series.steps import Step
@@ -53,13 +53,13 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def take(self, wanted: str, option: str) -> "Table":
-        """The table of the columns named in `wanted`, as for `columns`."""
+        """Returns the table of the columns named in `wanted`, as for `columns`."""
         places = self.columns(wanted, option)
         names, values = tuple(self.names[p] for p in places), self.values[:, places]
         return dataclasses.replace(self, names=names, values=values)
 
     def columns(self, wanted: str, option: str) -> tuple[int, ...]:
-        """The indices of columns named in `wanted`, separated by commas; all for "". `option` is named in errors.
+        """Returns the indices of columns named in `wanted`, separated by commas; all for "". Errors name `option`.
 
         Raises:
             DataError: for a name that is not there, or one given twice.
@@ -72,7 +72,7 @@ class Table:
         return Writing(self.decimal, "" if self.clock is None else self.clock.format)
 
     def following(self, count: int) -> list[str] | None:
-        """The `count` times after the last one, as the file writes them; None where they are not known."""
+        """Returns the `count` times after the last one, as the file writes them; None where they are not known."""
         if self.times is None or self.step is None or self.clock is None:
             return None
         after = self.step.after(self.times[-1], np.arange(1, count + 1))
@@ -137,7 +137,7 @@ def read(
     rows = gaps.Rows(_values(sheet, kept, numerals), lines, timing.times(sheet) if timing else None)
     if timing:
         rows = gaps.in_order(source, rows, timing.clock)
-    step = gaps.find_step(rows)
+    step = None if rows.times is None else steps.find(rows.times)
     rows = gaps.complete(source, rows, names, step, on_missing)
     if not len(rows.values):
         raise DataError(f"{source}: no row has all its values; give series.columns, or another series.on_missing")
@@ -149,7 +149,7 @@ def read(
 
 
 def _values(sheet: Sheet, kept: list[int], numerals: Numerals) -> Float[np.ndarray, "n d"]:
-    """The numbers of the columns, NaN where one is missing."""
+    """Returns the numbers of the columns, NaN where one is missing."""
     values = np.full((len(sheet.rows), len(kept)), np.nan)
     for number, row in enumerate(sheet.rows):
         for series, place in enumerate(kept):
@@ -174,7 +174,7 @@ def _notes(
     numerals: Numerals,
     kept: list[int],
 ) -> Iterator[str]:
-    """How times and numbers were read, and which series look like counters."""
+    """Yields notes on how times and numbers were read, and which series look like counters."""
     if numerals != Numerals():
         yield f"numbers have {numerals}"
     if timing and rows.times is not None and len(rows.times):
@@ -191,7 +191,7 @@ def _notes(
 def choose(
     source: str, names: Sequence[str], skipped: Mapping[str, str], wanted: str | Sequence[str], option: str
 ) -> tuple[int, ...]:
-    """The indices in `names` of those named in `wanted`, as for `Table.columns`."""
+    """Returns the indices in `names` of those named in `wanted`, as for `Table.columns`."""
     if not wanted:
         return tuple(range(len(names)))
     asked = _asked(wanted)

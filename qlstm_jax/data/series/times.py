@@ -46,12 +46,12 @@ class Clock:
     like: str = ""
 
     def parse(self, cell: str) -> dt.datetime | None:
-        """The time of a cell, of UTC where it has an offset; None where it is none of this format."""
+        """Returns the time of a cell, of UTC where it has an offset; None where it is none of this format."""
         time = self._read(cell.strip())
         return time if time is None or time.tzinfo is None else time.astimezone(dt.UTC).replace(tzinfo=None)
 
     def _read(self, cell: str) -> dt.datetime | None:
-        """The time of a cell, with its offset if it has one."""
+        """Returns the time of a cell, with its offset if it has one."""
         try:
             if self.format in _UNITS:
                 return _EPOCH + dt.timedelta(microseconds=round(float(cell) * _UNITS[self.format]))
@@ -72,7 +72,7 @@ class Clock:
         return np.array(found, "datetime64[us]")
 
     def write(self, time: np.datetime64) -> str:
-        """The time as the file writes times."""
+        """Formats a time as the file does."""
         moment: dt.datetime = time.astype("datetime64[us]").item()
         if self.format in _UNITS:
             return str((moment - _EPOCH) // dt.timedelta(microseconds=_UNITS[self.format]))
@@ -90,7 +90,7 @@ class Clock:
 
 
 def find(cells: Sequence[str]) -> list[Clock]:
-    """The clocks that read all `cells`, at least one; there may be several, as 01/02/2024 is of two days.
+    """Returns the clocks that read all `cells`, at least one; there may be several, as 01/02/2024 is of two days.
 
     Where none does, but one reads nine of ten: that one. A column of times with a mistake is no column of text.
     """
@@ -105,7 +105,7 @@ def find(cells: Sequence[str]) -> list[Clock]:
 
 
 def integer_formats(cells: Sequence[str]) -> list[Clock]:
-    """The clocks that read all `cells` where these are whole numbers of the same length, in years near ours."""
+    """Returns the clocks that read all `cells` where these are whole numbers of the same length, in years near ours."""
     if not all(cell.strip().isdecimal() for cell in cells):
         return []
     lengths = {len(cell.strip()) for cell in cells}

@@ -14,7 +14,7 @@ PARTS = ("train", "validation", "test")
 
 
 def split(count: int, *, validation: float, test: float) -> dict[str, range]:
-    """The rows of each part: "train" first, then "validation", and the last ones "test".
+    """Returns the rows of each part: "train" first, then "validation", and the last ones "test".
 
     Args:
         count: N rows.
@@ -29,7 +29,7 @@ def split(count: int, *, validation: float, test: float) -> dict[str, range]:
 
 
 def scale(values: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    """Mean and deviation (D,) of the training rows (N, D); a constant column has deviation 1, so that it becomes 0."""
+    """Returns mean and deviation (D,) of the training rows (N, D); 1 for a constant column, so that it becomes 0."""
     deviation = np.std(values, axis=0)
     constant = np.ptp(values, axis=0) == 0  # its deviation is rounding noise, not always 0
     return np.mean(values, axis=0), np.where(constant, 1.0, deviation)
@@ -87,21 +87,21 @@ class Windows:
         self._latest: tuple[int, Int[np.ndarray, " origins"]] | None = None
 
     def at(self, origins: ArrayLike) -> SeriesBatch:
-        """The windows at `origins` (B,)."""
+        """Returns the windows at `origins` (B,)."""
         origins = np.asarray(origins)[:, None]
         inputs = self.values[origins + np.arange(-self.context, 0)[None]]
         following = self.values[origins + np.arange(self.horizon)[None]]
         return SeriesBatch(inputs, following[:, :, self.targets])
 
     def batch(self, number: int) -> SeriesBatch:
-        """Training batch number `number` ≥ 0: every window once in a pass, in an order by seed and pass, end to end."""
+        """Returns training batch `number` ≥ 0: every window once in a pass, ordered by seed and pass, end to end."""
         rows = np.arange(number * self.batch_size, (number + 1) * self.batch_size)
         passes, places = np.divmod(rows, len(self.origins))
         origins = [self.order(n)[places[passes == n]] for n in np.unique(passes)]
         return self.at(np.concatenate(origins))
 
     def order(self, number: int) -> Int[np.ndarray, " origins"]:
-        """The origins in the order of pass `number`."""
+        """Returns the origins in the order of pass `number`."""
         latest = self._latest
         if latest is None or latest[0] != number:
             drawn = np.random.default_rng([self.seed, number]).permutation(len(self.origins))
@@ -112,13 +112,13 @@ class Windows:
 def last_value(
     values: Shaped[np.ndarray, "n d"], origins: ArrayLike, horizon: int
 ) -> Shaped[np.ndarray, "batch horizon d"]:
-    """The naive forecast (B, H, D): row t-1 of `values` (N, D) again and again, for origins t (B,)."""
+    """Returns the naive forecast (B, H, D): row t-1 of `values` (N, D) again and again, for origins t (B,)."""
     return np.repeat(values[np.asarray(origins) - 1][:, None], horizon, axis=1)
 
 
 def seasonal(
     values: Shaped[np.ndarray, "n d"], origins: ArrayLike, horizon: int, period: int
 ) -> Shaped[np.ndarray, "batch horizon d"]:
-    """The seasonal naive forecast (B, H, D): the last `period` rows before t again and again; t ≥ period."""
+    """Returns the seasonal naive forecast (B, H, D): the last `period` rows before t again and again; t ≥ period."""
     back = period - np.arange(horizon) % period
     return values[np.asarray(origins)[:, None] - back[None]]
