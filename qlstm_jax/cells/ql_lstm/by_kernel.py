@@ -66,7 +66,7 @@ def unroll(params: Params, carry: Carry, xs: Array, valid: Array | None) -> tupl
         (carry, ys (T, B, H)).
     """
     slow = carry.slow
-    assert slow is not None  # noqa: S101 - the caller sees to it
+    assert slow is not None
     operands = Operands(
         recurrent_kernel=params.recurrent_kernel,
         input_kernel=params.input_kernel,
