@@ -33,6 +33,7 @@ class QLSTMCell(Cell):
     forget_bias: float = 1.0
     chrono: int = 0
     remat: bool = False
+    implementation: str = "auto"
 
 class QLSTM(Layer):
     sharing: str = "full"
@@ -43,6 +44,7 @@ class QLSTM(Layer):
     forget_bias: float = 1.0
     chrono: int = 0
     remat: bool = False
+    implementation: str = "auto"
 
 class PRLSTMCell(_pr_lstm.StreamCell):
     refinements: int = 1
@@ -64,11 +66,13 @@ class SLSTMCell(Cell):
     num_heads: int = 1
     forget_gate: str = "sigmoid"
     block_position: float = 0.0
+    implementation: str = "auto"
 
 class SLSTM(Layer):
     num_heads: int = 1
     forget_gate: str = "sigmoid"
     block_position: float = 0.0
+    implementation: str = "auto"
 
 class MLSTMCell(Cell):
     num_heads: int = 4

@@ -154,6 +154,7 @@ class QLSTMCell(Cell):
         forget_bias: float = 1.0,
         chrono: int = 0,
         remat: bool = False,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -183,6 +184,7 @@ class QLSTM(Layer):
         forget_bias: float = 1.0,
         chrono: int = 0,
         remat: bool = False,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -255,6 +257,7 @@ class SLSTMCell(Cell):
         num_heads: int = 1,
         forget_gate: str = "sigmoid",
         block_position: float = 0.0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -279,6 +282,7 @@ class SLSTM(Layer):
         num_heads: int = 1,
         forget_gate: str = "sigmoid",
         block_position: float = 0.0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
