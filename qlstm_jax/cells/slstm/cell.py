@@ -191,17 +191,9 @@ def unroll(
     common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    refusal = partial(
-        common.kernel_refusal,
-        params.recurrent_kernel,
-        params.dtype,
-        xs.shape,
-        plain=plain,
-        implementation=params.implementation,
-    )
+    refusal = partial(common.kernel_refusal, params, xs.shape, plain=plain)
     chosen = common.choose(params.implementation, f"slstm, xs {xs.shape}", kernel=refusal)
-    way: common.Way = "kernel" if chosen == "kernel" else "plain" if plain else "fast"
-    return _run(params, sequence.xs, carry, sequence.valid, sequence.resets, way)
+    return _run(params, sequence.xs, carry, sequence.valid, sequence.resets, common.way_of(chosen, plain))
 
 
 last = common.last_by_unroll(unroll)
