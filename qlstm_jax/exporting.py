@@ -67,10 +67,10 @@ def export(
     check(folder, length, platforms)
     _check_flatbuffers()
     token = _token(model)
-    model = _evaluating(model)
-    calls = {"sequence": _sequence(model, token, length)}
-    if model.has_carry:
-        calls["step"] = _step(model, token)
+    made = _evaluating(model)
+    calls = {"sequence": _sequence(made, token, length)}
+    if made.has_carry:
+        calls["step"] = _step(made, token)
     found = _exported(calls, platforms)
     manifest = {
         "format": FORMAT,
@@ -84,13 +84,13 @@ def export(
             "jax": jax.__version__,
             "calling_convention": next(iter(found.values())).calling_convention_version,
         },
-        **({"vocab_size": model.embed.num_embeddings} if token.dtype == jnp.int32 else {}),
+        **({"vocab_size": made.embed.num_embeddings} if token.dtype == jnp.int32 else {}),
         **(about or {}),
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"  # before anything is written
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    saving.save(model, folder / WEIGHTS)
+    saving.save(made, folder / WEIGHTS)
     for name, program in found.items():
         (folder / f"{name}.jaxexport").write_bytes(program.serialize())
     for name, content in (files or {}).items():

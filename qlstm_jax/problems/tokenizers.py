@@ -1,7 +1,7 @@
 """A run's tokenizer for programs that have not this library."""
 
-from qlstm_jax.data.corpus import Bytes
 from qlstm_jax.data.tokenizer import Tokenizer
+from qlstm_jax.data.windows import Bytes
 from qlstm_jax.problems.base import Interface
 
 FILE = "tokenizer.json"

@@ -50,6 +50,7 @@ def install(monkeypatch, *, platform="cuda"):
     sizes = SimpleNamespace(compute_rnn_workspace_reserve_space_sizes=lambda *_: (0, RESERVED))
     monkeypatch.setattr(rnn, "gpu_rnn", sizes)
     monkeypatch.setattr(cudnn, "has_gpu", lambda: True)
+    monkeypatch.setattr(cudnn, "FASTER_FROM", 1)
     monkeypatch.setattr(common, "is_one_device_program", lambda: True)
     monkeypatch.setattr(
         jax.lax,

@@ -191,6 +191,16 @@ def test_auto_leaves_a_program_of_several_devices_to_the_scan(monkeypatch, caplo
     assert "not cudnn: there are several devices, and the compiler cannot split" in caplog.text
 
 
+def test_auto_leaves_few_units_to_the_scan(monkeypatch, caplog):
+    lstm_stand_in.install(monkeypatch)
+    for least, told in ((H + 1, "scan; not cudnn: hidden_size is 5, and the scan is faster below 6"), (H, "cudnn")):
+        monkeypatch.setattr(cudnn, "FASTER_FROM", least)
+        caplog.clear()
+        with caplog.at_level(logging.DEBUG, "qlstm_jax"):
+            jax.eval_shape(lambda: lstm.unroll(params("auto"), cases.sequence(B, T)))
+        assert caplog.messages == [f"lstm, xs {(B, T, D)}: {told}"]
+
+
 def without_lengths(p, xs, carry):
     return jax.value_and_grad(lambda *a: loss(*a, lengths=None), argnums=(0, 1, 2))(p, xs, carry)
 
@@ -288,7 +298,8 @@ def test_tensor_float_is_allowed_where_it_is_for_other_products(precision, allow
 @on_gpu
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "lengths"])
 @pytest.mark.parametrize("implementation", ["cudnn", "auto"])
-def test_on_a_gpu_outputs_and_gradients_equal_those_of_the_scan(implementation, lengths):
+def test_on_a_gpu_outputs_and_gradients_equal_those_of_the_scan(implementation, lengths, monkeypatch):
+    monkeypatch.setattr(cudnn, "FASTER_FROM", 1)
     xs, carry = cases.sequence(B, T), drawn_carry()
     with jax.default_matmul_precision("highest"):
         run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
@@ -297,7 +308,8 @@ def test_on_a_gpu_outputs_and_gradients_equal_those_of_the_scan(implementation, 
 
 
 @on_gpu
-def test_on_a_gpu_cudnn_itself_is_called():
+def test_on_a_gpu_cudnn_itself_is_called(monkeypatch):
+    monkeypatch.setattr(cudnn, "FASTER_FROM", 1)
     xs, carry = cases.sequence(B, T), drawn_carry()
     auto, scan = (jax.jit(gradients).lower(params(way), xs, carry).as_text() for way in ("auto", "scan"))
     assert "cudnn_rnn" in auto and "cudnn_rnn" not in scan

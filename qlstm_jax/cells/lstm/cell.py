@@ -57,8 +57,8 @@ def init(
         chrono: the longest dependence in tokens, for chrono initialisation: the forget gates' biases are drawn by
             `common.chrono_bias` and the input gates' are their negatives. 0: as above.
         implementation: what runs whole sequences: "scan", "cudnn" (on an NVIDIA GPU, float32, no resets), "kernel"
-            (on a Hopper GPU, bfloat16 or float16, H 64 or 128), or "auto", cuDNN where it can run the call and the scan
-            elsewhere.
+            (on a Hopper GPU, bfloat16 or float16, H 64 or 128), or "auto", cuDNN where it can run the call for 256
+            units or more, and the scan elsewhere.
         dtype: of activations and products; gates, sums and c are float32 whatever it is.
         param_dtype: of the stored weights.
 

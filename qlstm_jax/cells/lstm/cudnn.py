@@ -36,6 +36,10 @@ Scan = Callable[[Params, common.Sequence, Carry, bool], Outputs]
 # other products on a GPU, cuDNN then computes in TensorFloat-32. Under all others it computes in float32.
 COARSE = (None, "default", "high", "bfloat16", "tensorfloat32", "TF32_TF32_F32")
 
+# Units from which "auto" takes cuDNN. Of one size below there are times, of an H200 that had other work: B 32, T 128,
+# D 64, H 128, forward and backward by the scan in 3.5 ms, by cuDNN in 6.8 ms (`benchmarks/cudnn_check.py`).
+FASTER_FROM = 256
+
 
 def refusal(params: Params, sequence: common.Sequence, *, plain: bool, automatic: bool) -> str | None:
     """Why cuDNN cannot run a call, or None if it can.
@@ -44,7 +48,7 @@ def refusal(params: Params, sequence: common.Sequence, *, plain: bool, automatic
         params: of the cell.
         sequence: the call's inputs.
         plain: whether the call must be differentiable in any mode.
-        automatic: whether nobody asked for cuDNN, so that it must be no slower than the scan either.
+        automatic: whether nobody asked for cuDNN, so that it should be no slower than the scan either.
     """
     if plain:
         return "plain is True, and cuDNN has a gradient for reverse mode alone"
@@ -56,6 +60,9 @@ def refusal(params: Params, sequence: common.Sequence, *, plain: bool, automatic
         return f"xs has the symbolic shape {sequence.xs.shape}, and cuDNN must know it"
     if not has_gpu():
         return "JAX sees no NVIDIA GPU"
+    hidden = params.recurrent_kernel.shape[0]
+    if automatic and hidden < FASTER_FROM:
+        return f"hidden_size is {hidden}, and the scan is faster below {FASTER_FROM}"
     if automatic and not common.is_one_device_program():
         return "there are several devices, and the compiler cannot split cuDNN's call over them"
     return None
