@@ -83,8 +83,8 @@ def init(
             learnt with it alone. 0: forget_bias.
         remat: whether the gradient keeps only what passes between blocks and computes each block again: besides
             inputs and outputs, memory for T/L + L tokens instead of T, and more time.
-        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, heads that
-            fit a multiprocessor), or "auto", the scan.
+        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, heads of
+            64, 128, 192, 256 or 320 units), or "auto", as yet the scan, as the kernel has no second derivative.
         dtype: of activations and products; gates, sums, c and the memory are float32 whatever it is.
         param_dtype: of the stored weights.
 

@@ -86,8 +86,8 @@ def init(
         num_heads: N, a divisor of H. y_{t-1} reaches the gates of its own head alone.
         forget_gate: "sigmoid", or "exponential", which the paper has and the official code lacks.
         block_position: ρ of the forget bias.
-        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, heads that
-            fit a multiprocessor), or "auto", the scan.
+        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, heads of
+            64 or 128 units), or "auto", as yet the scan, as the kernel has no second derivative.
         dtype: of activations and products; gates, sums, c, n and m are float32 whatever it is.
         param_dtype: of the stored weights.
 
