@@ -20,9 +20,11 @@ class LSTM(Layer):
 
 class GRUCell(Cell):
     chrono: int = 0
+    implementation: str = "auto"
 
 class GRU(Layer):
     chrono: int = 0
+    implementation: str = "auto"
 
 class QLSTMCell(Cell):
     sharing: str = "full"

@@ -107,6 +107,7 @@ class GRUCell(Cell):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = ...,
         chrono: int = 0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -129,6 +130,7 @@ class GRU(Layer):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = ...,
         chrono: int = 0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 

@@ -122,7 +122,7 @@ def test_a_symbolic_shape_is_refused():
 
 @pytest.mark.parametrize("implementation", ["fast", "CUDNN", None, True])
 def test_another_implementation_is_refused(implementation):
-    with pytest.raises(ValueError, match=r"implementation is .*; expected one of 'auto', 'scan', 'cudnn'"):
+    with pytest.raises(ValueError, match=r"implementation is .*; expected one of 'auto', 'scan', 'cudnn', 'kernel'"):
         lstm.init(jax.random.key(0), D, H, implementation=implementation)
 
 

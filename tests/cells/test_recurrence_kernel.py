@@ -135,6 +135,13 @@ def test_no_gradient_passes_a_reset():
     assert not np.any(first) and np.any(second)
 
 
+def test_under_vmap_equals_the_scan():
+    gates, arrays, static = operands("lstm", "bfloat16", 1)
+    arrays = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a]), arrays)
+    found = interpreted(jax.vmap(program(gates, static, "kernel")), arrays)
+    assert_close(found, jax.vmap(program(gates, static, "plain"))(arrays), 2**-8, 2**-6)
+
+
 TWO_WARPGROUPS = """
 import jax, jax.numpy as jnp
 from tests.cells import test_recurrence_kernel as test

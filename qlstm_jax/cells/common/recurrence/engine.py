@@ -15,6 +15,13 @@ from qlstm_jax.cells.common.recurrence.operands import Gates, Operands, State, W
 Way: TypeAlias = Literal["fast", "plain", "kernel"]
 
 
+def way_of(program: str, plain: bool) -> Way:
+    """The way for what `common.choose` gives, "scan" or "kernel"."""
+    if program == "kernel":
+        return "kernel"
+    return "plain" if plain else "fast"
+
+
 def recurrence(
     gates: Gates[State],
     xs: Float[Array, "batch time features"],
