@@ -57,7 +57,7 @@ def init(
         chrono: the longest dependence in tokens, for chrono initialisation: the forget gates' biases are drawn by
             `common.chrono_bias` and the input gates' are their negatives. 0: as above.
         implementation: what runs whole sequences: "scan", "cudnn" (on an NVIDIA GPU, float32, no resets), or "auto",
-            cuDNN where it can run the call for 256 units or more, and the scan elsewhere.
+            which is the scan, the faster wherever both were timed.
         dtype: of activations and products; gates, sums and c are float32 whatever it is.
         param_dtype: of the stored weights.
 
@@ -177,12 +177,10 @@ def unroll(
     common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    automatic = params.implementation == "auto"
-    refusal = partial(cudnn.refusal, params, sequence, plain=plain, automatic=automatic)
+    refusal = partial(cudnn.refusal, params, sequence, plain=plain)
     if common.choose(params.implementation, f"lstm, xs {xs.shape}", cudnn=refusal) == "scan":
         return _scan(params, sequence, carry, plain)
-    run = cudnn.unroll_by_platform if automatic else cudnn.unroll
-    return run(_scan, params, sequence, carry)
+    return cudnn.unroll(_scan, params, sequence, carry)
 
 
 last = common.last_by_unroll(unroll)
