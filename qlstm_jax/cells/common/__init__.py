@@ -1,6 +1,6 @@
 """Shared by several cells: params, products, masks, checks of arguments, initial values, recurrences."""
 
-from qlstm_jax.cells.common.axes import is_one_device_program, varying_as
+from qlstm_jax.cells.common.axes import varying_as
 from qlstm_jax.cells.common.checks import (
     Sequence,
     as_array,
@@ -102,7 +102,6 @@ __all__ = [
     "is_concrete",
     "is_integer",
     "is_number",
-    "is_one_device_program",
     "kernel_gradient",
     "kernel_refusal",
     "kind",
