@@ -1,19 +1,13 @@
 """The option `implementation` of a cell: which program runs its `unroll`.
 
-"scan" is the program of `recurrence`, which runs everywhere. A cell may have others by name, which want a certain
-device and may not have all arguments. "auto" takes the first of them that can run a call, else the scan.
-
-What "auto" takes depends on the machine, and the outputs do not say: so each choice is told to Python's `logging` at
-level DEBUG, as the call is traced. It is the one log below `training`.
+"scan" is the program of `recurrence`, which runs everywhere, and "auto", the default, is the scan. A cell may have
+others, which want a certain device and may not have all arguments: they run when they are named.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from qlstm_jax.cells.common.options import check_choice
-
-_log = logging.getLogger(__name__)
 
 
 def check_implementation(implementation: Any, *others: str) -> None:
@@ -25,27 +19,21 @@ def choose(implementation: str, call: str, **refusals: Callable[[], str | None])
     """The name of the program that runs a call: "scan" or one of `refusals`.
 
     Args:
-        implementation: "auto" or the name of a program.
-        call: what is to run, for the log, such as "lstm, xs (32, 100, 8)".
-        refusals: of each program but the scan, the one to prefer first, a function that gives a reason why it cannot
-            run this call, such as "resets are given", or None if it can. Only those that matter are called.
+        implementation: "auto", "scan" or the name of another program.
+        call: what is to run, for the error, such as "lstm, xs (32, 100, 8)".
+        refusals: of each program but the scan a function that gives a reason why it cannot run this call, such as
+            "resets are given", or None if it can. Only that of the program that is named is called.
 
     Raises:
-        ValueError: if the program that is named cannot run the call.
+        ValueError: if there is no such program, or it cannot run the call.
     """
-    reasons = []
-    for name, refusal in refusals.items():
-        if implementation not in ("auto", name):
-            continue
-        reason = refusal()
-        if reason is None:
-            _log.debug("%s: %s", call, name)
-            return name
-        if implementation == name:
-            raise ValueError(
-                f"implementation is {name!r}, which cannot run this call: {reason}. Expected a call that it can run, "
-                "or implementation='auto', which takes what can."
-            )
-        reasons.append(f"; not {name}: {reason}")
-    _log.debug("%s: scan%s", call, "".join(reasons))
-    return "scan"
+    check_implementation(implementation, *refusals)
+    if implementation in ("auto", "scan"):
+        return "scan"
+    reason = refusals[implementation]()
+    if reason is not None:
+        raise ValueError(
+            f"{call}: implementation is {implementation!r}, which cannot run this call: {reason}. Expected a call that "
+            "it can run, or implementation='auto', the scan, which runs all."
+        )
+    return implementation

@@ -44,8 +44,6 @@ def refusal(params: Params, sequence: common.Sequence, *, plain: bool) -> str | 
         sequence: the call's inputs.
         plain: whether the call must be differentiable in any mode.
     """
-    if params.implementation == "auto":
-        return "it is taken by name alone"
     if plain:
         return "plain is True, and cuDNN has a gradient for reverse mode alone"
     if sequence.resets is not None:
