@@ -183,11 +183,9 @@ def unroll(
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
     automatic = params.implementation == "auto"
-    refusals = {
-        "cudnn": partial(cudnn.refusal, params, sequence, plain=plain, automatic=automatic),
-        "kernel": partial(common.kernel_refusal, params, xs.shape, plain=plain),
-    }
-    chosen = common.choose(params.implementation, f"lstm, xs {xs.shape}", **refusals)
+    refusal = partial(cudnn.refusal, params, sequence, plain=plain, automatic=automatic)
+    refusals = common.kernel_refusals(params, xs.shape, plain=plain)
+    chosen = common.choose(params.implementation, f"lstm, xs {xs.shape}", cudnn=refusal, **refusals)
     if chosen != "cudnn":
         return _by_recurrence(common.way_of(chosen, plain), params, sequence, carry)
     run = cudnn.unroll_by_platform if automatic else cudnn.unroll
