@@ -8,7 +8,6 @@ h_t = (1 − z) ⊙ n + z ⊙ h_{t-1}
 y_t = h_t
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -174,8 +173,8 @@ def unroll(
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
     valid, reset = common.time_major((sequence.valid, sequence.resets))
-    refusal = partial(common.kernel_refusal, params, xs.shape, separate=params.recurrent_bias.shape[0], plain=plain)
-    way = common.way_of(common.choose(params.implementation, f"gru, xs {xs.shape}", kernel=refusal), plain)
+    refusals = common.kernel_refusals(params, xs.shape, separate=params.recurrent_bias.shape[0], plain=plain)
+    way = common.way_of(common.choose(params.implementation, f"gru, xs {xs.shape}", **refusals), plain)
     carry, ys = _run(params, carry, common.time_major(sequence.xs), valid, reset, way)
     return carry, common.time_major(ys)
 

@@ -178,15 +178,15 @@ def _device(monkeypatch):
     ("options", "lengths"),
     [
         ({"num_heads": 2, "block_size": 2}, None),
-        ({"block_size": 2, "sharing": "none"}, (0, 3, 5)),
-        ({"skip": False}, (0, 3, 5)),
+        ({"block_size": 2, "sharing": "none"}, (0, 2, 3)),
+        ({"skip": False}, (0, 2, 3)),
     ],
 )
 def test_ql_lstm_equals_the_scan(options, lengths):
     """Over whole blocks and a rest."""
     hidden = options.get("num_heads", 1) * K
     params = ql_lstm.init(jax.random.key(0), D, hidden, dtype="bfloat16", implementation="kernel", **options)
-    compare_cells(ql_lstm, params, 5, None if lengths is None else jnp.array(lengths))
+    compare_cells(ql_lstm, params, 3, None if lengths is None else jnp.array(lengths))
 
 
 @pytest.mark.usefixtures("_device")
@@ -194,6 +194,24 @@ def test_slstm_equals_the_scan():
     params = slstm.init(jax.random.key(0), D, K, dtype="bfloat16", implementation="kernel")
     kernel = jax.random.normal(jax.random.key(1), params.recurrent_kernel.shape) / 8
     compare_cells(slstm, dataclasses.replace(params, recurrent_kernel=kernel), 2, None)
+
+
+@pytest.mark.usefixtures("_device")
+@pytest.mark.parametrize(("cell", "options"), [(slstm, {}), (ql_lstm, {"block_size": 2})])
+def test_in_shard_map_with_its_default_checks(cell, options):
+    params = cell.init(jax.random.key(0), D, K, dtype="bfloat16", implementation="kernel", **options)
+    xs = jax.random.normal(jax.random.key(1), (B, 2, D))
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.P("rows")
+
+    def weighed(params, xs):
+        ys = cell.unroll(params, xs)[1].astype("float32")
+        return jax.lax.psum(jnp.sum(ys**3), "rows"), ys
+
+    run = jax.value_and_grad(weighed, has_aux=True)
+    run = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(jax.P(), rows), out_specs=((jax.P(), rows), jax.P())))
+    expected = run(dataclasses.replace(params, implementation="scan"), xs)
+    assert_close(interpreted(run, params, xs), expected, 2**-8, 2**-6)
 
 
 def compare_cells(cell, params, steps, lengths):

@@ -57,7 +57,7 @@ from qlstm_jax.cells.common.params import params_dataclass, static
 from qlstm_jax.cells.common.pieces import find_pieces, gather, last_piece, reversed_resets, scatter
 from qlstm_jax.cells.common.products import accumulator, affine, kernel_gradient, matmul, row
 from qlstm_jax.cells.common.protocol import COMMON_KEYWORDS, Cell, cell_options, last_by_unroll, option_docs
-from qlstm_jax.cells.common.recurrence import Way, kernel_refusal, recurrence, recurrence_time_major, way_of
+from qlstm_jax.cells.common.recurrence import Way, kernel_refusals, recurrence, recurrence_time_major, way_of
 from qlstm_jax.cells.common.scan import scan, scan_time_major
 
 __all__ = [
@@ -103,7 +103,7 @@ __all__ = [
     "is_integer",
     "is_number",
     "kernel_gradient",
-    "kernel_refusal",
+    "kernel_refusals",
     "kind",
     "last_by_unroll",
     "last_piece",

@@ -182,11 +182,9 @@ def unroll(
     common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    refusals = {
-        "cudnn": partial(cudnn.refusal, params, sequence, plain=plain),
-        "kernel": partial(common.kernel_refusal, params, xs.shape, plain=plain),
-    }
-    chosen = common.choose(params.implementation, f"lstm, xs {xs.shape}", **refusals)
+    refusal = partial(cudnn.refusal, params, sequence, plain=plain)
+    refusals = common.kernel_refusals(params, xs.shape, plain=plain)
+    chosen = common.choose(params.implementation, f"lstm, xs {xs.shape}", cudnn=refusal, **refusals)
     if chosen == "cudnn":
         return cudnn.unroll(_scan, params, sequence, carry)
     return _by_recurrence(common.way_of(chosen, plain), params, sequence, carry)

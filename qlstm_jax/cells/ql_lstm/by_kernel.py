@@ -95,7 +95,8 @@ def unroll(params: Params, carry: Carry, xs: Array, valid: Array | None) -> tupl
         slow=slow,
         valid=None if mask is None else mask.reshape(blocks, params.block_size, -1),
     )
-    (h, states, slow), hs, memories = _run(program, kernels, inputs)
+    given = kernels, inputs
+    (h, states, slow), hs, memories = _run(program, *common.varying_as(given, given))
     reads = jax.vmap(partial(read, params))(memories)
     ys = frame.tokens_back(hs.reshape(xs.shape[0], *hs.shape[2:])[:, :, None])
     ys = (ys.astype(reads.dtype) + jnp.repeat(reads, params.block_size, axis=0)).astype(params.dtype)
@@ -112,7 +113,8 @@ def _run(program: tokens.Program, kernels: Kernels, inputs: Inputs) -> Any:
 
 
 def _run_forward(program: tokens.Program, kernels: Kernels, inputs: Inputs) -> Any:
-    dv = jnp.zeros((inputs.z.shape[0], *inputs.slow.memory.shape), inputs.slow.memory.dtype)
+    memory = inputs.slow.memory
+    dv = common.varying_as(jnp.zeros((inputs.z.shape[0], *memory.shape), memory.dtype), memory)
     kernels = jax.lax.stop_gradient(kernels)
     outputs, pull, summaries = jax.vjp(partial(_scan, program, kernels), inputs, dv, has_aux=True)
     _, hs, memories = outputs

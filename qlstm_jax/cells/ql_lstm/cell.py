@@ -216,8 +216,8 @@ def unroll(
         return start, jnp.zeros((*xs.shape[:2], params.gate_bias.shape[1]), params.dtype)
     # Devices may go different ways below. The sum of the params' gradients over them must lie outside of these.
     params = common.varying_as(params, (xs, start))
-    refusal = partial(common.kernel_refusal, params, xs.shape, plain=plain)
-    way = common.way_of(common.choose(params.implementation, f"ql_lstm, xs {xs.shape}", kernel=refusal), plain)
+    refusals = common.kernel_refusals(params, xs.shape, plain=plain)
+    way = common.way_of(common.choose(params.implementation, f"ql_lstm, xs {xs.shape}", **refusals), plain)
     if way == "kernel" and carry is None and resets is None and not params.remat:
         return _from_the_start(params, start, sequence)
     run = partial(block, params, way)

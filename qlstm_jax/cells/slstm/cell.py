@@ -16,8 +16,6 @@ A row of 4H pre-activations holds the gates side by side in the order i, f, z, o
 `recurrence.py` computes all that comes after "x_t W + b", for this cell and for one inside a block.
 """
 
-from functools import partial
-
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Key
@@ -191,8 +189,8 @@ def unroll(
     common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    refusal = partial(common.kernel_refusal, params, xs.shape, plain=plain)
-    chosen = common.choose(params.implementation, f"slstm, xs {xs.shape}", kernel=refusal)
+    refusals = common.kernel_refusals(params, xs.shape, plain=plain)
+    chosen = common.choose(params.implementation, f"slstm, xs {xs.shape}", **refusals)
     return _run(params, sequence.xs, carry, sequence.valid, sequence.resets, common.way_of(chosen, plain))
 
 

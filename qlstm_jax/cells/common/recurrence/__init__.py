@@ -23,6 +23,6 @@ K units; G is the width of a row of pre-activations, such as 4H. "Wide" is float
 """
 
 from qlstm_jax.cells.common.recurrence.engine import Way, recurrence, recurrence_time_major, way_of
-from qlstm_jax.cells.common.recurrence.kernel.support import refusal as kernel_refusal
+from qlstm_jax.cells.common.recurrence.kernel.support import kernel_refusals
 
-__all__ = ["Way", "kernel_refusal", "recurrence", "recurrence_time_major", "way_of"]
+__all__ = ["Way", "kernel_refusals", "recurrence", "recurrence_time_major", "way_of"]

@@ -5,5 +5,5 @@ of its warpgroups has ROWS units of the head: it holds their gates' pre-activati
 shares h (forward) or da (backward) with the others through shared memory, twice, so that one barrier a token suffices.
 Products are transposed, (Uᵀ hᵀ), for units are many and sequences few: no row is padded.
 
-Arrays are "by unit": (N, M, K, T, B) with M columns of a unit's row, as a product Wᵀ xᵀ over all tokens gives them.
+Arrays are "by unit": (T, N, M, K, B), with M columns of a unit's row.
 """

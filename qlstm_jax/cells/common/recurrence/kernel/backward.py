@@ -113,8 +113,8 @@ def _body(
         dh, dstates = common.where(ok, common.restart(reset, before), (dh, dstates))
         return dh, dstates, dweights, coming
 
-    dh = place.load(inputs.dh, head)
-    dstates = [place.load(inputs.dstates, head, i) for i in range(plan.states)]
+    dh = place.first(inputs.dh, head)
+    dstates = [place.first(inputs.dstates, head, i) for i in range(plan.states)]
     start = dh, dstates, [jnp.zeros_like(dh)] * plan.weights, read(plan.steps - 1)
     plgpu.barrier_wait(loaded.at[group])
     dh, dstates, dweights, _ = lax.fori_loop(0, plan.steps, token, start)

@@ -104,8 +104,8 @@ def _body(
         return h, states, coming
 
     first = read(0)
-    h = place.load(inputs.h, head).astype(plan.dtype)
-    states = [place.load(inputs.states, head, i) for i in range(plan.states)]
+    h = place.first(inputs.h, head).astype(plan.dtype)
+    states = [place.first(inputs.states, head, i) for i in range(plan.states)]
     share(0, common.restart(first[2], h))
     plgpu.barrier_wait(loaded.at[group])
     h, states, _ = lax.fori_loop(0, plan.steps, token, (h, states, first))

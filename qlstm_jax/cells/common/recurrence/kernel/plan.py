@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from qlstm_jax.cells.common.axes import varying_as
 from qlstm_jax.cells.common.recurrence.kernel.support import ROWS, TILE
 
 plgpu: Any = mosaic_gpu  # its types differ between versions of JAX
@@ -73,6 +74,10 @@ class Place:
         value: Array = plgpu.load(part, layout=plgpu.Layout.WGMMA, optimized=False)
         return value
 
+    def first(self, ref: Any, *at: Any) -> Array:
+        """What `load` gives, as the carry of a loop: in `jax.shard_map` what is computed tells no axis, and refs do."""
+        return self.load(ref, *at) + 0
+
     def row(self, ref: Any, i: int) -> Array:
         """(ROWS, TILE) of (N, ·, K), the same for each sequence, or of (N, ·, K, B)."""
         if len(ref.shape) == 4:
@@ -118,7 +123,7 @@ def launch(
         thread_name="group",
         compiler_params=plgpu.CompilerParams(unsafe_no_auto_barriers=True, approx_math=True),
     )
-    results = iter(run(*(a for a in inputs if a is not None)))
+    results = iter(varying_as(run(*(a for a in inputs if a is not None)), inputs))
     return [None if a is None else next(results) for a in outputs]
 
 

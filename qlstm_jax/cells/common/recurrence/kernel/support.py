@@ -1,5 +1,6 @@
 """Whether the kernel can run a recurrence, and whether there is a device for it. It imports no Pallas."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -39,8 +40,12 @@ def shape_of(kernel: Any) -> tuple[int, int, int]:
     return heads, kernel.shape[-2], kernel.shape[-1] // kernel.shape[-2]
 
 
-def refusal(params: Any, shape: tuple[Any, ...], *, separate: int = 0, plain: bool) -> str | None:
-    """Why the kernel cannot run a cell's call here, or None if it can.
+def kernel_refusals(
+    params: Any, shape: tuple[Any, ...], *, separate: int = 0, plain: bool
+) -> dict[str, Callable[[], str | None]]:
+    """For `common.choose`, if the params ask for the kernel: the function that says why it cannot run a call here.
+
+    "auto" never takes the kernel, which has no second derivative, as the scan has.
 
     Args:
         params: of the cell, with U, dtype and implementation.
@@ -48,13 +53,15 @@ def refusal(params: Any, shape: tuple[Any, ...], *, separate: int = 0, plain: bo
         separate: as for `recurrence`.
         plain: whether the call must be differentiable in any mode.
     """
-    if params.implementation == "auto":
-        return "it is taken by name alone"
-    if plain:
-        return "plain is True, and the kernel has a gradient for reverse mode alone"
-    if not all(isinstance(size, int) for size in shape):
-        return f"xs has the symbolic shape {shape}, and the kernel must know it"
-    return unsupported(params.recurrent_kernel, params.dtype, separate) or _no_device()
+
+    def refusal() -> str | None:
+        if plain:
+            return "plain is True, and the kernel has a gradient for reverse mode alone"
+        if not all(isinstance(size, int) for size in shape):
+            return f"xs has the symbolic shape {shape}, and the kernel must know it"
+        return unsupported(params.recurrent_kernel, params.dtype, separate) or _no_device()
+
+    return {"kernel": refusal} if params.implementation == "kernel" else {}
 
 
 def _no_device() -> str | None:
