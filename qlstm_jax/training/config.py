@@ -84,6 +84,7 @@ def load(path: Path) -> ConfigDict:
 # where its data lie, as a problem tells other data from those of training.
 CHANGEABLE = (
     "eval",
+    "parallel",
     "model.dtype",
     "text.path",
     "text.train_path",
@@ -113,7 +114,8 @@ def change(config: ConfigDict, settings: Mapping[str, object]) -> None:
     for key in settings:
         if key not in CHANGEABLE and key.partition(".")[0] not in CHANGEABLE:
             raise ConfigError(
-                f"--config.{key}: a trained run keeps its {key}; expected one of eval.*, {', '.join(CHANGEABLE[1:])}"
+                f"--config.{key}: a trained run keeps its {key}; expected one of eval.*, parallel.*, "
+                f"{', '.join(CHANGEABLE[2:])}"
             )
     config.update_from_flattened_dict(dict(settings))
 
@@ -129,8 +131,10 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.patience",
+    "train.accumulate",
     "train.mapping",
     "train.num_devices",
+    "parallel.mesh",
     "eval",
 )
 

@@ -21,6 +21,7 @@ from qlstm_jax.problems.config import (
 )
 from qlstm_jax.training.config_settings import flat_keys, no_such_key
 from qlstm_jax.training.defaults import default
+from qlstm_jax.training.mesh_axes import check_mapping
 
 RULES = {
     "seed": lambda value: None if 0 <= value < 2**32 else f"0 or more, up to {2**32 - 1}",
@@ -40,7 +41,9 @@ RULES = {
     "train.checkpoint_every": positive,
     "train.keep_checkpoints": positive,
     "train.select": one_of("last", "best"),
-    "train.mapping": one_of("shard_map", "pmap"),
+    "train.accumulate": positive,
+    "train.param_dtype": one_of("float32", "bfloat16"),
+    "train.mapping": one_of("", "shard_map", "pmap", "jit"),
     "train.num_devices": not_negative,
     "model.num_layers": lambda value: None if value <= 1000 else "at most 1000",
     "model.embedding_size": positive,
@@ -89,6 +92,7 @@ def check(config: ConfigDict, *, own_problem: bool = False) -> list[str]:
             f"train.weight_decay is {config.train.weight_decay} and train.optimizer is {config.train.optimizer!r}; "
             "only adamw decays weights: --config.train.optimizer=adamw"
         )
+    check_mapping(config.train.mapping, config.parallel.mesh, config.train.num_devices)
     return _unused(config, None if own_problem else config.problem)
 
 

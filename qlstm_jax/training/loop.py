@@ -2,11 +2,13 @@
 
 import math
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import jax
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
@@ -14,8 +16,8 @@ from qlstm_jax.problems import Problem
 from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
-from qlstm_jax.training.devices import choose_devices, make_step
 from qlstm_jax.training.lock import locked
+from qlstm_jax.training.meshes import everywhere, initial, make_mesh, make_step
 from qlstm_jax.training.metrics import Patience, Progress, Writer
 from qlstm_jax.training.opening import Opened, OwnModel, OwnProblem, open_run
 from qlstm_jax.training.selection import selection
@@ -62,20 +64,32 @@ def train(
     """
     workdir = Path(workdir)
     unused = config_checks.check(config, own_problem=problem is not None)
-    choose_devices(config.train.num_devices, config.train.batch_size)
+    mesh = make_mesh(config)
     with locked(workdir):
-        return _train(config, workdir, [f"note: {line}" for line in unused], open_run(config, workdir, problem, model))
+        notes = [f"note: {line}" for line in unused]
+        return _train(config, workdir, notes, open_run(config, workdir, problem, model), mesh)
 
 
-def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened) -> dict[str, float]:
-    """Does the work of `train` in a folder that is the run's alone; `notes` are said first."""
+def first_state(problem: Problem, config: ConfigDict, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state of a new run before its first step."""
+    init_key, train_key, _ = run_keys(config.seed)
+    model = problem.model(nnx.Rngs(params=init_key))
+    carry = problem.initial_carry(model, config.train.batch_size)
+    return initial_state(model, optimizer, train_key, carry, averaged=config.train.average_decay > 0)
+
+
+def _train(
+    config: ConfigDict, workdir: Path, notes: list[str], opened: Opened, mesh: Mesh | None
+) -> dict[str, float]:
+    """`train` in a folder that is the run's alone; `notes` are said first."""
     problem, select = opened.problem, selection(opened.problem, config.train.select_metric)
-    init_key, train_key, eval_key = run_keys(config.seed)
-    built = nnx.jit(lambda key: problem.model(nnx.Rngs(params=key)))(init_key)  # one compiled program draws it
+    *_, eval_key = run_keys(config.seed)
     optimizer = make_optimizer(config.train)
-    carry = problem.initial_carry(built, config.train.batch_size)
-    state = initial_state(built, optimizer, train_key, carry, averaged=config.train.average_decay > 0)
+    built = nnx.eval_shape(lambda: problem.model(nnx.Rngs(params=0)))  # what is static of it; no arrays
     with ExitStack() as end:
+        if mesh is not None:
+            end.enter_context(jax.set_mesh(mesh))
+        state = initial(partial(first_state, problem, config, optimizer), mesh)
         keep = config.train.keep_checkpoints
         checkpoints = Checkpoints(workdir, keep=keep, select=select.metric, mode=select.mode)
         end.callback(checkpoints.close)
@@ -95,7 +109,7 @@ def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened) 
         writer = Writer(workdir, start)
         end.callback(writer.close)
         patience = Patience(workdir, config.train.patience, select=select.metric, mode=select.mode)
-        run = _Run(config, problem, built, optimizer, checkpoints, writer, patience, progress, eval_key)
+        run = _Run(config, problem, built, optimizer, checkpoints, writer, patience, progress, eval_key, mesh)
         with StopSignal() as stop:
             return run.to_the_end(state, stop)
 
@@ -124,12 +138,13 @@ class _Run:
         patience: Patience,
         progress: Progress,
         eval_key: Key[Array, ""],
+        mesh: Mesh | None,
     ) -> None:
-        self.patience = patience
+        self.patience, self.mesh = patience, mesh
         self.config, self.problem, self.checkpoints = config.train, problem, checkpoints
         self.writer, self.progress, self.eval_key = writer, progress, eval_key
         model.train()
-        self.step = make_step(problem, nnx.graphdef(model), optimizer, config.train)
+        self.step = make_step(problem, nnx.graphdef(model), optimizer, config.train, mesh)
         model.eval()
         self.eval_graphdef = nnx.graphdef(model)
         self.pending: list[tuple[int, dict[str, Array]]] = []
@@ -163,7 +178,7 @@ class _Run:
             more = "patience" if self.patience.is_over() else "steps"
             self.progress.say(f"nothing to do: step {start} of {last} is done (--config.train.{more}=N for more)")
             # Not `validate`, which would write the figures of this step a second time.
-            self.latest = self.problem.validate(nnx.merge(self.eval_graphdef, state.final_params), self.eval_key)
+            self.latest = self.problem.validate(self.model(state), self.eval_key)
         self.say_if_diverged()
         return self.latest
 
@@ -175,6 +190,11 @@ class _Run:
                 f"diverged: the loss is {last:.4f} at the end and was {first:.4f} at the start. Try a lower "
                 "--config.train.learning_rate or --config.train.clip_norm in another --workdir."
             )
+
+    def model(self, state: TrainState) -> nnx.Module:
+        """The model as it is evaluated, whole on every device."""
+        model: nnx.Module = nnx.merge(self.eval_graphdef, everywhere(state.final_params, self.mesh))
+        return model
 
     def log(self) -> None:
         """Reads the figures of the steps since the last log, which waits for the device, and writes their means."""
@@ -207,7 +227,7 @@ class _Run:
         """Writes the validation figures, and keeps the state if they are the best so far."""
         self.log()
         with self.progress.paused():
-            values = self.problem.validate(nnx.merge(self.eval_graphdef, state.final_params), self.eval_key)
+            values = self.problem.validate(self.model(state), self.eval_key)
         if not values:
             return
         metric = self.patience.selection.metric

@@ -1,0 +1,116 @@
+"""A run on a mesh of devices, `parallel.mesh`: the mesh, the state cut over it, and the step that the compiler divides."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from qlstm_jax import shardings
+from qlstm_jax.problems.base import Batch, Problem
+from qlstm_jax.training import devices as local_devices
+from qlstm_jax.training.config import ConfigError
+from qlstm_jax.training.devices import check_batch, choose_devices
+from qlstm_jax.training.mesh_axes import parse
+from qlstm_jax.training.step import Step, TrainState, configured_step
+
+
+def make_mesh(config: ConfigDict) -> Mesh | None:
+    """The mesh of a run; None where its step is mapped over the devices by hand.
+
+    train.mapping=jit without a mesh has one of data alone, over train.num_devices.
+
+    Raises:
+        ConfigError: if there are fewer devices, or if they do not divide the batch.
+    """
+    text, train = config.parallel.mesh, config.train
+    if not text:
+        devices = choose_devices(train.num_devices, train.batch_size, train.accumulate)
+        return _mesh({"data": len(devices)}, devices) if train.mapping == "jit" else None
+    sizes = parse(text)
+    number, there = math.prod(sizes.values()), jax.devices()
+    if number > len(there):
+        raise ConfigError(
+            f"parallel.mesh is {text!r}, of {number} devices; expected at most {len(there)}, those that are here"
+        )
+    check_batch(train.batch_size, number, train.accumulate)
+    return _mesh(sizes, there[:number])
+
+
+def _mesh(sizes: dict[str, int], devices: list[jax.Device]) -> Mesh:
+    shape = tuple(sizes.values())
+    return Mesh(np.asarray(devices).reshape(shape), tuple(sizes), axis_types=(AxisType.Auto,) * len(shape))
+
+
+def places(state: TrainState, mesh: Mesh) -> TrainState:
+    """The sharding of each array of a state, of arrays or of shapes alone."""
+    everywhere, rows = NamedSharding(mesh, P()), NamedSharding(mesh, shardings.rows_spec(mesh))
+
+    def weights(tree: Any) -> Any:
+        return jax.tree.map(lambda a: NamedSharding(mesh, shardings.weights_spec(mesh, a.shape)), tree)
+
+    return TrainState(
+        step=everywhere,
+        params=weights(state.params),
+        opt_state=weights(state.opt_state),
+        key=everywhere,
+        carry=jax.tree.map(lambda _: rows, state.carry),
+        average=weights(state.average),
+    )
+
+
+def initial(make: Callable[[], TrainState], mesh: Mesh | None) -> TrainState:
+    """The state that `make` computes, as one program; on a mesh each device computes its part and never has the whole."""
+    if mesh is None:
+        return jax.jit(make)()
+    with jax.set_mesh(mesh):
+        state: TrainState = jax.jit(make, out_shardings=places(jax.eval_shape(make), mesh))()
+    return state
+
+
+def mesh_step(step: Step, mesh: Mesh) -> Step:
+    """The compiled form of `step(state, batch)`, the program of one device, divided by the compiler over a mesh.
+
+    Returns:
+        A function of a state and a batch of all rows (numpy or jax arrays, or None) to the next state, cut as `places`
+        says, and the metrics, the same on every device. The state that it is given is used up.
+    """
+    rows = NamedSharding(mesh, shardings.rows_spec(mesh))
+
+    def divided(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        state, metrics = step(state, batch)
+        return jax.lax.with_sharding_constraint(state, places(state, mesh)), metrics
+
+    compiled = jax.jit(divided, donate_argnums=0)
+
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        with jax.set_mesh(mesh):
+            state = jax.device_put(state, places(state, mesh))
+            return compiled(state, jax.device_put(batch, rows))  # type: ignore[no-any-return]
+
+    return run
+
+
+def make_step(
+    problem: Problem,
+    graphdef: nnx.GraphDef[Any],
+    optimizer: optax.GradientTransformation,
+    train: ConfigDict,
+    mesh: Mesh | None,
+) -> Step:
+    """The step of a run, on its mesh or mapped over its devices."""
+    if mesh is None:
+        return local_devices.make_step(problem, graphdef, optimizer, train)
+    return mesh_step(configured_step(problem, graphdef, optimizer, train, axis=None), mesh)
+
+
+def everywhere(params: Any, mesh: Mesh | None) -> Any:
+    """Parameters whole on every device of the mesh, as an evaluation reads them."""
+    return params if mesh is None else jax.device_put(params, NamedSharding(mesh, P()))
