@@ -86,6 +86,7 @@ class DigitsProblem(Problem):
         return sums
 
     def _evaluate(self, graphdef: nnx.GraphDef[Any], params: Any, batch: Batch) -> tuple[Array, Array, Array]:
+        batch = split_rows(batch)
         rows, predicted = self._rows(nnx.merge(graphdef, params), batch, None)
         return rows["loss"], batch.labels, predicted
 

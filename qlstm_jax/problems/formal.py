@@ -118,7 +118,7 @@ class FormalProblem(Problem):
     def _count(
         self, graphdef: nnx.GraphDef[Any], params: Any, key: Key[Array, ""], lengths: Array, max_length: int
     ) -> Any:
-        batch = self.task.sample(key, lengths.shape[0], lengths, max_length=max_length)
+        batch = split_rows(self.task.sample(key, lengths.shape[0], lengths, max_length=max_length))
         return self.task.correct(self.logits(nnx.merge(graphdef, params), batch), batch)
 
     def accuracy_by_length(

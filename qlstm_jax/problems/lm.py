@@ -127,6 +127,7 @@ class LMProblem(LMData, Problem):
     def _score(self, graphdef: nnx.GraphDef[Any], params: Any, batch: Batch, carry: Any) -> Any:
         """(nats by position (T,) as a mean over the rows, accuracy, carry)."""
         model = nnx.merge(graphdef, params)
+        batch, carry = split_rows((batch, carry))
         ids, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
         carry, logits = (None, model(ids)) if carry is None else model(ids, initial_carry=carry, return_carry=True)
         losses, right = _by_token(logits, targets)

@@ -109,7 +109,7 @@ class SeriesProblem(Problem):
         self.data = SeriesData(config, workdir, table)
         self.targets = list(self.data.targets)
         self.names = [self.data.names[place] for place in self.targets]
-        self._forecast = jax.jit(lambda graphdef, p, xs: self.forecast(nnx.merge(graphdef, p), xs), static_argnums=0)
+        self._forecast = jax.jit(self._forecast_rows, static_argnums=0)
 
     def stream(self, start: int) -> Generator[Batch, None, None]:
         """Yields training windows from batch `start` on, without end."""
@@ -132,6 +132,9 @@ class SeriesProblem(Problem):
         if self.options.from_last:
             mean = mean + inputs[:, -1:, jnp.asarray(self.targets)]
         return mean, jnp.clip(outputs[..., 1], *LOG_VARIANCES) if self.gaussian else None
+
+    def _forecast_rows(self, graphdef: nnx.GraphDef[Any], params: Any, inputs: Array) -> Any:
+        return self.forecast(nnx.merge(graphdef, params), split_rows(inputs))
 
     def losses(self, mean: Any, log_variance: Any, targets: Any, xp: Any = jnp) -> Any:
         """Returns the loss of each value, in numpy or in jax."""

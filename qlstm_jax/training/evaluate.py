@@ -65,21 +65,19 @@ def restore_state(
         configs.change(config, settings)
         config_checks.check(config, own_problem=problem is not None)
     problem = make_problem(config, workdir, problem, model)
-    init_key, train_key, _ = run_keys(config.seed)
-    model = problem.model(nnx.Rngs(params=init_key))
+    _, train_key, _ = run_keys(config.seed)
+    model = nnx.eval_shape(lambda: problem.model(nnx.Rngs(params=0)))
     checkpoints = Checkpoints(workdir, read_only=True)
     wanted = checkpoint or config.train.select
-    carry = problem.initial_carry(model, config.train.batch_size)
-    averaged = config.train.average_decay > 0
-    like = initial_state(model, make_optimizer(config.train), train_key, carry, averaged=averaged)
-    state = checkpoints.restore(like, best=wanted == "best")
+    make = partial(first_state, problem, config, make_optimizer(config.train))
+    state = checkpoints.restore(expected(make, train_key, mesh), best=wanted == "best")
     for line in checkpoints.notes:
         print(f"note: {line}", file=sys.stderr)
     checkpoints.close()
     if state is None:
         raise ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")
     model.eval()
-    return config, problem, nnx.merge(nnx.graphdef(model), state.final_params), state
+    return config, problem, nnx.merge(nnx.graphdef(model), everywhere(state.final_params, mesh)), state
 
 
 def evaluate(

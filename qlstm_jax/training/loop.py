@@ -17,7 +17,7 @@ from qlstm_jax.training import config_checks
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.lock import locked
-from qlstm_jax.training.meshes import everywhere, initial, make_mesh, make_step
+from qlstm_jax.training.meshes import everywhere, expected, initial, make_mesh, make_step
 from qlstm_jax.training.metrics import Patience, Progress, Writer
 from qlstm_jax.training.opening import Opened, OwnModel, OwnProblem, open_run
 from qlstm_jax.training.selection import selection
@@ -83,17 +83,18 @@ def _train(
 ) -> dict[str, float]:
     """`train` in a folder that is the run's alone; `notes` are said first."""
     problem, select = opened.problem, selection(opened.problem, config.train.select_metric)
-    *_, eval_key = run_keys(config.seed)
+    _, train_key, eval_key = run_keys(config.seed)
     optimizer = make_optimizer(config.train)
     built = nnx.eval_shape(lambda: problem.model(nnx.Rngs(params=0)))  # what is static of it; no arrays
     with ExitStack() as end:
         if mesh is not None:
             end.enter_context(jax.set_mesh(mesh))
-        state = initial(partial(first_state, problem, config, optimizer), mesh)
         keep = config.train.keep_checkpoints
         checkpoints = Checkpoints(workdir, keep=keep, select=select.metric, mode=select.mode)
         end.callback(checkpoints.close)
-        state = _where_it_stopped(checkpoints, state, opened, wants_best=config.train.select == "best")
+        make = partial(first_state, problem, config, optimizer)
+        found = _where_it_stopped(checkpoints, expected(make, train_key, mesh), opened, config.train.select == "best")
+        state = found or initial(make, mesh)
         start = int(state.step)
         if config.train.init_from and not start:
             state, lines = warm_start(state, config, problem)
@@ -114,14 +115,16 @@ def _train(
             return run.to_the_end(state, stop)
 
 
-def _where_it_stopped(checkpoints: Checkpoints, state: TrainState, opened: Opened, *, wants_best: bool) -> TrainState:
-    """Returns the state that a run goes on from: of its latest checkpoint, or `state`, a new one's."""
-    found = checkpoints.restore(state)
+def _where_it_stopped(
+    checkpoints: Checkpoints, like: TrainState, opened: Opened, wants_best: bool
+) -> TrainState | None:
+    """The state that a run goes on from, of its latest checkpoint; None for a new one."""
+    found = checkpoints.restore(like)
     if opened.another_course:
-        checkpoints.drop_best_after(int((found or state).step))
+        checkpoints.drop_best_after(int(found.step) if found else 0)
     if wants_best:
-        checkpoints.check_best(state)
-    return found or state
+        checkpoints.check_best(like)
+    return found
 
 
 class _Run:

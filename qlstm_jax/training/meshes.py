@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 from ml_collections import ConfigDict
@@ -51,19 +51,31 @@ def _mesh(sizes: dict[str, int], devices: list[jax.Device]) -> Mesh:
 
 def places(state: TrainState, mesh: Mesh) -> TrainState:
     """The sharding of each array of a state, of arrays or of shapes alone."""
-    everywhere, rows = NamedSharding(mesh, P()), NamedSharding(mesh, shardings.rows_spec(mesh))
+    same, rows = NamedSharding(mesh, P()), NamedSharding(mesh, shardings.rows_spec(mesh))
 
     def weights(tree: Any) -> Any:
         return jax.tree.map(lambda a: NamedSharding(mesh, shardings.weights_spec(mesh, a.shape)), tree)
 
     return TrainState(
-        step=everywhere,
+        step=same,
         params=weights(state.params),
         opt_state=weights(state.opt_state),
-        key=everywhere,
+        key=same,
         carry=jax.tree.map(lambda _: rows, state.carry),
         average=weights(state.average),
     )
+
+
+def expected(make: Callable[[], TrainState], key: Array, mesh: Mesh | None) -> TrainState:
+    """The state that `make` would compute as shapes alone, with where each array belongs; `key` is the run's."""
+    shapes = jax.eval_shape(make)
+    if mesh is None:
+        here = SingleDeviceSharding(jax.local_devices()[0])
+        where = jax.tree.map(lambda _: here, shapes)
+    else:
+        where = places(shapes, mesh)
+    shapes = jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, where)
+    return shapes._replace(key=key)
 
 
 def initial(make: Callable[[], TrainState], mesh: Mesh | None) -> TrainState:
