@@ -1,9 +1,9 @@
 """How arrays lie on a mesh of devices: one table from what an axis of an array stands for to the axes of the mesh.
 
 A program that is compiled for a mesh is written as that of one device, for all rows and whole parameters; the compiler
-divides it. What it is told is here: which axis of an array is cut into which parts. It finds the rest, and where it must
-communicate, by itself. Within a program the mesh is that of `jax.set_mesh`; without one, or where a program is
-mapped over devices by hand (`jax.shard_map`, `jax.pmap`), the functions of this module change nothing.
+divides it. What it is told is here: which axis of an array is cut into which parts. The rest, and where devices must
+communicate, it finds by itself. Within a program the mesh is that of `jax.set_mesh`; without one, or where a program
+is mapped over devices by hand (`jax.shard_map`, `jax.pmap`), the functions of this module change nothing.
 """
 
 from collections.abc import Sequence
@@ -95,11 +95,12 @@ def whole_weights(tree: Any) -> Any:
 
 @partial(jax.custom_vjp)
 def _whole(a: Array) -> Array:
-    return jax.lax.with_sharding_constraint(a, P())
+    whole: Array = jax.lax.with_sharding_constraint(a, P())
+    return whole
 
 
 def _whole_forward(a: Array) -> tuple[Array, None]:
-    return _whole(a), None
+    return jax.lax.with_sharding_constraint(a, P()), None
 
 
 def _whole_backward(_: None, gradient: Array) -> tuple[Array]:

@@ -15,6 +15,7 @@ from qlstm_jax.problems import metrics, plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_rows
 from qlstm_jax.problems.config import at_least, check_split, fraction, not_negative, one_of, positive
 from qlstm_jax.problems.models import predictor
+from qlstm_jax.shardings import split_rows
 
 CLIPS = 256  # that are evaluated at once
 

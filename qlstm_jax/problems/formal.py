@@ -17,6 +17,7 @@ from qlstm_jax.models.layers import build_layer
 from qlstm_jax.problems import plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, check_lengths, fraction, not_negative, one_of, positive
+from qlstm_jax.shardings import split_rows
 
 POSITIONS = 2**16  # of the tapes that are evaluated at once
 SOLVED = 0.9  # of the score, the mean accuracy over the lengths beyond those of training

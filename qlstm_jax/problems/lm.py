@@ -23,6 +23,7 @@ from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, check_split, fraction, not_negative, one_of, positive
 from qlstm_jax.problems.lm_data import LMData
 from qlstm_jax.problems.models import token_model
+from qlstm_jax.shardings import split_rows
 
 CONTEXT = 4  # windows of training that the picture's contexts are long
 SAMPLE: dict[str, Any] = {"steps": 400, "temperature": 0.8, "top_p": 0.95}  # of eval/sample.txt

@@ -19,6 +19,7 @@ from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, Rule, check_split, fraction, nearest, not_negative, one_of, positive
 from qlstm_jax.problems.models import predictor
 from qlstm_jax.problems.series_data import SeriesData
+from qlstm_jax.shardings import split_rows
 
 WINDOWS = 256  # that are evaluated at once
 Z90 = 1.6448536269514722  # a standard normal lies within ± this with probability 0.9

@@ -20,6 +20,7 @@ from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_
 from qlstm_jax.problems.config import ConfigError, as_flags, fraction, not_negative, one_of, positive
 from qlstm_jax.problems.models import classifier
 from qlstm_jax.problems.text_data import TextData
+from qlstm_jax.shardings import split_rows
 
 
 class TextProblem(TextData, Problem):

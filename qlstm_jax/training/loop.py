@@ -14,26 +14,22 @@ from ml_collections import ConfigDict
 
 from qlstm_jax.problems import Problem
 from qlstm_jax.training import config_checks
+from qlstm_jax.training.beginning import expected, first_state, initial, run_keys, static_model
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.lock import locked
-from qlstm_jax.training.meshes import everywhere, expected, initial, make_mesh, make_step
+from qlstm_jax.training.meshes import everywhere, make_mesh, make_step, using
 from qlstm_jax.training.metrics import Patience, Progress, Writer
 from qlstm_jax.training.opening import Opened, OwnModel, OwnProblem, open_run
 from qlstm_jax.training.selection import selection
 from qlstm_jax.training.signals import Interrupted, StopSignal
-from qlstm_jax.training.step import TrainState, initial_state, make_optimizer
+from qlstm_jax.training.step import TrainState, make_optimizer
 from qlstm_jax.training.summary import parameter_table
 from qlstm_jax.training.warm_start import warm_start
 
 
 class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
-
-
-def run_keys(seed: int) -> Key[Array, " 3"]:
-    """Returns the keys of a run: initial parameters, training steps, evaluation."""
-    return jax.random.split(jax.random.key(seed), 3)
 
 
 def train(
@@ -70,31 +66,18 @@ def train(
         return _train(config, workdir, notes, open_run(config, workdir, problem, model), mesh)
 
 
-def first_state(problem: Problem, config: ConfigDict, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state of a new run before its first step."""
-    init_key, train_key, _ = run_keys(config.seed)
-    model = problem.model(nnx.Rngs(params=init_key))
-    carry = problem.initial_carry(model, config.train.batch_size)
-    return initial_state(model, optimizer, train_key, carry, averaged=config.train.average_decay > 0)
-
-
-def _train(
-    config: ConfigDict, workdir: Path, notes: list[str], opened: Opened, mesh: Mesh | None
-) -> dict[str, float]:
-    """`train` in a folder that is the run's alone; `notes` are said first."""
+def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened, mesh: Mesh | None) -> dict[str, float]:
+    """Does the work of `train` in a folder that is the run's alone; `notes` are said first."""
     problem, select = opened.problem, selection(opened.problem, config.train.select_metric)
-    _, train_key, eval_key = run_keys(config.seed)
-    optimizer = make_optimizer(config.train)
-    built = nnx.eval_shape(lambda: problem.model(nnx.Rngs(params=0)))  # what is static of it; no arrays
+    keys, optimizer = run_keys(config.seed), make_optimizer(config.train)
     with ExitStack() as end:
-        if mesh is not None:
-            end.enter_context(jax.set_mesh(mesh))
+        end.enter_context(using(mesh))
         keep = config.train.keep_checkpoints
         checkpoints = Checkpoints(workdir, keep=keep, select=select.metric, mode=select.mode)
         end.callback(checkpoints.close)
         make = partial(first_state, problem, config, optimizer)
-        found = _where_it_stopped(checkpoints, expected(make, train_key, mesh), opened, config.train.select == "best")
-        state = found or initial(make, mesh)
+        found = _where_it_stopped(checkpoints, expected(make, keys, mesh), opened, config.train.select == "best")
+        state = found or initial(make, keys, mesh)
         start = int(state.step)
         if config.train.init_from and not start:
             state, lines = warm_start(state, config, problem)
@@ -110,7 +93,7 @@ def _train(
         writer = Writer(workdir, start)
         end.callback(writer.close)
         patience = Patience(workdir, config.train.patience, select=select.metric, mode=select.mode)
-        run = _Run(config, problem, built, optimizer, checkpoints, writer, patience, progress, eval_key, mesh)
+        run = _Run(config, problem, optimizer, checkpoints, writer, patience, progress, keys[2], mesh)
         with StopSignal() as stop:
             return run.to_the_end(state, stop)
 
@@ -118,7 +101,7 @@ def _train(
 def _where_it_stopped(
     checkpoints: Checkpoints, like: TrainState, opened: Opened, wants_best: bool
 ) -> TrainState | None:
-    """The state that a run goes on from, of its latest checkpoint; None for a new one."""
+    """Returns the state that a run goes on from, of its latest checkpoint; None for a new one."""
     found = checkpoints.restore(like)
     if opened.another_course:
         checkpoints.drop_best_after(int(found.step) if found else 0)
@@ -134,7 +117,6 @@ class _Run:
         self,
         config: ConfigDict,
         problem: Problem,
-        model: nnx.Module,
         optimizer: optax.GradientTransformation,
         checkpoints: Checkpoints,
         writer: Writer,
@@ -146,6 +128,7 @@ class _Run:
         self.patience, self.mesh = patience, mesh
         self.config, self.problem, self.checkpoints = config.train, problem, checkpoints
         self.writer, self.progress, self.eval_key = writer, progress, eval_key
+        model = static_model(problem)
         model.train()
         self.step = make_step(problem, nnx.graphdef(model), optimizer, config.train, mesh)
         model.eval()
@@ -195,7 +178,7 @@ class _Run:
             )
 
     def model(self, state: TrainState) -> nnx.Module:
-        """The model as it is evaluated, whole on every device."""
+        """Returns the model as it is evaluated, whole on every device."""
         model: nnx.Module = nnx.merge(self.eval_graphdef, everywhere(state.final_params, self.mesh))
         return model
 

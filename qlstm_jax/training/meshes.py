@@ -1,14 +1,14 @@
-"""A run on a mesh of devices, `parallel.mesh`: the mesh, the state cut over it, and the step that the compiler divides."""
+"""A run on a mesh of devices, `parallel.mesh`: the mesh, the state cut over it, the step that the compiler divides."""
 
+import contextlib
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 from ml_collections import ConfigDict
@@ -38,7 +38,8 @@ def make_mesh(config: ConfigDict) -> Mesh | None:
     number, there = math.prod(sizes.values()), jax.devices()
     if number > len(there):
         raise ConfigError(
-            f"parallel.mesh is {text!r}, of {number} devices; expected at most {len(there)}, those that are here"
+            f"parallel.mesh is {text!r}, of {number} devices; expected at most {len(there)}, those that are here: "
+            "another --config.parallel.mesh, or an empty one for none"
         )
     check_batch(train.batch_size, number, train.accumulate)
     return _mesh(sizes, there[:number])
@@ -51,7 +52,8 @@ def _mesh(sizes: dict[str, int], devices: list[jax.Device]) -> Mesh:
 
 def places(state: TrainState, mesh: Mesh) -> TrainState:
     """The sharding of each array of a state, of arrays or of shapes alone."""
-    same, rows = NamedSharding(mesh, P()), NamedSharding(mesh, shardings.rows_spec(mesh))
+    same: Any = NamedSharding(mesh, P())
+    rows = NamedSharding(mesh, shardings.rows_spec(mesh))
 
     def weights(tree: Any) -> Any:
         return jax.tree.map(lambda a: NamedSharding(mesh, shardings.weights_spec(mesh, a.shape)), tree)
@@ -64,27 +66,6 @@ def places(state: TrainState, mesh: Mesh) -> TrainState:
         carry=jax.tree.map(lambda _: rows, state.carry),
         average=weights(state.average),
     )
-
-
-def expected(make: Callable[[], TrainState], key: Array, mesh: Mesh | None) -> TrainState:
-    """The state that `make` would compute as shapes alone, with where each array belongs; `key` is the run's."""
-    shapes = jax.eval_shape(make)
-    if mesh is None:
-        here = SingleDeviceSharding(jax.local_devices()[0])
-        where = jax.tree.map(lambda _: here, shapes)
-    else:
-        where = places(shapes, mesh)
-    shapes = jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, where)
-    return shapes._replace(key=key)
-
-
-def initial(make: Callable[[], TrainState], mesh: Mesh | None) -> TrainState:
-    """The state that `make` computes, as one program; on a mesh each device computes its part and never has the whole."""
-    if mesh is None:
-        return jax.jit(make)()
-    with jax.set_mesh(mesh):
-        state: TrainState = jax.jit(make, out_shardings=places(jax.eval_shape(make), mesh))()
-    return state
 
 
 def mesh_step(step: Step, mesh: Mesh) -> Step:
@@ -121,6 +102,11 @@ def make_step(
     if mesh is None:
         return local_devices.make_step(problem, graphdef, optimizer, train)
     return mesh_step(configured_step(problem, graphdef, optimizer, train, axis=None), mesh)
+
+
+def using(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
+    """Makes the mesh that of all programs in a `with`; None changes nothing."""
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def everywhere(params: Any, mesh: Mesh | None) -> Any:
