@@ -132,6 +132,7 @@ MAY_CHANGE = (
     "train.keep_checkpoints",
     "train.patience",
     "train.accumulate",
+    "model.remat",
     "train.mapping",
     "train.num_devices",
     "parallel.mesh",

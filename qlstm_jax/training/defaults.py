@@ -38,6 +38,7 @@ def model_section() -> ConfigDict:
         pooling="last",  # recall, adding, digits, text and series: last, mean, max or mean_max
         readout="relu",  # formal languages: what acts on h before the last linear map
         dtype="float32",
+        remat="none",  # what the gradient computes again: layers, all but what goes between layers; products, the rest
         **{name: ConfigDict(options) for name, options in layer_options().items()},
     )
 
@@ -65,7 +66,7 @@ def train_section() -> ConfigDict:
         select="last",  # which parameters eval.py takes: the last, or the best on validation
         select_metric="",  # the validation metric that says what is best, such as loss; "": the problem's own
         accumulate=1,  # pieces of a batch that are computed one after another, in the memory of one
-        param_dtype="float32",  # of the parameters in a step; in bfloat16 those of float32 are rounded, trained and saved
+        param_dtype="float32",  # of the parameters in a step; bfloat16 rounds those of float32 that are trained and saved
         mapping="",  # shard_map, pmap or jit; "": jit on a mesh, else shard_map
         num_devices=0,  # 0: all
     )

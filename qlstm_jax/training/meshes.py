@@ -68,6 +68,19 @@ def places(state: TrainState, mesh: Mesh) -> TrainState:
     )
 
 
+def divided_step(step: Step, mesh: Mesh) -> Any:
+    """Returns `step(state, batch)`, the program of one device, as one for `jax.set_mesh(mesh)` to compile.
+
+    It leaves the state as `places` says; the state that it is given is used up.
+    """
+
+    def divided(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        state, metrics = step(state, batch)
+        return jax.lax.with_sharding_constraint(state, places(state, mesh)), metrics
+
+    return jax.jit(divided, donate_argnums=0)
+
+
 def mesh_step(step: Step, mesh: Mesh) -> Step:
     """The compiled form of `step(state, batch)`, the program of one device, divided by the compiler over a mesh.
 
@@ -75,13 +88,7 @@ def mesh_step(step: Step, mesh: Mesh) -> Step:
         A function of a state and a batch of all rows (numpy or jax arrays, or None) to the next state, cut as `places`
         says, and the metrics, the same on every device. The state that it is given is used up.
     """
-    rows = NamedSharding(mesh, shardings.rows_spec(mesh))
-
-    def divided(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        state, metrics = step(state, batch)
-        return jax.lax.with_sharding_constraint(state, places(state, mesh)), metrics
-
-    compiled = jax.jit(divided, donate_argnums=0)
+    rows, compiled = NamedSharding(mesh, shardings.rows_spec(mesh)), divided_step(step, mesh)
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         with jax.set_mesh(mesh):

@@ -40,9 +40,11 @@ Step: TypeAlias = Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]
 
 
 def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
-    """Makes an optimizer: clipping by global norm, then Adam or AdamW with the schedule of a config's `train` section.
+    """Makes an optimizer: clipping by global norm, then the one of a config's `train` section, with its schedule.
 
-    What is frozen is not moved, nor decayed, and has no moments.
+    Adafactor (arXiv 1804.04235) is optax's with its defaults: of a parameter with two axes of 128 or more it keeps the
+    means of the squared gradients over rows and over columns, no momentum, and it moves a parameter by the rate times
+    the parameter's own size. What is frozen is not moved, nor decayed, and has no moments.
     """
     peak, warmup = train.learning_rate, train.warmup_steps
     decay = max(train.steps - warmup, 1)
@@ -52,8 +54,12 @@ def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
         "linear": optax.linear_schedule(peak, 0.0, decay),
     }[train.schedule]
     rate = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup]) if warmup else after
-    adam = optax.adamw(rate, weight_decay=train.weight_decay) if train.optimizer == "adamw" else optax.adam(rate)
-    whole = optax.chain(optax.clip_by_global_norm(train.clip_norm), adam)
+    optimizers = {
+        "adam": partial(optax.adam, rate),
+        "adamw": partial(optax.adamw, rate, weight_decay=train.weight_decay),
+        "adafactor": partial(optax.adafactor, rate),
+    }
+    whole = optax.chain(optax.clip_by_global_norm(train.clip_norm), optimizers[train.optimizer]())
     if not train.freeze:
         return whole
     return optax.partition({False: whole, True: optax.set_to_zero()}, lambda params: frozen(params, train.freeze))
