@@ -66,7 +66,7 @@ def train_section() -> ConfigDict:
         select="last",  # which parameters eval.py takes: the last, or the best on validation
         select_metric="",  # the validation metric that says what is best, such as loss; "": the problem's own
         accumulate=1,  # pieces of a batch that are computed one after another, in the memory of one
-        param_dtype="float32",  # of the parameters in a step; bfloat16 rounds those of float32 that are trained and saved
+        param_dtype="float32",  # of parameters in a step; bfloat16 rounds those of float32 that are trained and saved
         mapping="",  # shard_map, pmap or jit; "": jit on a mesh, else shard_map
         num_devices=0,  # 0: all
     )

@@ -154,7 +154,7 @@ def test_a_run_goes_on_and_is_evaluated_on_another_mesh(tmp_path):
     np.testing.assert_allclose(*losses, atol=1e-5)
     # Of a run on a mesh, eval.py evaluates on it, or where it is told, and a model in Python lies on one device.
     report = evaluate(tmp_path / "many")
-    assert report == pytest.approx(evaluate(tmp_path / "many", settings={"parallel.mesh": ""}))
+    assert report == evaluate(tmp_path / "many", settings={"parallel.mesh": ""})
     _, _, model, step = restore(tmp_path / "many")
     assert step == 8 and {len(a.devices()) for a in jax.tree.leaves(nnx.state(model, nnx.Param))} == {1}
 
@@ -163,15 +163,15 @@ def test_every_device_evaluates_its_rows(tmp_path):
     """The program of an evaluation holds an eighth of the batch's activations on each device."""
     config = config_of("recall", tmp_path, "data:8", model__cell="lstm", recall__length=64)
     setup = Setup(config, tmp_path / "run")
-    graphdef = nnx.graphdef(static_model(setup.problem))
-    params, key = setup.state().params, jax.random.key(0)
+    model = static_model(setup.problem)
+    model.eval()
+    graphdef, params, key = nnx.graphdef(model), jax.device_get(setup.state().params), jax.random.key(0)
 
     def temporary(mesh):
         with using(mesh):
             rows = setup.problem._rows.lower(graphdef, params, key, batch_size=256, length=64)
             return rows.compile().memory_analysis().temp_size_in_bytes
 
-    params = jax.device_get(params)
     assert temporary(setup.mesh) < 0.5 * temporary(None)
 
 
@@ -222,7 +222,7 @@ def test_a_mesh_that_does_not_fit(tmp_path):
         make_mesh(tiny(train__num_devices=0, parallel__mesh="data:4,fsdp:4"))
     with pytest.raises(ConfigError, match="batch_size is 12; expected a multiple of 8"):
         make_mesh(tiny(train__num_devices=0, train__batch_size=12, parallel__mesh="data:8"))
-    with pytest.raises(ConfigError, match="multiple of 32, the number of devices times train.accumulate, 4"):
+    with pytest.raises(ConfigError, match=r"multiple of 32, .* times train\.accumulate, 4"):
         train(tiny(train__num_devices=0, train__accumulate=4, parallel__mesh="data:8"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     config = tiny(parallel__mesh="data:8")
