@@ -87,6 +87,6 @@ def build_layer(model: ModelSection, in_features: int, *, rngs: nnx.Rngs) -> Seq
         rngs=rngs,
         **options,
     )
-    if isinstance(built, Layer):
+    if model.remat != "none" and isinstance(built, Layer):
         built.remat = model.remat
     return built
