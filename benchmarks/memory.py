@@ -28,7 +28,6 @@ VARIANTS = {
     "bfloat16 parameters and activations": {**ONE, "train.param_dtype": "bfloat16", "model.dtype": "bfloat16"},
     "adafactor": {**ONE, "train.optimizer": "adafactor"},
     "remat layers": {**ONE, "model.remat": "layers"},
-    "remat products": {**ONE, "model.remat": "products"},
     "data:8": {"parallel.mesh": "data:8"},
     "fsdp:8": {"parallel.mesh": "fsdp:8"},
     "data:2,fsdp:4": {"parallel.mesh": "data:2,fsdp:4"},

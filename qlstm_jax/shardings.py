@@ -104,7 +104,8 @@ def _whole_forward(a: Array) -> tuple[Array, None]:
 
 
 def _whole_backward(_: None, gradient: Array) -> tuple[Array]:
-    return (split_weights(gradient),)
+    # First whole: the compiler would carry the parts on into the program, where activations are cut by rows.
+    return (split_weights(jax.lax.with_sharding_constraint(gradient, P())),)
 
 
 _whole.defvjp(_whole_forward, _whole_backward)

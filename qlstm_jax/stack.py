@@ -23,18 +23,14 @@ Directions = tuple[Params, ...]  # (forward,) or (forward, backward)
 Between = Callable[[Array], Array]  # from the outputs of a layer to the inputs of the next, such as dropout
 
 
-# What the gradient keeps of a layer, by name. "none" computes nothing again; "layers" keeps what goes into a layer, so
-# that the memory is that of one layer's gradient at a time; "products" keeps matrix products too.
-REMAT: dict[str, Any] = {
-    "none": None,
-    "layers": jax.checkpoint_policies.nothing_saveable,
-    "products": jax.checkpoint_policies.dots_saveable,
-}
+# What the gradient computes again, by name: "none" nothing; "layers" all of a layer from what goes into it, so that
+# besides these inputs it holds what one layer needs at a time.
+REMAT = ("none", "layers")
 
 
 def _again(function: Callable[..., Any], remat: str) -> Callable[..., Any]:
     """Returns the function whose gradient computes again what `remat` names."""
-    return function if remat == "none" else jax.checkpoint(function, policy=REMAT[remat])
+    return function if remat == "none" else jax.checkpoint(function)
 
 
 def check_stack(num_layers: int, dropout: float, **flags: bool) -> None:

@@ -38,7 +38,7 @@ def model_section() -> ConfigDict:
         pooling="last",  # recall, adding, digits, text and series: last, mean, max or mean_max
         readout="relu",  # formal languages: what acts on h before the last linear map
         dtype="float32",
-        remat="none",  # what the gradient computes again: layers, all but what goes between layers; products, the rest
+        remat="none",  # layers: the gradient keeps what goes into a layer and computes the rest again
         **{name: ConfigDict(options) for name, options in layer_options().items()},
     )
 
