@@ -93,6 +93,13 @@ def whole_weights(tree: Any) -> Any:
     return tree if _current() is None else jax.tree.map(_whole, tree)
 
 
+def whole_rows(tree: Any) -> Any:
+    """A pytree of results that every device is to have whole, as a host reads only what its own devices hold."""
+    if _current() is None:
+        return tree
+    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, P()), tree)
+
+
 @partial(jax.custom_vjp)
 def _whole(a: Array) -> Array:
     whole: Array = jax.lax.with_sharding_constraint(a, P())

@@ -19,7 +19,7 @@ from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, Rule, check_split, fraction, nearest, not_negative, one_of, positive
 from qlstm_jax.problems.models import predictor
 from qlstm_jax.problems.series_data import SeriesData
-from qlstm_jax.shardings import split_rows
+from qlstm_jax.shardings import split_rows, whole_rows
 
 WINDOWS = 256  # that are evaluated at once
 Z90 = 1.6448536269514722  # a standard normal lies within ± this with probability 0.9
@@ -135,7 +135,7 @@ class SeriesProblem(Problem):
         return mean, jnp.clip(outputs[..., 1], *LOG_VARIANCES) if self.gaussian else None
 
     def _forecast_rows(self, graphdef: nnx.GraphDef[Any], params: Any, inputs: Array) -> Any:
-        return self.forecast(nnx.merge(graphdef, params), split_rows(inputs))
+        return whole_rows(self.forecast(nnx.merge(graphdef, params), split_rows(inputs)))
 
     def losses(self, mean: Any, log_variance: Any, targets: Any, xp: Any = jnp) -> Any:
         """Returns the loss of each value, in numpy or in jax."""

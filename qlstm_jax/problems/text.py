@@ -20,7 +20,7 @@ from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_
 from qlstm_jax.problems.config import ConfigError, as_flags, fraction, not_negative, one_of, positive
 from qlstm_jax.problems.models import classifier
 from qlstm_jax.problems.text_data import TextData
-from qlstm_jax.shardings import split_rows
+from qlstm_jax.shardings import split_rows, whole_rows
 
 
 class TextProblem(TextData, Problem):
@@ -123,7 +123,7 @@ class TextProblem(TextData, Problem):
 
     def _read_rows(self, graphdef: nnx.GraphDef[Any], params: Any, ids: Array, lengths: Array) -> Any:
         ids, lengths = split_rows((ids, lengths))
-        return nnx.merge(graphdef, params)(ids, seq_lengths=lengths)
+        return whole_rows(nnx.merge(graphdef, params)(ids, seq_lengths=lengths))
 
     def _confusion(self, model: Model, batches: Batches) -> tuple[np.ndarray, float]:
         """Counts (true label, predicted label) over all batches, and their mean cross-entropy."""

@@ -11,7 +11,7 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from qlstm_jax.problems.base import Problem
-from qlstm_jax.training.meshes import places
+from qlstm_jax.training.meshes import everywhere, places
 from qlstm_jax.training.step import TrainState, initial_state
 
 Keys: TypeAlias = Key[Array, " 3"]  # from `run_keys`
@@ -48,7 +48,7 @@ def expected(make: Make, keys: Keys, mesh: Mesh | None) -> TrainState:
     else:
         where = places(shapes, mesh)
     shapes = jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, where)
-    like: TrainState = shapes._replace(key=keys[1])
+    like: TrainState = shapes._replace(key=keys[1] if mesh is None else everywhere(keys[1], mesh))
     return like
 
 

@@ -136,6 +136,7 @@ MAY_CHANGE = (
     "train.mapping",
     "train.num_devices",
     "parallel.mesh",
+    "parallel.hosts",
     "eval",
 )
 

@@ -47,6 +47,7 @@ RULES = {
     "train.param_dtype": one_of("float32", "bfloat16"),
     "train.mapping": one_of("", "shard_map", "pmap", "jit"),
     "train.num_devices": not_negative,
+    "parallel.hosts": one_of("", "auto"),
     "model.num_layers": lambda value: None if value <= 1000 else "at most 1000",
     "model.embedding_size": positive,
     "model.embedding_dropout": fraction,

@@ -76,6 +76,7 @@ def parallel_section() -> ConfigDict:
     """What lies where, of a run on many devices."""
     return config_dict.create(
         mesh="",  # such as data:2,fsdp:4; "": every device has all parameters
+        hosts="",  # auto: join the other processes of a cluster that jax knows; see docs/scaling.md
     )
 
 

@@ -4,6 +4,7 @@ import math
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from signal import Signals
 
 import jax
 import optax
@@ -13,14 +14,14 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from qlstm_jax.problems import Problem
-from qlstm_jax.training import config_checks
+from qlstm_jax.training import config_checks, hosts
 from qlstm_jax.training.beginning import expected, first_state, initial, run_keys, static_model
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.lock import locked
 from qlstm_jax.training.meshes import everywhere, make_mesh, make_step, using
-from qlstm_jax.training.metrics import Patience, Progress, Writer
-from qlstm_jax.training.opening import Opened, OwnModel, OwnProblem, open_run
+from qlstm_jax.training.metrics import Patience, Progress, Reader, Writer
+from qlstm_jax.training.opening import Opened, OwnModel, OwnProblem, make_problem, open_run
 from qlstm_jax.training.selection import selection
 from qlstm_jax.training.signals import Interrupted, StopSignal
 from qlstm_jax.training.step import TrainState, make_optimizer
@@ -59,11 +60,17 @@ def train(
         Interrupted: after SIGINT or SIGTERM, once everything is saved.
     """
     workdir = Path(workdir)
+    hosts.join(None, None, None, config.parallel.hosts)
     unused = config_checks.check(config, own_problem=problem is not None)
     mesh = make_mesh(config)
-    with locked(workdir):
+    with hosts.by_first(locked(workdir)):
         notes = [f"note: {line}" for line in unused]
-        return _train(config, workdir, notes, open_run(config, workdir, problem, model), mesh)
+        opened = hosts.first_alone(
+            "open the run",
+            lambda: open_run(config, workdir, problem, model),
+            lambda: Opened(make_problem(config, workdir, problem, model), [], False),
+        )
+        return _train(config, workdir, notes, opened, mesh)
 
 
 def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened, mesh: Mesh | None) -> dict[str, float]:
@@ -82,7 +89,7 @@ def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened, 
         if config.train.init_from and not start:
             state, lines = warm_start(state, config, problem)
             notes = [*notes, *lines]
-        progress = Progress(start, config.train.steps)
+        progress = Progress(start, config.train.steps, silent=not hosts.first())
         end.callback(progress.close)
         for line in [*notes, *problem.notes(), parameter_table(state.params)]:
             progress.say(line)
@@ -90,7 +97,7 @@ def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened, 
             progress.say(f"note: {line}")
         if start:
             progress.say(f"continuing from step {start} of {config.train.steps}")
-        writer = Writer(workdir, start)
+        writer = hosts.first_alone("metrics", lambda: Writer(workdir, start), lambda: Reader(workdir, start))
         end.callback(writer.close)
         patience = Patience(workdir, config.train.patience, select=select.metric, mode=select.mode)
         run = _Run(config, problem, optimizer, checkpoints, writer, patience, progress, keys[2], mesh)
@@ -141,25 +148,27 @@ class _Run:
         """Runs from `state` to the last step."""
         start = int(state.step)
         last = start if self.patience.is_over() else self.config.steps
-        batches = None if self.problem.on_device else self.problem.stream(start)
+        batches, signal = None if self.problem.on_device else self.problem.stream(start), 0
         for done in range(start + 1, last + 1):
             state, metrics = self.step(state, None if batches is None else next(batches))
             self.pending.append((done, metrics))
             if done % self.config.log_every == 0 or done == last:
                 self.log()
+            if not hosts.several() or done % self.config.log_every == 0:
+                signal = hosts.any_of(stop.received or 0)
             if done % self.config.eval_every == 0 or done == last:
                 self.validate(state, done)
             over = self.patience.is_over()
-            if done % self.config.checkpoint_every == 0 or done == last or stop.received or over:
+            if done % self.config.checkpoint_every == 0 or done == last or signal or over:
                 self.log()
                 self.checkpoints.save(state)
             if over:
                 self.progress.say(f"ending at step {done}: {self.config.patience} validations without a better one")
                 break
-            if stop.received and done < last:
+            if signal and done < last:
                 self.checkpoints.close()
-                message = f"{stop.received.name} at step {done}: saved. Run the same command to go on."
-                raise Interrupted(message, stop.received)
+                message = f"{Signals(signal).name} at step {done}: saved. Run the same command to go on."
+                raise Interrupted(message, signal)
         if start >= last:
             more = "patience" if self.patience.is_over() else "steps"
             self.progress.say(f"nothing to do: step {start} of {last} is done (--config.train.{more}=N for more)")

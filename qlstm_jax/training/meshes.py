@@ -18,6 +18,7 @@ from qlstm_jax.problems.base import Batch, Problem
 from qlstm_jax.training import devices as local_devices
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.devices import check_batch, choose_devices
+from qlstm_jax.training.hosts import place_rows, several
 from qlstm_jax.training.mesh_axes import parse
 from qlstm_jax.training.step import Step, TrainState, configured_step
 
@@ -31,6 +32,11 @@ def make_mesh(config: ConfigDict) -> Mesh | None:
         ConfigError: if there are fewer devices, or if they do not divide the batch.
     """
     text, train = config.parallel.mesh, config.train
+    if several() and (not text or math.prod(parse(text).values()) != jax.device_count()):
+        raise ConfigError(
+            f"parallel.mesh is {text!r} in a run of {jax.process_count()} processes; expected a mesh of all their "
+            f"{jax.device_count()} devices, such as data:{jax.device_count()}"
+        )
     if not text:
         devices = choose_devices(train.num_devices, train.batch_size, train.accumulate)
         return _mesh({"data": len(devices)}, devices) if train.mapping == "jit" else None
@@ -93,7 +99,7 @@ def mesh_step(step: Step, mesh: Mesh) -> Step:
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         with jax.set_mesh(mesh):
             state = jax.device_put(state, places(state, mesh))
-            return compiled(state, jax.device_put(batch, rows))  # type: ignore[no-any-return]
+            return compiled(state, place_rows(batch, rows))  # type: ignore[no-any-return]
 
     return run
 
@@ -118,4 +124,7 @@ def using(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
 
 def everywhere(params: Any, mesh: Mesh | None) -> Any:
     """Parameters whole on every device of the mesh, as an evaluation reads them."""
-    return params if mesh is None else jax.device_put(params, NamedSharding(mesh, P()))
+    if mesh is None:
+        return params
+    # A program, as device_put does not reach the devices of other processes.
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))(params)
