@@ -60,12 +60,12 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 
 def several() -> bool:
     """Tells whether there are other processes."""
-    return jax.process_count() > 1
+    return bool(jax.process_count() > 1)
 
 
 def first() -> bool:
     """Tells whether this is the process that writes."""
-    return jax.process_index() == 0
+    return bool(jax.process_index() == 0)
 
 
 def wait(what: str) -> None:
