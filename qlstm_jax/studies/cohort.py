@@ -40,8 +40,9 @@ class Trainer:
         self.problem, self.config = problem, config.train
         if config.train.init_from:
             raise ConfigError(f"train.init_from is {config.train.init_from!r}; expected '': seeds here begin anew")
-        if config.parallel.mesh:
-            raise ConfigError(f"parallel.mesh is {config.parallel.mesh!r}; expected '': whole seeds go to the devices")
+        for name, value in config.parallel.items():
+            if value:
+                raise ConfigError(f"parallel.{name} is {value!r}; expected '': whole seeds go to the local devices")
         self.optimizer = make_optimizer(config.train)
         model = problem.model(nnx.Rngs(params=0))
         model.train()

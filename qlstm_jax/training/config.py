@@ -84,7 +84,7 @@ def load(path: Path) -> ConfigDict:
 # where its data lie, as a problem tells other data from those of training.
 CHANGEABLE = (
     "eval",
-    "parallel",
+    "parallel.mesh",
     "model.dtype",
     "text.path",
     "text.train_path",
@@ -114,8 +114,7 @@ def change(config: ConfigDict, settings: Mapping[str, object]) -> None:
     for key in settings:
         if key not in CHANGEABLE and key.partition(".")[0] not in CHANGEABLE:
             raise ConfigError(
-                f"--config.{key}: a trained run keeps its {key}; expected one of eval.*, parallel.*, "
-                f"{', '.join(CHANGEABLE[2:])}"
+                f"--config.{key}: a trained run keeps its {key}; expected one of eval.*, {', '.join(CHANGEABLE[1:])}"
             )
     config.update_from_flattened_dict(dict(settings))
 

@@ -226,7 +226,7 @@ def test_a_mesh_that_does_not_fit(tmp_path):
         train(tiny(train__num_devices=0, train__accumulate=4, parallel__mesh="data:8"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     config = tiny(parallel__mesh="data:8")
-    with pytest.raises(ConfigError, match="whole seeds go to the devices"):
+    with pytest.raises(ConfigError, match="whole seeds go to the local devices"):
         Trainer(problems.make(config, tmp_path), config)
 
 
