@@ -84,8 +84,8 @@ def load(path: Path) -> ConfigDict:
 # where its data lie, as a problem tells other data from those of training.
 CHANGEABLE = (
     "eval",
-    "parallel.mesh",
     "model.dtype",
+    "parallel.mesh",
     "text.path",
     "text.train_path",
     "text.validation_path",
