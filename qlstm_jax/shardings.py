@@ -26,12 +26,12 @@ AnyMesh = Mesh | AbstractMesh
 
 
 def cut(mesh: AnyMesh, what: str) -> tuple[str, ...]:
-    """The axes of the mesh that `what`, of the table, is cut over; none where the mesh has none of them."""
+    """Returns the axes of the mesh that `what`, of the table, is cut over; none where the mesh has none of them."""
     return tuple(axis for axis in TABLE[what] if axis in mesh.axis_names)
 
 
 def parts(mesh: AnyMesh, what: str) -> int:
-    """Into how many parts `what` is cut."""
+    """Tells into how many parts `what` is cut."""
     number = 1
     for axis in cut(mesh, what):
         number *= mesh.shape[axis]
@@ -39,12 +39,12 @@ def parts(mesh: AnyMesh, what: str) -> int:
 
 
 def rows_spec(mesh: AnyMesh) -> P:
-    """Of an array (B, ...) of rows."""
+    """Returns the spec of an array (B, ...) of rows."""
     return P(cut(mesh, "rows") or None)
 
 
 def weights_spec(mesh: AnyMesh, shape: Sequence[int]) -> P:
-    """Of a parameter: its largest axis that the parts divide is cut, of equal ones the first; none, if none is divided.
+    """Returns the spec of a parameter: its largest axis that the parts divide is cut, of equal ones the first, or none.
 
     The optimiser's arrays have the shape of their parameter, or as a factored one's fewer axes: the same rule holds.
     """
@@ -65,7 +65,7 @@ def _current() -> AbstractMesh | None:
 
 
 def split_rows(tree: Any) -> Any:
-    """A pytree of (B, ...) arrays, whose rows the compiler is to cut over the devices, where these divide them."""
+    """Has the compiler cut the rows of a pytree of (B, ...) arrays over the devices, where these divide them."""
     mesh = _current()
     if mesh is None:
         return tree
@@ -78,7 +78,7 @@ def split_rows(tree: Any) -> Any:
 
 
 def split_weights(tree: Any) -> Any:
-    """A pytree of parameters, gradients or the like, cut as `weights_spec` says."""
+    """Has a pytree of parameters, gradients or the like cut as `weights_spec` says."""
     mesh = _current()
     if mesh is None:
         return tree
@@ -86,7 +86,7 @@ def split_weights(tree: Any) -> Any:
 
 
 def whole_weights(tree: Any) -> Any:
-    """Parameters that every device is to have whole while it uses them; their gradients come back in parts.
+    """Has every device hold parameters whole while it uses them; behind it their gradients are cut again.
 
     Without this the compiler might leave them cut within a scan over time, and communicate in each of its steps.
     """
@@ -94,7 +94,7 @@ def whole_weights(tree: Any) -> Any:
 
 
 def whole_rows(tree: Any) -> Any:
-    """A pytree of results that every device is to have whole, as a host reads only what its own devices hold."""
+    """Has every device hold results whole, as a host reads only what its own devices hold."""
     if _current() is None:
         return tree
     return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, P()), tree)

@@ -15,7 +15,7 @@ Loss: TypeAlias = Callable[[Any, Batch, Any, Any], tuple[Array, tuple[Sums, Any]
 
 
 def rounded(params: Any, dtype: str) -> Any:
-    """The parameters with those of floating point in bfloat16, for float32 as they are.
+    """Rounds parameters of floating point to bfloat16; for float32 they stay as they are.
 
     A gradient through this comes back in their own dtype.
     """
@@ -25,7 +25,7 @@ def rounded(params: Any, dtype: str) -> Any:
 
 
 def gradient(loss: Loss, params: Any, batch: Batch, carry: Any, key: Any, pieces: int = 1) -> tuple[Any, Sums, Any]:
-    """The gradient of a sum of losses over rows, and the sums beside it.
+    """Computes the gradient of a sum of losses over rows, and the sums beside it.
 
     Args:
         loss: of some rows.
@@ -58,7 +58,7 @@ def gradient(loss: Loss, params: Any, batch: Batch, carry: Any, key: Any, pieces
 
 
 def deal(rows: Any, pieces: int) -> Any:
-    """(B, ...) to (pieces, B / pieces, ...), row by row in turn: rows that lie on one device are dealt there."""
+    """Makes (pieces, B / pieces, ...) of (B, ...), row by row in turn: rows that lie on one device are dealt there."""
 
     def dealt(a: Array) -> Array:
         return jnp.moveaxis(a.reshape(a.shape[0] // pieces, pieces, *a.shape[1:]), 1, 0)
@@ -67,5 +67,5 @@ def deal(rows: Any, pieces: int) -> Any:
 
 
 def gather(pieces: Any) -> Any:
-    """The inverse of `deal`."""
+    """Undoes `deal`."""
     return split_rows(jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[2:]), pieces))

@@ -9,7 +9,7 @@ PLANNED = {"model": "a layer's units", "time": "a sequence"}  # what such an axi
 
 
 def parse(text: str) -> dict[str, int]:
-    """ "data:2,fsdp:4" as {"data": 2, "fsdp": 4}.
+    """Reads "data:2,fsdp:4" as {"data": 2, "fsdp": 4}.
 
     Raises:
         ConfigError: for an axis that there is not, one given twice, or a size below 1.

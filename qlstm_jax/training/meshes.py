@@ -24,7 +24,7 @@ from qlstm_jax.training.step import Step, TrainState, configured_step
 
 
 def make_mesh(config: ConfigDict) -> Mesh | None:
-    """The mesh of a run; None where its step is mapped over the devices by hand.
+    """Makes the mesh of a run; None where its step is mapped over the devices by hand.
 
     train.mapping=jit without a mesh has one of data alone, over train.num_devices.
 
@@ -57,7 +57,7 @@ def _mesh(sizes: dict[str, int], devices: list[jax.Device]) -> Mesh:
 
 
 def places(state: TrainState, mesh: Mesh) -> TrainState:
-    """The sharding of each array of a state, of arrays or of shapes alone."""
+    """Returns the sharding of each array of a state, of arrays or of shapes alone."""
     same: Any = NamedSharding(mesh, P())
     rows = NamedSharding(mesh, shardings.rows_spec(mesh))
 
@@ -88,7 +88,7 @@ def divided_step(step: Step, mesh: Mesh) -> Any:
 
 
 def mesh_step(step: Step, mesh: Mesh) -> Step:
-    """The compiled form of `step(state, batch)`, the program of one device, divided by the compiler over a mesh.
+    """Compiles `step(state, batch)`, the program of one device, divided by the compiler over a mesh.
 
     Returns:
         A function of a state and a batch of all rows (numpy or jax arrays, or None) to the next state, cut as `places`
@@ -111,7 +111,7 @@ def make_step(
     train: ConfigDict,
     mesh: Mesh | None,
 ) -> Step:
-    """The step of a run, on its mesh or mapped over its devices."""
+    """Makes the step of a run, on its mesh or mapped over its devices."""
     if mesh is None:
         return local_devices.make_step(problem, graphdef, optimizer, train)
     return mesh_step(configured_step(problem, graphdef, optimizer, train, axis=None), mesh)
@@ -123,8 +123,12 @@ def using(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
 
 
 def everywhere(params: Any, mesh: Mesh | None) -> Any:
-    """Parameters whole on every device of the mesh, as an evaluation reads them."""
+    """Returns parameters whole on every device of the mesh, as an evaluation reads them."""
     if mesh is None:
         return params
     # A program, as device_put does not reach the devices of other processes.
-    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))(params)
+    return jax.jit(_same, out_shardings=NamedSharding(mesh, P()))(params)
+
+
+def _same(tree: Any) -> Any:
+    return tree
