@@ -1,27 +1,28 @@
 """Tries the recurrence's GPU kernel on the device, against the scan that XLA compiles: do they agree, and how fast.
 
-    python benchmarks/kernel_smoke.py [--seconds 55] [--only ql256] [--json kernel.jsonl]
+    python benchmarks/kernel_smoke.py [--seconds 35] [--only "layer QLSTM"]
     JAX_PLATFORMS=cpu python benchmarks/kernel_smoke.py --lower --seconds 600        without a GPU
 
-One line for each variant, the most important first: the largest error against the scan, relative to the largest value,
-of outputs and of gradients; milliseconds a call, the median of 20; and how many times as long the scan takes. A variant
-that fails prints the end of its traceback, and the next one is tried. Needs an NVIDIA GPU from Hopper on.
+One line for each case, forward and backward, layers first: milliseconds a call by the kernel, the median of 20, and by
+the scan; how many times as long the scan takes; and the largest error of outputs and of gradients against it, relative
+to the largest value. A case that fails prints the end of its traceback, and the next one is tried. Needs an NVIDIA GPU
+of the Hopper generation. PyTorch's LSTM is timed where it is installed.
 """
 
 import argparse
-import json
 import statistics
 import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.export
 import jax.numpy as jnp
+from flax import nnx as flax_nnx
 
+from qlstm_jax import nnx
 from qlstm_jax.cells import gru, lstm
 from qlstm_jax.cells.common import recurrence_time_major
 from qlstm_jax.cells.ql_lstm import block as ql_lstm
@@ -37,31 +38,26 @@ class Variant(NamedTuple):
     size: int  # K
     batch: int
     steps: int
-    backward: bool = False
     masks: bool = False
     dtype: str = "bfloat16"
-    way: str = "kernel"
 
 
+LAYERS = [
+    # name, class, options, B, T, with lengths
+    ("layer QLSTM 3 heads", "QLSTM", {"num_heads": 3}, 16, 1024, False),
+    ("layer SLSTM 12 heads", "SLSTM", {"num_heads": 12}, 16, 1024, False),
+    ("layer QLSTM 6 heads", "QLSTM", {"num_heads": 6}, 16, 1024, False),
+    ("layer QLSTM no memory", "QLSTM", {"num_heads": 3, "skip": False}, 16, 1024, False),
+    ("layer QLSTM lengths", "QLSTM", {"num_heads": 3}, 13, 250, True),
+]
 VARIANTS = [
+    Variant("slstm64", "slstm", 4, 64, 16, 256, masks=True),
+    Variant("gru128", "gru", 1, 128, 8, 256, masks=True),
+    Variant("lstm64 float16", "lstm", 4, 64, 8, 256, dtype="float16"),
+    Variant("ql256 odd", "ql", 3, 256, 11, 77, masks=True),
+    Variant("ql64 B 32", "ql", 4, 64, 32, 256),
     Variant("ql256", "ql", 3, 256, 16, 1024),
-    Variant("ql256+back", "ql", 3, 256, 16, 1024, backward=True),
-    Variant("ql256 fast", "ql", 3, 256, 16, 1024, way="kernel:fast"),
-    Variant("ql256+back fast", "ql", 3, 256, 16, 1024, backward=True, way="kernel:fast"),
-    Variant("ql256 fast registers", "ql", 3, 256, 16, 1024, way="kernel:fast:registers"),
-    Variant("ql256 fast prefetch", "ql", 3, 256, 16, 1024, way="kernel:fast:prefetch"),
-    Variant("ql256 approximate", "ql", 3, 256, 16, 1024, way="kernel:approximate"),
-    Variant("ql256+back approximate", "ql", 3, 256, 16, 1024, backward=True, way="kernel:approximate"),
     Variant("lstm128", "lstm", 6, 128, 16, 1024),
-    Variant("lstm128+back", "lstm", 6, 128, 16, 1024, backward=True),
-    Variant("ql256 masks", "ql", 3, 256, 16, 256, backward=True, masks=True),
-    Variant("ql128", "ql", 6, 128, 16, 1024, backward=True),
-    Variant("ql256 T 64", "ql", 3, 256, 16, 64, backward=True),
-    Variant("ql64 B 32", "ql", 4, 64, 32, 1024, backward=True),
-    Variant("slstm64", "slstm", 4, 64, 16, 256, backward=True, masks=True),
-    Variant("gru128", "gru", 1, 128, 8, 256, backward=True, masks=True),
-    Variant("lstm64 float16", "lstm", 4, 64, 8, 256, backward=True, dtype="float16"),
-    Variant("ql256 odd", "ql", 3, 256, 11, 77, backward=True, masks=True),
 ]
 
 
@@ -75,19 +71,17 @@ def problem(v: Variant) -> tuple[Callable[..., Any], dict[str, Any]]:
 
     state: Any = 0.3 * normal(v.batch, hidden)
     maps, options = {"ql": 1, "lstm": 4, "gru": 3, "slstm": 4}[v.cell], dict[str, Any]()
-    gates: Any = {"ql": partial(ql_lstm.cell._gates, "full"), "lstm": lstm._gates, "gru": gru._gates}.get(v.cell)
+    gates: Any = {"ql": partial(ql_lstm.gates, "full"), "lstm": lstm.cell._gates, "gru": gru._gates}.get(v.cell)
     arrays: dict[str, Any] = {}
     if v.cell == "ql":
         shape = (v.heads, 1, v.size) if v.heads > 1 else (hidden,)
         scales = tuple(1 + 0.1 * normal(hidden).reshape(shape) for _ in range(4))
         arrays["weights"] = scales, tuple(0.1 * normal(hidden).reshape(shape) for _ in range(4))
-        if v.heads > 1:
-            gates = gates_of_heads
     if v.cell == "gru":
         options["separate"] = hidden
         arrays["recurrent_bias"] = 0.1 * normal(hidden)
     if v.cell == "slstm":
-        gates, state = partial(slstm.cell._gates, "sigmoid"), (state, 1 + jnp.abs(state), 0 * state)
+        gates, state = partial(slstm._gates, "sigmoid"), (state, 1 + jnp.abs(state), 0 * state)
     width = (v.heads, v.size, maps * v.size) if v.heads > 1 else (hidden, maps * hidden)
     arrays |= {
         "recurrent_kernel": normal(*width) / v.size**0.5,
@@ -108,13 +102,6 @@ def problem(v: Variant) -> tuple[Callable[..., Any], dict[str, Any]]:
         return jnp.sum((ys * arrays["target"]).astype(jnp.float32)) / v.steps + jnp.sum(h.astype(jnp.float32)), ys
 
     return loss, arrays
-
-
-def gates_of_heads(weights: Any, u: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """QL-LSTM's gates with one map, from u and c (N, B, K) and weights (N, 1, K)."""
-    i, f, g, o = (scale * u + bias for scale, bias in zip(*weights, strict=True))
-    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
 def milliseconds(run: Callable[[], Any], repeats: int) -> float:
@@ -138,77 +125,104 @@ def error(got: Any, want: Any) -> float:
     return max(float(e) for e in jax.tree.leaves(jax.tree.map(one, got, want)))
 
 
-def compare(v: Variant, scans: dict[Any, Any]) -> dict[str, Any]:
-    """Runs a variant; results and times of the scan are kept in `scans`, as variants share them."""
+def gradient(v: Variant) -> tuple[Callable[[str], Any], dict[str, Any]]:
+    """(run, arrays): value and gradients of a variant by a way."""
     loss, arrays = problem(v)
+    return lambda way: jax.value_and_grad(partial(loss, way=way), has_aux=True), arrays
 
-    def jitted(**way: Any) -> Callable[[], Any]:
-        if v.backward:
-            run = jax.jit(jax.value_and_grad(partial(loss, **way), has_aux=True))
-        else:
-            run = jax.jit(partial(loss, **way))
-        return lambda: run(arrays)
 
+def layer(case: Any) -> tuple[Callable[[str], Any], Any]:
+    """(run, inputs) of a Flax layer of 768 units, as `gradient` for a variant."""
+    _, name, options, batch, steps, masks = case
+    xs = jax.random.normal(jax.random.key(0), (batch, steps, 768)).astype(jnp.bfloat16)
+    calls: dict[str, Any] = {}
+    if masks:
+        calls["seq_lengths"] = steps - jnp.arange(batch) * steps // (2 * batch)
+
+    def run(way: str) -> Any:
+        implementation = "kernel" if way == "kernel" else "scan"
+        model = getattr(nnx, name)(
+            768, 768, dtype="bfloat16", implementation=implementation, rngs=flax_nnx.Rngs(0), **options
+        )
+        graph, state = flax_nnx.split(model)
+
+        def loss(state: Any, xs: jax.Array) -> Any:
+            ys = flax_nnx.merge(graph, state)(xs, **calls)
+            return jnp.mean(ys.astype(jnp.float32) ** 2), ys
+
+        grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True, allow_int=True)
+        return lambda xs: grad(state, xs)
+
+    return run, xs
+
+
+def torch_lstm(batch: int, steps: int) -> float | None:
+    """Milliseconds of cuDNN's LSTM of 768 units in bfloat16, forward and backward, through PyTorch; None without it."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return None
+    module = torch.nn.LSTM(768, 768, batch_first=True).cuda().bfloat16()
+    xs = torch.randn(batch, steps, 768, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+
+    def run() -> None:
+        module.zero_grad()
+        xs.grad = None
+        (module(xs)[0].float() ** 2).mean().backward()
+        torch.cuda.synchronize()
+
+    return milliseconds(run, 20)
+
+
+def compare(run: Callable[[str], Any], arrays: Any) -> str:
+    """Runs both ways; what is to be said of them."""
     start = time.perf_counter()
-    kernel = jitted(way=v.way)
-    got = jax.block_until_ready(kernel())
+    kernel, scan = jax.jit(run("kernel")), jax.jit(run("fast"))
+    got = jax.block_until_ready(kernel(arrays))
     compiled = time.perf_counter() - start
-    line = v._asdict() | {"compile_s": round(compiled, 2), "kernel_ms": round(milliseconds(kernel, 20), 3)}
-    same = repr(v._replace(name="", way=""))
-    if same not in scans:
-        scan = jitted()
-        want = jax.block_until_ready(scan())
-        scans[same] = want, milliseconds(scan, 3)
-    want, scan_ms = scans[same]
-    line["scan_ms"] = round(scan_ms, 3)
-    line["ratio"] = round(scan_ms / line["kernel_ms"], 2)
-    (_, ys), *gradients = got if v.backward else (got,)
-    (_, want_ys), *want_gradients = want if v.backward else (want,)
-    line["error"], line["gradient_error"] = error(ys, want_ys), error(gradients, want_gradients) if gradients else None
-    return line
+    kernel_ms = milliseconds(lambda: kernel(arrays), 20)
+    want = jax.block_until_ready(scan(arrays))
+    scan_ms = milliseconds(lambda: scan(arrays), 3)
+    ((_, ys), gradients), ((_, want_ys), want_gradients) = got, want
+    return (
+        f"kernel {kernel_ms:8.3f} ms  scan {scan_ms:8.3f} ms  x{scan_ms / kernel_ms:.2f}  "
+        f"error {error(ys, want_ys):.1e} gradients {error(gradients, want_gradients):.1e}  compiled in {compiled:.1f} s"
+    )
 
 
-def lowered(v: Variant) -> int:
-    """Bytes of a variant's program for a GPU."""
-    loss, arrays = problem(v)
-    run = jax.value_and_grad(partial(loss, way=v.way), has_aux=True) if v.backward else partial(loss, way=v.way)
-    return len(jax.export.export(jax.jit(run), platforms=["cuda"])(arrays).mlir_module_serialized)
+def lowered(run: Callable[[str], Any], arrays: Any) -> str:
+    """What is to be said of a program that a GPU was not asked to run."""
+    program = jax.export.export(jax.jit(run("kernel")), platforms=["cuda"])(arrays)
+    return f"lowers to {len(program.mlir_module_serialized):,} bytes"
 
 
 def main() -> None:
-    """Prints a line for each variant, until the time is over."""
+    """Prints a line for each case, until the time is over."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=55, help="no variant is begun later")
-    parser.add_argument("--only", help="variants whose name begins so")
+    parser.add_argument("--seconds", type=float, default=35, help="no case is begun later")
+    parser.add_argument("--only", default="", help="cases whose name begins so")
     parser.add_argument("--lower", action="store_true", help="only lower the kernels for a GPU, on any machine")
-    parser.add_argument("--json", type=Path, help="appends the lines to a file")
     args = parser.parse_args()
-    start, scans = time.perf_counter(), dict[Any, Any]()
+    start, say = time.perf_counter(), lowered if args.lower else compare
     print(jax.devices()[0].device_kind, "jax", jax.__version__, flush=True)
+    cases: list[tuple[str, str, Callable[[], Any]]] = []
+    for case in () if args.lower else LAYERS:
+        cases.append((case[0], f"H 768 B {case[3]} T {case[4]}", partial(layer, case)))
     for v in VARIANTS:
-        if time.perf_counter() - start > args.seconds:
-            print(f"{v.name}: no time left")
+        cases.append((v.name, f"N {v.heads} K {v.size} B {v.batch} T {v.steps}", partial(gradient, v)))
+    for name, size, make in cases:
+        if not name.startswith(args.only):
             continue
-        if args.only and not v.name.startswith(args.only):
+        if time.perf_counter() - start > args.seconds:
+            print(f"{name}: no time left")
             continue
         try:
-            if args.lower:
-                print(f"{v.name:24s} lowers to {lowered(v):,} bytes", flush=True)
-                continue
-            line = compare(v, scans)
+            print(f"{name:22s} {size:22s}", say(*make()), flush=True)
         except Exception:
-            tail = "".join(traceback.format_exc()).splitlines()[-15:]
-            print(f"{v.name}: FAILED", *(text[:300] for text in tail), sep="\n    ", flush=True)
-            continue
-        print(
-            f"{v.name:24s} N {v.heads} K {v.size} B {v.batch} T {v.steps}  kernel {line['kernel_ms']:8.3f} ms  scan "
-            f"{line['scan_ms']:8.3f} ms  x{line['ratio']:.2f}  error {line['error']:.1e} gradients "
-            f"{line['gradient_error'] or 0:.1e}  compiled in {line['compile_s']} s",
-            flush=True,
-        )
-        if args.json:
-            with args.json.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            tail = traceback.format_exc().splitlines()[-15:]
+            print(f"{name}: FAILED", *(text[:300] for text in tail), sep="\n    ", flush=True)
+        if name == LAYERS[0][0] and not args.lower:
+            print(f"{'PyTorch LSTM':22s} {size:22s} {torch_lstm(*LAYERS[0][3:5])} ms", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Each is imported when it is first used. Training needs `pip install "qlstm_jax[t
     qlstm_jax.save(layer, "layer.safetensors")      any module of the library in one file
     layer = qlstm_jax.load("layer.safetensors")
     run = qlstm_jax.load_run("runs/reviews")        a trained run: run.predict(...), run.stream(), run.model
+    qlstm_jax.export(run.model, "exported")         programs that run with JAX alone
 
 Axis letters, the same everywhere:
 
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
     from qlstm_jax import cells, data, interop, linen, models, nnx
     from qlstm_jax.saving import load, save
 
-    load_run: Any  # of qlstm_jax.training, which imports this package
+    export: Any  # of modules that import this package
+    load_run: Any
 
 __version__ = "0.2.0"
 
-__all__ = ["__version__", "cells", "data", "interop", "linen", "load", "load_run", "models", "nnx", "save"]
+__all__ = ["__version__", "cells", "data", "export", "interop", "linen", "load", "load_run", "models", "nnx", "save"]
 
-_FUNCTIONS = {"save": "saving", "load": "saving", "load_run": "training.trained"}  # by the modules that have them
+# By the modules that have them.
+_FUNCTIONS = {"save": "saving", "load": "saving", "export": "exporting", "load_run": "training.trained"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from qlstm_jax.cells import common
@@ -90,6 +91,23 @@ def as_given_carry(carry: Any, given: Any) -> Any:
     return tuple(carry) if type(given) is tuple else carry
 
 
+def _batch_of_step(split: tuple[Any, ...], _: dict[str, Any]) -> Any:
+    """How the results of a step are split, from how x (*batch, D) is."""
+    return PartitionSpec(*split[:-1])
+
+
+def _batch_of_sequences(split: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """How the carry is split, or a last output, from how inputs (*batch, T, D) or (T, *batch, D) are."""
+    return PartitionSpec(*(split[1:-1] if given["time_major"] else split[:-2]))
+
+
+def _batch_of_run(split: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """How (carry, outputs) are split."""
+    batch = _batch_of_sequences(split, given)
+    return batch, PartitionSpec(None, *batch) if given["time_major"] else batch
+
+
+@common.on_any_mesh("x", _batch_of_step)
 def step(cell: Cell, params: Params, carry: Any, x: Float[Array, "*batch d"]) -> tuple[Any, Float[Array, "*batch h"]]:
     """One time step of a cell with any number of batch axes.
 
@@ -220,6 +238,7 @@ def as_given(ys: Array, batch: tuple[int, ...], time_major: bool) -> Array:
     return jnp.moveaxis(ys, -2, 0) if time_major else ys
 
 
+@common.on_any_mesh("inputs", _batch_of_run)
 def run(
     cell: Cell,
     layers: Sequence[Directions],
@@ -314,6 +333,7 @@ def _run(
     return ends, xs
 
 
+@common.on_any_mesh("inputs", _batch_of_sequences)
 def last(
     cell: Cell,
     layers: Sequence[Directions],

@@ -26,11 +26,12 @@ ROOMS = {
     "interop": [*CELLS, "nnx", "models"],
     "saving": [*LAYERS, "models", "interop"],
     "qlstm_jax": [*LAYERS, "models", "interop", "saving", "data"],
+    "exporting": ["cells.common", "models", "saving", "qlstm_jax"],
     "problems": [*LAYERS, "shardings", "models", "data", "qlstm_jax"],
     "training": [*LAYERS, "shardings", "models", "data", "problems", "qlstm_jax"],
     "console": ["data", "problems", "training"],
     "studies": [*LAYERS, "models", "data", "problems", "training", "console", "qlstm_jax"],
-    "commands": [*LAYERS, "models", "data", "problems", "training", "console", "studies", "qlstm_jax"],
+    "commands": [*LAYERS, "models", "data", "problems", "training", "console", "studies", "exporting", "qlstm_jax"],
 }
 
 # Modules from elsewhere that only some may import: rooms, or single modules.
@@ -54,7 +55,7 @@ OUTSIDE = [
             "tempfile",
             "urllib",
         ],
-        ["data", "saving", "problems", "training", "console", "studies", "commands"],
+        ["data", "saving", "exporting", "problems", "training", "console", "studies", "commands"],
     ),
 ]
 

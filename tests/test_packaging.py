@@ -83,13 +83,15 @@ def test_completion_offers_the_rooms_and_unknown_names_are_refused():
 
 
 def test_console_commands_are_functions():
-    assert set(PROJECT["scripts"]) == {f"qlstm-{name}" for name in ("train", "eval", "generate", "study", "formal")}
+    assert set(PROJECT["scripts"]) == {
+        f"qlstm-{name}" for name in ("train", "eval", "generate", "export", "study", "formal")
+    }
     for target in PROJECT["scripts"].values():
         module, _, name = target.partition(":")
         assert callable(getattr(importlib.import_module(module), name))
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "generate", "study", "formal"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "generate", "export", "study", "formal"])
 def test_without_the_extra_a_command_ends_in_one_line(name):
     code = "import sys; sys.modules['ml_collections'] = None\n"
     done = python(code + f"from qlstm_jax.commands import programs; programs.{name}()")
@@ -157,6 +159,6 @@ def test_oldest_versions_are_the_lower_bounds():
     """What the workflow tests as oldest is what the project says that it supports."""
     lines = (ROOT / ".github" / "oldest.txt").read_text(encoding="utf-8").splitlines()
     oldest = dict(line.split("==") for line in lines if not line.startswith("#"))
-    wanted = PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["digits"] + EXTRAS["parquet"]
+    wanted = PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["digits"] + EXTRAS["parquet"] + EXTRAS["serve"]
     bounds = {distribution(r): Version(re.search(r">=([\d.]+)", r)[1]) for r in wanted}
     assert {name: Version(version) for name, version in oldest.items()} == bounds | {"jaxlib": bounds["jax"]}

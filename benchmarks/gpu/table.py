@@ -36,12 +36,13 @@ def times(lines: list[Line]) -> list[str]:
     for group in dict.fromkeys(x["key"].split(" | ")[0] for x in lines):
         rows = [x for x in lines if x["key"].startswith(f"{group} | ")]
         peers = [peer for peer in PEERS if any(peer in x for x in rows)]
-        found += ["", f"### {group}", "", "| run | ms | range | " + " | ".join(PEERS[p] for p in peers) + " |"]
+        found += ["", f"### {group}", "", "| " + " | ".join(["run", "ms", "range", *(PEERS[p] for p in peers)]) + " |"]
         found.append("|---|--:|---|" + "--:|" * len(peers))
         for x in rows:
             if "ms" in x:
-                ratios = " | ".join(f"{x[p]:g}" if p in x else "" for p in peers)
-                found.append(f"| {x['run']} | {x['ms']:g} | {x['least']:g}..{x['most']:g} | {ratios} |")
+                ratios = [f"{x[p]:g}" if p in x else "" for p in peers]
+                cells = [x["run"], f"{x['ms']:g}", f"{x['least']:g}..{x['most']:g}", *ratios]
+                found.append("| " + " | ".join(cells) + " |")
         found += [f"\n{x['run']}: {x['refused']}" for x in rows if "refused" in x]
     return found
 
@@ -89,7 +90,13 @@ def main() -> None:
     if "correctness" in parts:
         found += correctness(parts.pop("correctness"))
     last = [write(parts.pop(name)) for name, write in (("kernels", kernels), ("work", work)) if name in parts]
-    found += ["", "## Times"] if parts else []
+    if parts:
+        found += [
+            "",
+            "## Times",
+            "",
+            "Milliseconds, the median and the range; under a peer's name, how many times as long it takes.",
+        ]
     for rows in parts.values():
         found += times(rows)
     print("\n".join(found + [line for part in last for line in part]))

@@ -52,13 +52,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the file of lines")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--imdb", help="the reviews, as --config.text.path")
+    parser.add_argument("--only", nargs="+", help="runs by name, such as 'imdb ql_lstm'")
     args = parser.parse_args()
     lines = Lines(args.out)
     runs: dict[str, list[str]] = {"quickstart": []}
     for cell in ("ql_lstm", "lstm") if args.imdb else ():
         runs[f"imdb {cell}"] = [f"--config=configs/imdb.py:{cell}", f"--config.text.path={args.imdb}"]
     for key, arguments in runs.items():
-        if not lines.has(key):
+        if not lines.has(key) and (not args.only or key in args.only):
             lines.add("work", key, **run(args.workdir / key.replace(" ", "_"), arguments))
 
 

@@ -8,6 +8,7 @@ h_t = (1 − z) ⊙ n + z ⊙ h_{t-1}
 y_t = h_t
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ class Params:
     bias: jax.Array  # b (3H,)
     recurrent_bias: jax.Array  # b_n (H,)
     dtype: str = common.static(default="float32")
+    implementation: str = common.static(default="auto")
 
 
 class Carry(NamedTuple):
@@ -41,6 +43,7 @@ def init(
     hidden_size: int,
     *,
     chrono: int = 0,
+    implementation: str = "auto",
     dtype: DTypeLike = "float32",
     param_dtype: DTypeLike = "float32",
 ) -> Params:
@@ -52,16 +55,19 @@ def init(
         hidden_size: H.
         chrono: the longest dependence in tokens, for chrono initialisation: z's biases are drawn by
             `common.chrono_bias`. 0: as above.
+        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, H 64 or 128),
+            or "auto", the scan.
         dtype: of outputs and products; gates, sums and the carried h are float32 whatever it is.
         param_dtype: of the stored weights.
 
     Raises:
         TypeError: if `key` is no PRNG key.
         ValueError: for a dtype of no real numbers, a size that is not a positive integer, or chrono neither 0 nor an
-            integer from 3 on.
+            integer from 3 on, or another implementation.
     """
     common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size)
     common.check_time_scale(chrono=chrono)
+    common.check_implementation(implementation, "kernel")
     k_in, k_rec = jax.random.split(key)
     bias = jnp.zeros((3, hidden_size), param_dtype)
     if chrono:
@@ -72,6 +78,7 @@ def init(
         bias=bias.reshape(-1),
         recurrent_bias=jnp.zeros((hidden_size,), param_dtype),
         dtype=jnp.dtype(dtype).name,
+        implementation=implementation,
     )
 
 
@@ -92,7 +99,7 @@ def _gates(_: Any, a: tuple[Array, Array, Array], h: Array) -> tuple[Array, Arra
 
 
 def _run(
-    params: Params, carry: Carry, xs: Array, valid: Array | None, resets: Array | None, plain: bool
+    params: Params, carry: Carry, xs: Array, valid: Array | None, resets: Array | None, way: common.Way
 ) -> tuple[Carry, Array]:
     """Time-major: xs (T, B, D) to ys (T, B, H)."""
     (_, h), ys = common.recurrence_time_major(
@@ -106,11 +113,12 @@ def _run(
         separate=params.recurrent_bias.shape[0],
         valid=valid,
         resets=resets,
-        way="plain" if plain else "fast",
+        way=way,
     )
     return Carry(h=h), ys
 
 
+@common.on_any_mesh("x")
 def step(
     params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
 ) -> tuple[Carry, Float[Array, "batch hidden"]]:
@@ -129,10 +137,11 @@ def step(
     common.check_params(params, Params)
     common.check_step(x, params.input_kernel.shape[0])
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
-    carry, ys = _run(params, carry, x[None], None, None, plain=True)
+    carry, ys = _run(params, carry, x[None], None, None, "plain")
     return carry, ys[0]
 
 
+@common.on_any_mesh("xs")
 def unroll(
     params: Params,
     xs: Float[Array, "batch time d"],
@@ -157,14 +166,17 @@ def unroll(
 
     Raises:
         TypeError: if xs is not an array of real numbers, or the params are another cell's.
-        ValueError: if a shape or the carry does not fit, or a length lies outside 0..T.
+        ValueError: if a shape or the carry does not fit, a length lies outside 0..T, or the params name an
+            implementation that cannot run this call.
     """
     common.check_params(params, Params)
     common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
     valid, reset = common.time_major((sequence.valid, sequence.resets))
-    carry, ys = _run(params, carry, common.time_major(sequence.xs), valid, reset, plain)
+    refusal = partial(common.kernel_refusal, params, xs.shape, separate=params.recurrent_bias.shape[0], plain=plain)
+    way = common.way_of(common.choose(params.implementation, f"gru, xs {xs.shape}", kernel=refusal), plain)
+    carry, ys = _run(params, carry, common.time_major(sequence.xs), valid, reset, way)
     return carry, common.time_major(ys)
 
 

@@ -78,6 +78,7 @@ def _gates(params: Params, x: Array) -> tuple[Array, Array]:
     return -jax.nn.softplus(a), -jax.nn.softplus(-a) + common.log_positive(b)
 
 
+@common.on_any_mesh("x")
 def step(
     params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
 ) -> tuple[Carry, Float[Array, "batch hidden"]]:
@@ -101,6 +102,7 @@ def step(
     return Carry(h=h), h.astype(params.dtype)
 
 
+@common.on_any_mesh("xs")
 def unroll(
     params: Params,
     xs: Float[Array, "batch time d"],

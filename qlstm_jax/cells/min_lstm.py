@@ -82,6 +82,7 @@ def _gates(params: Params, x: Array) -> tuple[Array, Array]:
     return -jax.nn.softplus(-odds), -jax.nn.softplus(odds) + common.log_positive(d)
 
 
+@common.on_any_mesh("x")
 def step(
     params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
 ) -> tuple[Carry, Float[Array, "batch hidden"]]:
@@ -105,6 +106,7 @@ def step(
     return Carry(h=h), h.astype(params.dtype)
 
 
+@common.on_any_mesh("xs")
 def unroll(
     params: Params,
     xs: Float[Array, "batch time d"],

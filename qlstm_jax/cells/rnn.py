@@ -90,6 +90,7 @@ def _run(
     return Carry(h=h), ys
 
 
+@common.on_any_mesh("x")
 def step(
     params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
 ) -> tuple[Carry, Float[Array, "batch hidden"]]:
@@ -112,6 +113,7 @@ def step(
     return carry, ys[0]
 
 
+@common.on_any_mesh("xs")
 def unroll(
     params: Params,
     xs: Float[Array, "batch time d"],

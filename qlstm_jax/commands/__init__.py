@@ -1,1 +1,1 @@
-"""The console programs: `qlstm-train`, `qlstm-eval`, `qlstm-generate`, `qlstm-study` and `qlstm-formal`."""
+"""The console programs: `qlstm-train`, `-eval`, `-generate`, `-export`, `-study` and `-formal`."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 TRAIN = (
     "absl",
     "filelock",
+    "flatbuffers",
     "importlib_resources",
     "matplotlib",
     "ml_collections",
@@ -59,6 +60,13 @@ def generate(program: str = "qlstm-generate", about: str | None = None) -> int:
     with _needs_train(program):
         from qlstm_jax.commands import generate as command
     return command.run(program, about)
+
+
+def export() -> int:
+    """Runs `qlstm-export`."""
+    with _needs_train("qlstm-export"):
+        from qlstm_jax.commands import export as command
+    return command.run("qlstm-export")
 
 
 def study() -> int:

@@ -170,6 +170,18 @@ class Tokenizer:
             return content.decode(errors="replace")
         return self._backend.decode(numbers.tolist(), skip_special_tokens=False)
 
+    def hugging_face(self) -> str:
+        """The same of kind 'word' or 'bpe' as the JSON that `tokenizers.Tokenizer.from_str` reads.
+
+        Its `encode(text, add_special_tokens=False).ids` are the ids of `encode`.
+
+        Raises:
+          DataError: for 'byte', which is no such tokenizer: an id is a byte of the UTF-8 text plus 2.
+        """
+        if self.kind == "byte":
+            raise DataError("the kind is 'byte'; expected 'word' or 'bpe': a byte's id is its value plus 2")
+        return self._backend.to_str()
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything to one JSON file, whose folder is made if it is missing."""
         path = Path(path)

@@ -20,9 +20,11 @@ class LSTM(Layer):
 
 class GRUCell(Cell):
     chrono: int = 0
+    implementation: str = "auto"
 
 class GRU(Layer):
     chrono: int = 0
+    implementation: str = "auto"
 
 class QLSTMCell(Cell):
     sharing: str = "full"
@@ -33,6 +35,7 @@ class QLSTMCell(Cell):
     forget_bias: float = 1.0
     chrono: int = 0
     remat: bool = False
+    implementation: str = "auto"
 
 class QLSTM(Layer):
     sharing: str = "full"
@@ -43,6 +46,7 @@ class QLSTM(Layer):
     forget_bias: float = 1.0
     chrono: int = 0
     remat: bool = False
+    implementation: str = "auto"
 
 class PRLSTMCell(_pr_lstm.StreamCell):
     refinements: int = 1
@@ -64,11 +68,13 @@ class SLSTMCell(Cell):
     num_heads: int = 1
     forget_gate: str = "sigmoid"
     block_position: float = 0.0
+    implementation: str = "auto"
 
 class SLSTM(Layer):
     num_heads: int = 1
     forget_gate: str = "sigmoid"
     block_position: float = 0.0
+    implementation: str = "auto"
 
 class MLSTMCell(Cell):
     num_heads: int = 4

@@ -107,6 +107,7 @@ class GRUCell(Cell):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = ...,
         chrono: int = 0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -129,6 +130,7 @@ class GRU(Layer):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = ...,
         chrono: int = 0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -154,6 +156,7 @@ class QLSTMCell(Cell):
         forget_bias: float = 1.0,
         chrono: int = 0,
         remat: bool = False,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -183,6 +186,7 @@ class QLSTM(Layer):
         forget_bias: float = 1.0,
         chrono: int = 0,
         remat: bool = False,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -255,6 +259,7 @@ class SLSTMCell(Cell):
         num_heads: int = 1,
         forget_gate: str = "sigmoid",
         block_position: float = 0.0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 
@@ -279,6 +284,7 @@ class SLSTM(Layer):
         num_heads: int = 1,
         forget_gate: str = "sigmoid",
         block_position: float = 0.0,
+        implementation: str = "auto",
         rngs: Rngs,
     ) -> None: ...
 

@@ -4,7 +4,7 @@ import abc
 import contextlib
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,13 @@ from qlstm_jax.problems.config import ConfigError, Rule
 Model: TypeAlias = Any  # an nnx.Module, called as its problem calls it
 Batch: TypeAlias = Any  # a pytree of (batch_size, ...) arrays
 Sums: TypeAlias = dict[str, Array]  # scalars, or one number for each row: see `Problem.loss`
+
+
+class Interface(NamedTuple):
+    """What a program that runs an exported model must know of its inputs and outputs."""
+
+    about: dict[str, Any]  # names of labels, units: what JSON has
+    files: dict[str, str] = {}  # noqa: RUF012 - texts by the names of the files that `about` names
 
 
 class Problem(abc.ABC):
@@ -125,6 +132,10 @@ class Problem(abc.ABC):
     def generate(self, model: Model, prompts: list[str], steps: int, key: Key[Array, ""], **options: Any) -> list[str]:
         """Continues each prompt by `steps` tokens; options as for `qlstm_jax.models.generate.generate`."""
         raise ConfigError(f"{type(self).__name__} generates no text; train on problem='lm' for that (configs/lm.py)")
+
+    def interface(self) -> Interface:
+        """What a program that runs the exported model must know besides shapes; by default nothing."""
+        return Interface({})
 
     def largest_batch(self) -> Any:
         """Returns the shapes of the largest batch of training; None where the problem draws its own in the step."""

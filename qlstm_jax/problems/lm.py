@@ -18,8 +18,8 @@ from qlstm_jax.data.corpus import Corpus
 from qlstm_jax.data.windows import Windows, bits_per_byte
 from qlstm_jax.data.windows import windows as token_windows
 from qlstm_jax.models.generate import check_options, generate
-from qlstm_jax.problems import plots
-from qlstm_jax.problems.base import Batch, Model, Problem, Sums
+from qlstm_jax.problems import plots, tokenizers
+from qlstm_jax.problems.base import Batch, Interface, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, check_split, fraction, not_negative, one_of, positive
 from qlstm_jax.problems.lm_data import LMData
 from qlstm_jax.problems.models import token_model
@@ -106,6 +106,10 @@ class LMProblem(LMData, Problem):
     def stream(self, start: int) -> Generator[Batch, None, None]:
         """Yields training windows from number `start` on, without end."""
         return stream(self.windows("train"), start)
+
+    def interface(self) -> Interface:
+        """Returns the tokenizer."""
+        return tokenizers.interface(self.tokenizer)
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `TokenModel` from the tokenizer's vocabulary to itself."""

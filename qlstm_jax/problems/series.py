@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_dict
 from qlstm_jax.data import series
 from qlstm_jax.data.batching import stream
 from qlstm_jax.problems import plots
-from qlstm_jax.problems.base import Batch, Model, Problem, Sums
+from qlstm_jax.problems.base import Batch, Interface, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, Rule, check_split, fraction, nearest, not_negative, one_of, positive
 from qlstm_jax.problems.models import predictor
 from qlstm_jax.problems.series_data import SeriesData
@@ -119,6 +119,17 @@ class SeriesProblem(Problem):
     def notes(self) -> list[str]:
         """Notes rows, columns, parts and windows, and how the file was read."""
         return self.data.notes()
+
+    def interface(self) -> Interface:
+        """Columns, targets and scale. The outputs, reshaped to (B, horizon, targets, 1 or 2), are `forecast`'s.
+
+        Inputs are standardised, (value − mean) / deviation, and so is what comes out: with "from_last" the mean is a
+        change from the last input of its target, the log-variance of "gaussian" is the second number.
+        """
+        data, options = self.data, self.options
+        scale = {"mean": data.mean.tolist(), "deviation": data.deviation.tolist()}
+        form = {name: options[name] for name in ("context", "horizon", "loss", "from_last")}
+        return Interface({"columns": list(data.names), "targets": self.names, **scale, **form})
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `Predictor` of horizon x targets x (mean, and log-variance)."""

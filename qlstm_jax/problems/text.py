@@ -15,8 +15,8 @@ from qlstm_jax.data.batching import Batches, stream
 from qlstm_jax.data.packing import PackedBatch
 from qlstm_jax.data.rows import Examples
 from qlstm_jax.data.unlabelled import Unlabelled, read_texts
-from qlstm_jax.problems import metrics, plots, text_parts, text_predictions
-from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_sums, shapes
+from qlstm_jax.problems import metrics, plots, text_parts, text_predictions, tokenizers
+from qlstm_jax.problems.base import Batch, Interface, Model, Problem, Sums, classification_sums, shapes
 from qlstm_jax.problems.config import ConfigError, as_flags, fraction, not_negative, one_of, positive
 from qlstm_jax.problems.models import classifier
 from qlstm_jax.problems.text_data import TextData
@@ -106,6 +106,12 @@ class TextProblem(TextData, Problem):
         batches = self.batches("train", shuffle=False)
         lengths = [length for length, _ in batches.plan(0)]
         return shapes(batches.batch(lengths.index(max(lengths))))
+
+    def interface(self) -> Interface:
+        """Returns the labels in the order of the logits, the tokenizer, and the length that texts are cut to."""
+        read = tokenizers.interface(self.tokenizer)
+        about = {"labels": list(self.label_names), "max_length": self.config.text.max_length}
+        return Interface(about | read.about, read.files)
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `Classifier` of the tokenizer's vocabulary."""

@@ -11,12 +11,9 @@ import jax.numpy as jnp
 from jax.experimental import rnn
 from jax.interpreters import mlir
 
-from qlstm_jax.cells import common
 from qlstm_jax.cells.lstm import cudnn
 
 RESERVED = 3  # numbers that the forward call keeps, as the real one keeps some
-
-BY_PLATFORM = jax.lax.platform_dependent
 
 
 def reference(x, h_0, c_0, weights, lengths, sizes):
@@ -25,13 +22,8 @@ def reference(x, h_0, c_0, weights, lengths, sizes):
     return rnn.lstm_ref(x, h_0, c_0, *unpacked, lengths, *sizes, 1, 0.0, False)
 
 
-def install(monkeypatch, *, platform="cuda"):
-    """Lets JAX believe, until the test ends, that its calls of cuDNN run on this CPU; returns a list of those lowered.
-
-    Args:
-        monkeypatch: pytest's.
-        platform: for which "auto" takes cuDNN.
-    """
+def install(monkeypatch):
+    """Lets JAX believe until the test ends that its calls of cuDNN run on this CPU; returns a list of those lowered."""
     lowered = []
 
     def forward(x, h_0, c_0, weights, lengths, *, input_size, hidden_size, **_):
@@ -50,12 +42,6 @@ def install(monkeypatch, *, platform="cuda"):
     sizes = SimpleNamespace(compute_rnn_workspace_reserve_space_sizes=lambda *_: (0, RESERVED))
     monkeypatch.setattr(rnn, "gpu_rnn", sizes)
     monkeypatch.setattr(cudnn, "has_gpu", lambda: True)
-    monkeypatch.setattr(common, "is_one_device_program", lambda: True)
-    monkeypatch.setattr(
-        jax.lax,
-        "platform_dependent",
-        lambda *operands, default, cuda: BY_PLATFORM(*operands, default=default, **{platform: cuda}),
-    )
     for call, rule in ((rnn.rnn_fwd_p, forward), (rnn.rnn_bwd_p, backward)):
         mlir.register_lowering(call, mlir.lower_fun(rule, multiple_results=True), platform="cpu")
     return lowered

@@ -1,4 +1,4 @@
-"""The LSTM by cuDNN: its weights, what is refused, what "auto" takes; on a GPU cuDNN itself, elsewhere a stand-in."""
+"""The LSTM by cuDNN: its weights, what is refused; on a GPU cuDNN itself, elsewhere a stand-in. "auto" is the scan."""
 
 import dataclasses
 import logging
@@ -99,18 +99,13 @@ def test_jax_reference_of_cudnn_over_these_weights_equals_the_scan():
         pytest.param({}, "JAX sees no NVIDIA GPU", marks=without_gpu),
     ],
 )
-def test_what_cudnn_cannot_run_is_refused_by_reason_and_left_to_the_scan_by_auto(options, reason, caplog):
+def test_what_cudnn_cannot_run_is_refused_by_reason(options, reason):
     dtype = {"dtype": options["dtype"]} if "dtype" in options else {}
     options = {k: v for k, v in options.items() if k not in dtype}
     xs = cases.sequence(B, T)
     message = f"implementation is 'cudnn', which cannot run this call: {reason}. Expected .* or implementation='auto'"
     with pytest.raises(ValueError, match=message):
         lstm.unroll(params("cudnn", **dtype), xs, **options)
-    with caplog.at_level(logging.DEBUG, "qlstm_jax"):
-        found = lstm.unroll(params("auto", **dtype), xs, **options)
-    assert caplog.messages == [f"lstm, xs {xs.shape}: scan; not cudnn: {reason}"]
-    for a, b in zip(*map(jax.tree.leaves, (found, lstm.unroll(params("scan", **dtype), xs, **options))), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_a_symbolic_shape_is_refused():
@@ -122,7 +117,7 @@ def test_a_symbolic_shape_is_refused():
 
 @pytest.mark.parametrize("implementation", ["fast", "CUDNN", None, True])
 def test_another_implementation_is_refused(implementation):
-    with pytest.raises(ValueError, match=r"implementation is .*; expected one of 'auto', 'scan', 'cudnn'"):
+    with pytest.raises(ValueError, match=r"implementation is .*; expected one of 'auto', 'scan', 'cudnn', 'kernel'"):
         lstm.init(jax.random.key(0), D, H, implementation=implementation)
 
 
@@ -131,11 +126,17 @@ def test_step_takes_any_implementation():
     close(lstm.step(params("cudnn"), carry, x), lstm.step(params("scan"), carry, x), atol=0)
 
 
-@without_gpu
-def test_without_a_gpu_auto_is_the_program_of_the_scan():
+def test_auto_is_the_program_of_the_scan_where_cudnn_could_run_too(monkeypatch, caplog):
+    lstm_stand_in.install(monkeypatch)
     xs, carry = cases.sequence(B, T), drawn_carry()
-    auto, scan = (str(jax.make_jaxpr(gradients)(params(way), xs, carry)) for way in ("auto", "scan"))
-    assert auto == scan
+    with caplog.at_level(logging.DEBUG, "qlstm_jax"):
+        auto, scan, by_name = (
+            str(jax.make_jaxpr(gradients)(params(way), xs, carry)) for way in ("auto", "scan", "cudnn")
+        )
+    assert auto == scan != by_name
+    told = ("scan; not cudnn: it is taken by name alone", "scan", "cudnn")
+    for message, text in zip(caplog.messages, told, strict=True):
+        assert message.startswith(f"lstm, xs {xs.shape}: {text}")
 
 
 def test_auto_looks_no_further_than_the_first_that_can_run(caplog):
@@ -168,27 +169,6 @@ def test_the_stand_in_takes_the_place_of_cudnn(monkeypatch):
     assert lowered == []
     close(gradients(params("cudnn"), xs, carry), expected)
     assert set(lowered) == {"forward", "backward"}
-
-
-def test_auto_has_cudnn_in_the_program_of_a_gpu_alone(monkeypatch, caplog):
-    xs, carry = cases.sequence(B, T), drawn_carry()
-    lowered = lstm_stand_in.install(monkeypatch, platform="cuda")
-    with caplog.at_level(logging.DEBUG, "qlstm_jax"):
-        jax.jit(lambda *a: gradients(*a)).lower(params("auto"), xs, carry)
-    assert lowered == [] and set(caplog.messages) == {f"lstm, xs {xs.shape}: cudnn"}
-    lowered = lstm_stand_in.install(monkeypatch, platform="cpu")
-    jax.jit(lambda *a: gradients(*a)).lower(params("auto"), xs, carry)
-    assert set(lowered) == {"forward", "backward"}
-
-
-def test_auto_leaves_a_program_of_several_devices_to_the_scan(monkeypatch, caplog):
-    split = common.is_one_device_program
-    lstm_stand_in.install(monkeypatch)
-    monkeypatch.setattr(common, "is_one_device_program", split)
-    monkeypatch.setattr(jax, "device_count", lambda: 2)
-    with caplog.at_level(logging.DEBUG, "qlstm_jax"):
-        lstm.unroll(params("auto"), cases.sequence(B, T))
-    assert "not cudnn: there are several devices, and the compiler cannot split" in caplog.text
 
 
 def without_lengths(p, xs, carry):
@@ -246,10 +226,10 @@ def shard_mapped(p, xs, carry):
     ],
     ids=lambda f: f.__name__,
 )
-def test_auto_with_cudnn_equals_the_scan_under(transformed, monkeypatch):
-    lstm_stand_in.install(monkeypatch, platform="cpu")
+def test_cudnn_equals_the_scan_under(transformed, monkeypatch):
+    lstm_stand_in.install(monkeypatch)
     xs, carry = cases.sequence(B, T), drawn_carry()
-    found, expected = (jax.jit(lambda *a: transformed(*a))(params(way), xs, carry) for way in ("auto", "scan"))
+    found, expected = (jax.jit(lambda *a: transformed(*a))(params(way), xs, carry) for way in ("cudnn", "scan"))
     close(found, expected)
 
 
@@ -287,17 +267,16 @@ def test_tensor_float_is_allowed_where_it_is_for_other_products(precision, allow
 
 @on_gpu
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "lengths"])
-@pytest.mark.parametrize("implementation", ["cudnn", "auto"])
-def test_on_a_gpu_outputs_and_gradients_equal_those_of_the_scan(implementation, lengths):
+def test_on_a_gpu_outputs_and_gradients_equal_those_of_the_scan(lengths):
     xs, carry = cases.sequence(B, T), drawn_carry()
     with jax.default_matmul_precision("highest"):
         run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
-        found, expected = (run(params(way), xs, carry, lengths) for way in (implementation, "scan"))
+        found, expected = (run(params(way), xs, carry, lengths) for way in ("cudnn", "scan"))
     close(found, expected)
 
 
 @on_gpu
-def test_on_a_gpu_cudnn_itself_is_called():
+def test_on_a_gpu_cudnn_itself_is_called_by_name_alone():
     xs, carry = cases.sequence(B, T), drawn_carry()
-    auto, scan = (jax.jit(gradients).lower(params(way), xs, carry).as_text() for way in ("auto", "scan"))
-    assert "cudnn_rnn" in auto and "cudnn_rnn" not in scan
+    by_name, auto = (jax.jit(gradients).lower(params(way), xs, carry).as_text() for way in ("cudnn", "auto"))
+    assert "cudnn_rnn" in by_name and "cudnn_rnn" not in auto

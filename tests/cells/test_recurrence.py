@@ -116,7 +116,8 @@ def compare(form, dtype, steps, *, masked=True, resets=True, loop=True, **option
         restart = jnp.asarray(rng.random((B, steps)) < 0.3) if resets else None
 
         def unroll(arrays, plain):
-            keywords = {"valid": valid, "plain": plain, "separate": separate, "resets": restart}
+            way = "plain" if plain else "fast"
+            keywords = {"valid": valid, "way": way, "separate": separate, "resets": restart}
             rest = {k: v for k, v in arrays.items() if k not in ("xs", "carry")}
             return common.recurrence(FORMS[form][0], arrays["xs"], arrays["carry"], **rest, **keywords)
 

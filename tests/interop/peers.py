@@ -1,9 +1,10 @@
 """Weights compared with the libraries that they come from, which the tests do not need: each is run as it is installed.
 
-    python -m tests.interop.peers torch flax keras equinox xlstm_options xlstm_7b_options
+    python -m tests.interop.peers torch flax keras equinox xlstm_options xlstm_7b_options recorded
 
-prints the largest differences of outputs; with --write it also writes tests/goldens/NAME.npz, or NAME_rnn.npz for the
-first four; the tests read those.
+prints the largest differences of outputs, which docs/weights.md has; with --write it also writes
+tests/goldens/NAME.npz, or NAME_rnn.npz for the first four; the tests read those. "recorded" compares with numbers that
+others gave once.
 
 Weights are drawn at random, biases too. "in" is a module of ours with their weights against theirs, "out" theirs with
 the weights that ours gives back against theirs before.
@@ -182,13 +183,41 @@ def flax():
     return differences, None
 
 
+def recorded():
+    """As `torch`, of the PR-LSTM in Haiku, which takes no weights back, and of the sLSTM cell; there is no new file."""
+    from qlstm_jax.cells import pr_lstm, slstm
+
+    def under(arrays, start):
+        return {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
+
+    differences = {}
+    for kind in ("lstm", "rnn"):
+        golden = dict(np.load(GOLDENS / f"prlstm_{kind}_nl2.npz"))
+        params = interop.pr_lstm_from_haiku(under(golden, "param:"))
+        ys = {n: pr_lstm.unroll(params, golden[f"x_{n}"])[1] for n in (1, 2, 3, 5, 13)}
+        differences[f"haiku PR-{kind.upper()}"] = max(np.abs(y - golden[f"h_{n}"]).max() for n, y in ys.items()), None
+    golden = dict(np.load(GOLDENS / "slstm_cell.npz"))
+    start = slstm.Carry(*golden["state0_ycnm_4BH"])
+    for layout in ("vanilla", "cuda"):
+        weights = under(golden, f"sd_{layout}/")
+        params = interop.slstm_from_torch(weights, num_heads=3, bias_layout=layout)
+        _, ys = slstm.unroll(params, golden["x_BSGNH"].reshape(2, 17, 48), carry=start)
+        back = interop.slstm_to_torch(params, bias_layout=layout)
+        outward = max(np.abs(back[name] - a).max() for name, a in weights.items())
+        differences[f"sLSTM cell, {layout}"] = (
+            np.abs(ys.reshape(2, 17, 3, 4).swapaxes(1, 2) - golden["y_BNSH"]).max(),
+            outward,
+        )
+    return differences, None
+
+
 def main():
     """Prints, and with --write writes."""
     names = [name for name in sys.argv[1:] if not name.startswith("--")]
     for name in names:
         differences, arrays = globals()[name]()
         for case, (inward, outward) in differences.items():
-            print(f"{name:18} {case:24} in {inward:.1e}  out {outward:.1e}")
+            print(f"{name:18} {case:24} in {inward:.1e}  out {'none' if outward is None else format(outward, '.1e')}")
         if "--write" in sys.argv and arrays is not None:
             file = f"{name}.npz" if name.startswith("xlstm") else f"{name}_rnn.npz"
             np.savez_compressed(GOLDENS / file, **arrays)

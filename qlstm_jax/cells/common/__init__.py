@@ -33,6 +33,7 @@ from qlstm_jax.cells.common.masks import (
     where,
     zero_padding,
 )
+from qlstm_jax.cells.common.meshes import on_any_mesh
 from qlstm_jax.cells.common.options import (
     check_above_zero,
     check_batch_size,
@@ -56,7 +57,7 @@ from qlstm_jax.cells.common.params import params_dataclass, static
 from qlstm_jax.cells.common.pieces import find_pieces, gather, last_piece, reversed_resets, scatter
 from qlstm_jax.cells.common.products import accumulator, affine, kernel_gradient, matmul, row
 from qlstm_jax.cells.common.protocol import COMMON_KEYWORDS, Cell, cell_options, last_by_unroll, option_docs
-from qlstm_jax.cells.common.recurrence import Way, kernel_refusal, recurrence, recurrence_time_major
+from qlstm_jax.cells.common.recurrence import Way, kernel_refusal, recurrence, recurrence_time_major, way_of
 from qlstm_jax.cells.common.scan import scan, scan_time_major
 
 __all__ = [
@@ -112,6 +113,7 @@ __all__ = [
     "log_positive",
     "look_up",
     "matmul",
+    "on_any_mesh",
     "option_docs",
     "orthogonal",
     "orthogonal_heads",
@@ -134,6 +136,7 @@ __all__ = [
     "unroll_carry",
     "valid_mask",
     "varying_as",
+    "way_of",
     "where",
     "zero_padding",
 ]

@@ -245,7 +245,7 @@ def check_known_length(steps: Any) -> None:
     if not isinstance(steps, int):
         raise ValueError(
             f"the number of tokens is the symbolic {steps}; expected a number: a tree's levels depend on it. Export a "
-            "program for each length, or `step`; the batch may be symbolic."
+            "program for one length (--length=N), to which others are padded, or `step`; the batch may be symbolic."
         )
 
 

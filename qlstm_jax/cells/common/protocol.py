@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Array, Float
 
 from qlstm_jax.cells.common.masks import last_valid
+from qlstm_jax.cells.common.meshes import on_any_mesh
 
 # Keywords of every `init` that are no options of the cell: they are the same for all.
 COMMON_KEYWORDS = ("dtype", "param_dtype")
@@ -56,6 +57,7 @@ class Cell(Protocol):
 def last_by_unroll(unroll: Callable[..., tuple[Any, Array]]) -> Callable[..., Float[Array, "batch hidden"]]:
     """The `last` of a cell that has no cheaper way to its last output than all of them."""
 
+    @on_any_mesh("xs")
     def last(params: Any, xs: Array, *, seq_lengths: Any = None, resets: Any = None) -> Array:
         """The output at each row's last valid position, (B, H); zeros at length 0. Arguments are those of `unroll`."""
         return last_valid(unroll(params, xs, seq_lengths=seq_lengths, resets=resets)[1], seq_lengths)

@@ -56,8 +56,9 @@ def init(
         hidden_size: H.
         chrono: the longest dependence in tokens, for chrono initialisation: the forget gates' biases are drawn by
             `common.chrono_bias` and the input gates' are their negatives. 0: as above.
-        implementation: what runs whole sequences: "scan", "cudnn" (on an NVIDIA GPU, float32, no resets), or "auto",
-            cuDNN where it can run the call and the scan elsewhere.
+        implementation: what runs whole sequences: "scan", "cudnn" (on an NVIDIA GPU, float32, no resets), "kernel"
+            (on a Hopper GPU, bfloat16 or float16, H 64 or 128), or "auto", which is the scan, faster than cuDNN
+            wherever both were timed.
         dtype: of activations and products; gates, sums and c are float32 whatever it is.
         param_dtype: of the stored weights.
 
@@ -68,7 +69,7 @@ def init(
     """
     common.check_init(key, dtype, param_dtype, input_size=input_size, hidden_size=hidden_size)
     common.check_time_scale(chrono=chrono)
-    common.check_implementation(implementation, "cudnn")
+    common.check_implementation(implementation, "cudnn", "kernel")
     k_in, k_rec = jax.random.split(key)
     bias = jnp.zeros((4, hidden_size), param_dtype).at[1].set(1)
     if chrono:
@@ -98,7 +99,7 @@ def _gates(_: Any, a: Array, c: Array) -> tuple[Array, Array]:
 
 
 def _run(
-    params: Params, carry: Carry, xs: Array, valid: Array | None, resets: Array | None, plain: bool
+    params: Params, carry: Carry, xs: Array, valid: Array | None, resets: Array | None, way: common.Way
 ) -> tuple[Carry, Array]:
     """Time-major: xs (T, B, D) to ys (T, B, H)."""
     (h, c), ys = common.recurrence_time_major(
@@ -110,18 +111,23 @@ def _run(
         bias=params.bias,
         valid=valid,
         resets=resets,
-        way="plain" if plain else "fast",
+        way=way,
     )
     return Carry(c=c, h=h), ys
 
 
-def _scan(params: Params, sequence: common.Sequence, carry: Carry, plain: bool) -> tuple[Carry, Array]:
+def _by_recurrence(way: common.Way, params: Params, sequence: common.Sequence, carry: Carry) -> tuple[Carry, Array]:
     """Batch-major: (carry, ys (B, T, H))."""
     xs, valid, resets = common.time_major((sequence.xs, sequence.valid, sequence.resets))
-    carry, ys = _run(params, carry, xs, valid, resets, plain)
+    carry, ys = _run(params, carry, xs, valid, resets, way)
     return carry, common.time_major(ys)
 
 
+def _scan(params: Params, sequence: common.Sequence, carry: Carry, plain: bool) -> tuple[Carry, Array]:
+    return _by_recurrence(common.way_of("scan", plain), params, sequence, carry)
+
+
+@common.on_any_mesh("x")
 def step(
     params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
 ) -> tuple[Carry, Float[Array, "batch hidden"]]:
@@ -140,10 +146,11 @@ def step(
     common.check_params(params, Params)
     common.check_step(x, params.input_kernel.shape[0])
     carry = common.step_carry(carry, initial_carry(params, x.shape[0]), reset)
-    carry, ys = _run(params, carry, x[None], None, None, plain=True)
+    carry, ys = _run(params, carry, x[None], None, None, "plain")
     return carry, ys[0]
 
 
+@common.on_any_mesh("xs")
 def unroll(
     params: Params,
     xs: Float[Array, "batch time d"],
@@ -175,12 +182,14 @@ def unroll(
     common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    automatic = params.implementation == "auto"
-    refusal = partial(cudnn.refusal, params, sequence, plain=plain, automatic=automatic)
-    if common.choose(params.implementation, f"lstm, xs {xs.shape}", cudnn=refusal) == "scan":
-        return _scan(params, sequence, carry, plain)
-    run = cudnn.unroll_by_platform if automatic else cudnn.unroll
-    return run(_scan, params, sequence, carry)
+    refusals = {
+        "cudnn": partial(cudnn.refusal, params, sequence, plain=plain),
+        "kernel": partial(common.kernel_refusal, params, xs.shape, plain=plain),
+    }
+    chosen = common.choose(params.implementation, f"lstm, xs {xs.shape}", **refusals)
+    if chosen == "cudnn":
+        return cudnn.unroll(_scan, params, sequence, carry)
+    return _by_recurrence(common.way_of(chosen, plain), params, sequence, carry)
 
 
 last = common.last_by_unroll(unroll)

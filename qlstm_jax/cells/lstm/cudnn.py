@@ -9,9 +9,8 @@ Its weights are one vector: Wᵀ (4H, D), Uᵀ (4H, H), b (4H,), b' (4H,), each 
 What JAX gives of cuDNN is a call for float32, for known shapes, with a gradient for reverse mode and no rule for vmap
 or for a derivative of the gradient. Under these the scan runs in its place: values and derivatives are the same.
 
-Which device a program is for is known only when it is lowered, so `unroll_by_platform` has both ways in it, of which
-one is lowered. As cuDNN itself is asked for the size of its buffers while the call is traced, that is possible only
-where JAX has an NVIDIA GPU: elsewhere `refusal` says so first.
+cuDNN itself is asked for the size of its buffers while the call is traced, so even that needs an NVIDIA GPU: where JAX
+has none, `refusal` says so first.
 """
 
 from collections.abc import Callable
@@ -37,15 +36,16 @@ Scan = Callable[[Params, common.Sequence, Carry, bool], Outputs]
 COARSE = (None, "default", "high", "bfloat16", "tensorfloat32", "TF32_TF32_F32")
 
 
-def refusal(params: Params, sequence: common.Sequence, *, plain: bool, automatic: bool) -> str | None:
+def refusal(params: Params, sequence: common.Sequence, *, plain: bool) -> str | None:
     """Why cuDNN cannot run a call, or None if it can.
 
     Args:
         params: of the cell.
         sequence: the call's inputs.
         plain: whether the call must be differentiable in any mode.
-        automatic: whether nobody asked for cuDNN, so that it must be no slower than the scan either.
     """
+    if params.implementation == "auto":
+        return "it is taken by name alone"
     if plain:
         return "plain is True, and cuDNN has a gradient for reverse mode alone"
     if sequence.resets is not None:
@@ -56,8 +56,6 @@ def refusal(params: Params, sequence: common.Sequence, *, plain: bool, automatic
         return f"xs has the symbolic shape {sequence.xs.shape}, and cuDNN must know it"
     if not has_gpu():
         return "JAX sees no NVIDIA GPU"
-    if automatic and not common.is_one_device_program():
-        return "there are several devices, and the compiler cannot split cuDNN's call over them"
     return None
 
 
@@ -100,17 +98,6 @@ def unroll(scan: Scan, params: Params, sequence: common.Sequence, carry: Carry) 
     if lengths is None:
         return end, ys
     return common.where(lengths > 0, end, carry), common.zero_padding(ys, sequence.valid)
-
-
-def unroll_by_platform(scan: Scan, params: Params, sequence: common.Sequence, carry: Carry) -> Outputs:
-    """`unroll` where the program is lowered for an NVIDIA GPU, elsewhere the scan."""
-    operands = common.varying_as((params, sequence, carry), (params, sequence, carry))
-
-    def by_scan(params: Params, sequence: common.Sequence, carry: Carry) -> Outputs:
-        return scan(params, sequence, carry, False)
-
-    outputs: Outputs = jax.lax.platform_dependent(*operands, cuda=partial(unroll, scan), default=by_scan)
-    return outputs
 
 
 def _precision() -> jax.lax.Precision:

@@ -133,6 +133,7 @@ def _gate(params: Params, x: Float[Array, "*rows d"], h: Float[Array, "*rows n v
     return (o * h.reshape(o.shape).astype(o.dtype)).astype(params.dtype)
 
 
+@common.on_any_mesh("x")
 def step(
     params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
 ) -> tuple[Carry, Float[Array, "batch h"]]:
@@ -155,6 +156,7 @@ def step(
     return carry, _gate(params, x, h)
 
 
+@common.on_any_mesh("xs")
 def unroll(
     params: Params,
     xs: Float[Array, "batch time d"],

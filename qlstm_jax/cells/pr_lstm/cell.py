@@ -63,6 +63,7 @@ def _empty_like(params: Params, carry: Any, batch_size: int) -> Carry:
     return initial_carry(params, batch_size, max_length=2**slots - 1)
 
 
+@common.on_any_mesh("x")
 def step(
     params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
 ) -> tuple[Carry, Float[Array, "batch h"]]:
@@ -88,6 +89,7 @@ def step(
     return carry, prefix.h
 
 
+@common.on_any_mesh("xs")
 def unroll(
     params: Params,
     xs: Float[Array, "batch time d"],
@@ -130,6 +132,7 @@ def unroll(
     return end, common.zero_padding(states.h, valid)
 
 
+@common.on_any_mesh("xs")
 def reduce(
     params: Params,
     xs: Float[Array, "batch time d"],
@@ -158,6 +161,7 @@ def reduce(
     return tree.reduce(merge(params), leaves, lengths)
 
 
+@common.on_any_mesh("xs")
 def last(
     params: Params,
     xs: Float[Array, "batch time d"],

@@ -69,7 +69,7 @@ def gates(sharing: str, weights: Weights, u: Array, c: Array) -> tuple[Array, Ar
 
 
 def gate_weights(params: Params) -> Weights:
-    """What `gates` takes: rows apart, as a gradient by row needs no room for the others; none where no map is shared."""
+    """What `gates` takes, none where no map is shared. Rows apart: a gradient by row needs no room for the others."""
     if params.gate_scale is None:
         return (), ()
     rows = (4, params.num_heads, 1, -1) if params.num_heads > 1 else (4, -1)

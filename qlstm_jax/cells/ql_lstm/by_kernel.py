@@ -41,16 +41,9 @@ class Inputs(NamedTuple):
     weights: Array | None  # of the gates (N, weights, K)
     bias: Array  # (N, M, K, 1)
     h: Array  # (N, K, B)
-    states: Array  # c (N, 1, K, B)
+    states: Array | None  # c (N, 1, K, B)
     slow: Slow
     valid: Array | None  # (blocks, L, B), 0 or 1
-
-
-class Factors(NamedTuple):
-    """What the matrices are multiplied with."""
-
-    recurrent: Array  # h + s (T, N, K, B)
-    memory: Array  # p and s side by side (blocks, B, 2H)
 
 
 def unroll(params: Params, carry: Carry, xs: Array, valid: Array | None) -> tuple[Carry, Array]:
@@ -66,7 +59,8 @@ def unroll(params: Params, carry: Carry, xs: Array, valid: Array | None) -> tupl
         (carry, ys (T, B, H)).
     """
     slow = carry.slow
-    assert slow is not None  # noqa: S101 - the caller sees to it
+    if slow is None:
+        raise ValueError("the carry has no memory; expected that of a cell with skip=True")
     operands = Operands(
         recurrent_kernel=params.recurrent_kernel,
         input_kernel=params.input_kernel,
@@ -90,8 +84,9 @@ def unroll(params: Params, carry: Carry, xs: Array, valid: Array | None) -> tupl
     memory = params.memory_weights
     kernels = Kernels(frame.kernel(), jnp.concatenate([memory.summary_kernel, memory.memory_kernel]))
     mask = frame.mask(valid)
+    without: Any = dict.fromkeys(("recurrent_kernel", "summary_kernel", "memory_kernel"))
     inputs = Inputs(
-        params=dataclasses.replace(params, recurrent_kernel=None, summary_kernel=None, memory_kernel=None),
+        params=dataclasses.replace(params, **without),
         z=z.reshape(blocks, params.block_size, *z.shape[1:]),
         weights=frame.weights(),
         bias=bias[..., None],
@@ -100,7 +95,8 @@ def unroll(params: Params, carry: Carry, xs: Array, valid: Array | None) -> tupl
         slow=slow,
         valid=None if mask is None else mask.reshape(blocks, params.block_size, -1),
     )
-    (h, states, slow), hs, reads = _run(program, kernels, inputs)
+    (h, states, slow), hs, memories = _run(program, kernels, inputs)
+    reads = jax.vmap(partial(read, params))(memories)
     ys = frame.tokens_back(hs.reshape(xs.shape[0], *hs.shape[2:])[:, :, None])
     ys = (ys.astype(reads.dtype) + jnp.repeat(reads, params.block_size, axis=0)).astype(params.dtype)
     if valid is not None:
@@ -111,63 +107,65 @@ def unroll(params: Params, carry: Carry, xs: Array, valid: Array | None) -> tupl
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _run(program: tokens.Program, kernels: Kernels, inputs: Inputs) -> Any:
-    """((h, states, slow), hs (blocks, L, N, K, B), s before each block (blocks, B, H))."""
+    """((h, states, slow), hs (blocks, L, N, K, B), m before each block (blocks, B, H))."""
     return _scan(program, kernels, inputs, None)[0]
 
 
 def _run_forward(program: tokens.Program, kernels: Kernels, inputs: Inputs) -> Any:
     dv = jnp.zeros((inputs.z.shape[0], *inputs.slow.memory.shape), inputs.slow.memory.dtype)
     kernels = jax.lax.stop_gradient(kernels)
-    outputs, pull, factors = jax.vjp(partial(_scan, program, kernels), inputs, dv, has_aux=True)
-    return outputs, (pull, factors, jax.tree.map(lambda a: jnp.zeros((0,), a.dtype), kernels))
+    outputs, pull, summaries = jax.vjp(partial(_scan, program, kernels), inputs, dv, has_aux=True)
+    _, hs, memories = outputs
+    return outputs, (pull, kernels, inputs.params, inputs.h, hs, memories, summaries)
 
 
 def _run_backward(program: tokens.Program, residuals: Any, cotangents: Any) -> Any:
-    pull, factors, dtypes = residuals
+    pull, kernels, params, h, hs, memories, summaries = residuals
     gradients, dv = pull(cotangents)
+    dtype, length = program.plan.dtype, program.plan.steps
+    reads = jax.vmap(partial(read, params))(memories)
+    before = h_before(h.astype(dtype), hs.reshape(-1, *hs.shape[2:]), None)
+    before = before.reshape(hs.shape) + jax.vmap(partial(_by_unit, program))(reads)[:, None]
     dz = gradients.z.reshape(-1, *gradients.z.shape[2:]).astype(jnp.bfloat16)
-    d_recurrent = kernel_gradient(factors.recurrent, dz)
-    dv = dv.astype(factors.memory.dtype)
-    d_memory = jnp.einsum("kbf,kbh->fh", factors.memory, dv, preferred_element_type=jnp.float32)
+    d_recurrent = kernel_gradient(before.astype(dtype).reshape(-1, *hs.shape[2:]), dz)
+    factor = jnp.concatenate([summaries / length, reads], axis=-1).astype(dtype)
+    d_memory = jnp.einsum("kbf,kbh->fh", factor, dv.astype(dtype), preferred_element_type=jnp.float32)
     d_kernels = Kernels(d_recurrent, d_memory)
-    return jax.tree.map(lambda d, like: d.astype(like.dtype), d_kernels, dtypes), gradients
+    return jax.tree.map(lambda d, like: d.astype(like.dtype), d_kernels, kernels), gradients
 
 
 _run.defvjp(_run_forward, _run_backward)
 
 
-def _scan(program: tokens.Program, kernels: Kernels, inputs: Inputs, dv: Array | None) -> tuple[Any, Factors]:
-    """(outputs, factors); `dv` is 0 and added to v of each block, for the gradient there."""
+def _scan(program: tokens.Program, kernels: Kernels, inputs: Inputs, dv: Array | None) -> tuple[Any, Array]:
+    """(outputs, the sum of h over each block); `dv` is 0 and added to v of each block, for the gradient there."""
     dtype, length = program.plan.dtype, program.plan.steps
     layouts = kernel_layouts(kernels.recurrent, dtype)
     recurrent, memory_kernel = kernels.recurrent.astype(dtype), kernels.memory.astype(dtype)
+    # Of these the gradient keeps what they are given, and not what they compute on the way.
+    read_again, write_again = (jax.checkpoint(f, prevent_cse=False) for f in (read, write))
 
     def block(carry: Any, each: Any) -> Any:
         h, states, slow = carry
         z, valid, dv = each
-        s = read(inputs.params, slow.memory)
+        s = read_again(inputs.params, slow.memory)
         by_unit = _by_unit(program, s.astype(dtype))
         bias = jnp.einsum("nkmj,nkb->nmjb", recurrent, by_unit, preferred_element_type=s.dtype) + inputs.bias
-        arrays = tokens.Arrays(z, bias, inputs.weights, h, states, valid)
-        hs, h, states = tokens.run(program, layouts, arrays)
+        hs, h, states = tokens.run(program, layouts, tokens.Arrays(z, bias, inputs.weights, h, states, valid))
         counted = hs if valid is None else jnp.where(valid[:, None, None] > 0, hs, jnp.zeros((), hs.dtype))
         summary = slow.summary + _by_row(jnp.sum(counted, axis=0, dtype=s.dtype), s.shape)
         factor = jnp.concatenate([summary / length, s], axis=-1).astype(dtype)
         v = jnp.matmul(factor, memory_kernel, preferred_element_type=s.dtype)
-        written = write(inputs.params, slow.memory, v if dv is None else v + dv)
+        written = write_again(inputs.params, slow.memory, v if dv is None else v + dv)
         new = Slow(written, jnp.zeros_like(summary), jnp.zeros_like(slow.position))
         if valid is not None:
             position = slow.position + jnp.sum(valid, axis=0)[: s.shape[0]].astype(jnp.int32)
-            going = Slow(slow.memory, summary, position)
-            new = common.where(jnp.equal(position, length), new, going)
-        return (h, states, new), ((hs, s), (by_unit, factor))
+            new = common.where(jnp.equal(position, length), new, Slow(slow.memory, summary, position))
+        return (h, states, new), (hs, slow.memory, summary)
 
     carry = inputs.h, inputs.states, inputs.slow
-    carry, (outputs, (reads, memory_factor)) = jax.lax.scan(block, carry, (inputs.z, inputs.valid, dv))
-    hs = outputs[0].reshape(-1, *outputs[0].shape[2:])
-    before = h_before(inputs.h.astype(dtype), hs, None)
-    factor = before.astype(jnp.float32) + jnp.repeat(reads.astype(jnp.float32), length, axis=0)
-    return (carry, *outputs), jax.lax.stop_gradient(Factors(factor.astype(dtype), memory_factor))
+    carry, (hs, memories, summaries) = jax.lax.scan(block, carry, (inputs.z, inputs.valid, dv))
+    return (carry, hs, memories), jax.lax.stop_gradient(summaries)
 
 
 def _by_unit(program: tokens.Program, a: Array) -> Array:

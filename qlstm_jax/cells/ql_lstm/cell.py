@@ -83,8 +83,8 @@ def init(
             learnt with it alone. 0: forget_bias.
         remat: whether the gradient keeps only what passes between blocks and computes each block again: besides
             inputs and outputs, memory for T/L + L tokens instead of T, and more time.
-        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, heads that
-            fit a multiprocessor), or "auto", the scan.
+        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, heads of
+            64, 128, 192, 256 or 320 units), or "auto", as yet the scan, as the kernel has no second derivative.
         dtype: of activations and products; gates, sums, c and the memory are float32 whatever it is.
         param_dtype: of the stored weights.
 
@@ -155,6 +155,7 @@ def initial_carry(params: Params, batch_size: int) -> Carry:
     return carry._replace(memory=jnp.zeros(shape, wide), summary=jnp.zeros(shape, wide), position=position)
 
 
+@common.on_any_mesh("x")
 def step(
     params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
 ) -> tuple[Carry, Float[Array, "batch hidden"]]:
@@ -177,6 +178,7 @@ def step(
     return carry, ys[0]
 
 
+@common.on_any_mesh("xs")
 def unroll(
     params: Params,
     xs: Float[Array, "batch time d"],
@@ -214,19 +216,10 @@ def unroll(
         return start, jnp.zeros((*xs.shape[:2], params.gate_bias.shape[1]), params.dtype)
     # Devices may go different ways below. The sum of the params' gradients over them must lie outside of these.
     params = common.varying_as(params, (xs, start))
-    refusal = partial(
-        common.kernel_refusal,
-        params.recurrent_kernel,
-        params.dtype,
-        xs.shape,
-        plain=plain,
-        implementation=params.implementation,
-    )
-    way: common.Way = "plain" if plain else "fast"
-    if common.choose(params.implementation, f"ql_lstm, xs {xs.shape}", kernel=refusal) == "kernel":
-        way = "kernel"
-        if carry is None and resets is None and not params.remat:
-            return _from_the_start(params, start, sequence)
+    refusal = partial(common.kernel_refusal, params, xs.shape, plain=plain)
+    way = common.way_of(common.choose(params.implementation, f"ql_lstm, xs {xs.shape}", kernel=refusal), plain)
+    if way == "kernel" and carry is None and resets is None and not params.remat:
+        return _from_the_start(params, start, sequence)
     run = partial(block, params, way)
     return blockwise.unroll(
         jax.checkpoint(run) if params.remat else run,

@@ -86,8 +86,8 @@ def init(
         num_heads: N, a divisor of H. y_{t-1} reaches the gates of its own head alone.
         forget_gate: "sigmoid", or "exponential", which the paper has and the official code lacks.
         block_position: ρ of the forget bias.
-        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, heads that
-            fit a multiprocessor), or "auto", the scan.
+        implementation: what runs whole sequences: "scan", "kernel" (on a Hopper GPU, bfloat16 or float16, heads of
+            64 or 128 units), or "auto", as yet the scan, as the kernel has no second derivative.
         dtype: of activations and products; gates, sums, c, n and m are float32 whatever it is.
         param_dtype: of the stored weights.
 
@@ -136,6 +136,7 @@ def _run(
     )
 
 
+@common.on_any_mesh("x")
 def step(
     params: Params, carry: Carry, x: Float[Array, "batch d"], *, reset: ArrayLike | None = None
 ) -> tuple[Carry, Float[Array, "batch hidden"]]:
@@ -158,6 +159,7 @@ def step(
     return carry, ys[:, 0]
 
 
+@common.on_any_mesh("xs")
 def unroll(
     params: Params,
     xs: Float[Array, "batch time d"],
@@ -189,17 +191,9 @@ def unroll(
     common.check_flags(plain=plain)
     sequence = common.check_sequence(xs, seq_lengths, params.input_kernel.shape[0], resets)
     carry = common.unroll_carry(carry, initial_carry(params, xs.shape[0]))
-    refusal = partial(
-        common.kernel_refusal,
-        params.recurrent_kernel,
-        params.dtype,
-        xs.shape,
-        plain=plain,
-        implementation=params.implementation,
-    )
+    refusal = partial(common.kernel_refusal, params, xs.shape, plain=plain)
     chosen = common.choose(params.implementation, f"slstm, xs {xs.shape}", kernel=refusal)
-    way: common.Way = "kernel" if chosen == "kernel" else "plain" if plain else "fast"
-    return _run(params, sequence.xs, carry, sequence.valid, sequence.resets, way)
+    return _run(params, sequence.xs, carry, sequence.valid, sequence.resets, common.way_of(chosen, plain))
 
 
 last = common.last_by_unroll(unroll)

@@ -130,4 +130,6 @@ def unroll_preactivations(
     z, _, valid, resets = common.check_sequence(z, seq_lengths, width, resets)
     carry = common.unroll_carry(carry, zero_carry(z.shape[0], width // 4, dtype))
     masks = {"valid": valid, "resets": resets}
-    return run(recurrent_kernel, z, carry, forget_gate=forget_gate, dtype=dtype, way="plain" if plain else "fast", **masks)
+    return run(
+        recurrent_kernel, z, carry, forget_gate=forget_gate, dtype=dtype, way="plain" if plain else "fast", **masks
+    )

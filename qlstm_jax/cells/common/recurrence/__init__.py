@@ -22,7 +22,7 @@ GPU, a kernel (`kernel`). What makes the fast one fast:
 K units; G is the width of a row of pre-activations, such as 4H. "Wide" is float32, or wider if h is.
 """
 
-from qlstm_jax.cells.common.recurrence.engine import Way, recurrence, recurrence_time_major
+from qlstm_jax.cells.common.recurrence.engine import Way, recurrence, recurrence_time_major, way_of
 from qlstm_jax.cells.common.recurrence.kernel.support import refusal as kernel_refusal
 
-__all__ = ["Way", "kernel_refusal", "recurrence", "recurrence_time_major"]
+__all__ = ["Way", "kernel_refusal", "recurrence", "recurrence_time_major", "way_of"]

@@ -9,6 +9,20 @@ from jaxtyping import Array
 
 CHUNK_ROWS = 512  # tokens times rows of the batch in a chunk: measured on a CPU, and flat between 256 and 1,024
 SHORTEST_CHUNK = 8  # tokens
+# On a GPU nothing stays in a cache, and what takes the time is to start kernels: chunks are only there to bound the
+# memory, and tokens are unrolled, whose copies and counters the compiler then joins.
+GPU_CHUNK_ROWS = 2**16
+GPU_UNROLL = 8  # tokens
+
+
+def _on_gpu() -> bool:
+    """Whether programs are made for a GPU by default. For another device they are as right, only slower."""
+    return jax.default_backend() == "gpu"
+
+
+def unroll() -> int:
+    """Tokens in one turn of a scan over tokens."""
+    return GPU_UNROLL if _on_gpu() else 1
 
 
 def chunk_length(xs: Array) -> int:
@@ -17,7 +31,7 @@ def chunk_length(xs: Array) -> int:
     if not isinstance(steps, int):  # symbolic, under jax.export
         return steps
     rows = max(batch, 1) if isinstance(batch, int) else 32
-    length = max(CHUNK_ROWS // rows, SHORTEST_CHUNK)
+    length = max((GPU_CHUNK_ROWS if _on_gpu() else CHUNK_ROWS) // rows, SHORTEST_CHUNK)
     if steps <= 2 * length:
         return steps
     near = sorted(range(length // 2 + 1, 2 * length), key=lambda n: abs(n - length))

@@ -1,6 +1,7 @@
 """The recurrence's arguments: checked, made time-major, and handed to the way that runs it."""
 
-from typing import Literal, TypeAlias
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -12,6 +13,13 @@ from qlstm_jax.cells.common.recurrence import fast, plain
 from qlstm_jax.cells.common.recurrence.operands import Gates, Operands, State, Weights
 
 Way: TypeAlias = Literal["fast", "plain", "kernel"]
+
+
+def way_of(program: str, plain: bool) -> Way:
+    """The way for what `common.choose` gives, "scan" or "kernel"."""
+    if program == "kernel":
+        return "kernel"
+    return "plain" if plain else "fast"
 
 
 def recurrence(
@@ -105,8 +113,10 @@ def recurrence_time_major(
         resets = resets & valid
     operands = Operands(recurrent_kernel, input_kernel, bias, recurrent_bias, weights, h, state, xs, valid, resets)
     operands = varying_as(operands, operands)
+    run: Callable[..., Any] = (plain if way == "plain" else fast).run
     if way == "kernel":
         from qlstm_jax.cells.common.recurrence.kernel import gradient  # imports Pallas, which takes long
 
-        return gradient.run(gates, separate, operands)
-    return (plain if way == "plain" else fast).run(gates, separate, operands)
+        run = gradient.run
+    results: tuple[tuple[Array, State], Array] = run(gates, separate, operands)
+    return results

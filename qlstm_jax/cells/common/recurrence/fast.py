@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from qlstm_jax.cells.common.axes import varying_as
 from qlstm_jax.cells.common.products import accumulator, kernel_gradient, matmul
-from qlstm_jax.cells.common.recurrence.chunks import chunk_length, in_chunks
+from qlstm_jax.cells.common.recurrence.chunks import chunk_length, in_chunks, unroll
 from qlstm_jax.cells.common.recurrence.operands import Gates, Layout, Operands, State, mask_outputs, restart, where
 from qlstm_jax.cells.common.recurrence.plain import run_token
 
@@ -38,6 +38,7 @@ def _linear_part_is_small(gates: Gates[State], weights: Any, a: Any, state: Any)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def run(gates: Gates[State], separate: int, operands: Operands) -> tuple[Any, Array]:
+    """(carry, ys) of the operands."""
     results: tuple[Any, Array] = _forward(gates, separate, operands, keep=False)[0]
     return results
 
@@ -72,7 +73,7 @@ def _forward(gates: Gates[State], separate: int, operands: Operands, *, keep: bo
 
     def chunk(carry: Any, inputs: Any, _: None) -> tuple[Any, Kept]:
         xs, *masks = inputs
-        return jax.lax.scan(token, carry, (layout.project(xs), *masks))
+        return jax.lax.scan(token, carry, (layout.project(xs), *masks), unroll=unroll())
 
     valid, resets = layout.valid, layout.resets
     h, state = layout.split_heads((operands.h, operands.state))
@@ -105,7 +106,7 @@ def _fast_backward(gates: Gates[State], separate: int, residuals: Any, cotangent
         pulls = kept.pull
         if pulls is None:
             pulls = jax.vmap(lambda a, state: jax.vjp(partial(gates, weights), a, state)[1])(*kept.inputs)
-        carry, (da, given) = jax.lax.scan(token, carry, (pulls, dys, valid, resets), reverse=True)
+        carry, (da, given) = jax.lax.scan(token, carry, (pulls, dys, valid, resets), reverse=True, unroll=unroll())
         h = restart(resets, jnp.concatenate([before[None], kept.h[:-1]]))
         dz: tuple[Array, ...] = (da[0], da[1]) if separate else (da,)
         du: tuple[Array, ...] = (da[0], da[2]) if separate else (da,)

@@ -15,6 +15,7 @@ def run_token(gates: Gates[State], weights: Any, a: Any, ok: Array | None, old: 
 
 
 def run(gates: Gates[State], separate: int, operands: Operands) -> tuple[Any, Array]:
+    """(carry, ys) of the operands."""
     layout = Layout(operands, separate)
 
     def token(carry: Any, inputs: Any) -> tuple[Any, Array]:

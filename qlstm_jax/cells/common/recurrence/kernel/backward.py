@@ -4,37 +4,36 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.experimental.pallas as pl
-import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
 
 from qlstm_jax.cells.common.recurrence.kernel import plan as common
-from qlstm_jax.cells.common.recurrence.kernel.plan import ROWS, TILE, Place, Plan
+from qlstm_jax.cells.common.recurrence.kernel.plan import Place, Plan, plgpu
+from qlstm_jax.cells.common.recurrence.kernel.support import ROWS, TILE
 from qlstm_jax.cells.common.recurrence.kernel.units import Parts
 
 
 class Inputs(NamedTuple):
     """Of the backward kernel, float32 unless it says otherwise. None where there is none."""
 
-    kernel: Array  # U as `kernel_layouts` has it
-    weights: Array | None  # (N, weights, K)
-    a: Array  # (T, N, M + S, K, B), as the forward kernel keeps them
-    states: Array | None  # (T, N, states, K, B), likewise
-    valid: Array | None  # (T, B), 0 or 1
-    resets: Array | None  # (T, B), 0 or 1
-    dhs: Array  # the gradient of hs (T, N, K, B), of any dtype
-    dh: Array  # of the last h (N, K, B)
-    dstates: Array | None  # of the last states (N, states, K, B)
+    kernel: Any  # U as `kernel_layouts` has it
+    weights: Any  # (N, weights, K)
+    a: Any  # (T, N, M + S, K, B), as the forward kernel keeps them
+    states: Any  # (T, N, states, K, B), likewise
+    valid: Any  # (T, B), 0 or 1
+    resets: Any  # (T, B), 0 or 1
+    dhs: Any  # the gradient of hs (T, N, K, B), of any dtype
+    dh: Any  # of the last h (N, K, B)
+    dstates: Any  # of the last states (N, states, K, B)
 
 
 class Outputs(NamedTuple):
-    """Gradients. None where there is none."""
+    """Gradients. None where there is none. Arrays, refs within the kernel."""
 
-    da: Array  # of pre-activations (T, N, M + S, K, B)
-    dh: Array  # of the first h (N, K, B)
-    dstates: Array | None  # of the first states (N, states, K, B)
-    dweights: Array | None  # of the weights, of each sequence (N, weights, K, B)
+    da: Any  # of pre-activations (T, N, M + S, K, B)
+    dh: Any  # of the first h (N, K, B)
+    dstates: Any  # of the first states (N, states, K, B)
+    dweights: Any  # of the weights, of each sequence (N, weights, K, B)
 
 
 def backward(

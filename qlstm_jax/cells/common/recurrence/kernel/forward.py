@@ -3,38 +3,38 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
 from qlstm_jax.cells.common.recurrence.kernel import plan as common
-from qlstm_jax.cells.common.recurrence.kernel.plan import ROWS, TILE, Place, Plan
+from qlstm_jax.cells.common.recurrence.kernel.plan import Place, Plan, plgpu
+from qlstm_jax.cells.common.recurrence.kernel.support import ROWS, TILE
 from qlstm_jax.cells.common.recurrence.kernel.units import Parts
 
 
 class Inputs(NamedTuple):
     """Of the forward kernel, float32 unless it says otherwise. None where there is none."""
 
-    kernel: Array  # Uᵀ as `kernel_layouts` has it
-    z: Array  # x W (T, N, M, K, B)
-    bias: Array  # (N, M, K), or (N, M, K, B)
-    recurrent_bias: Array | None  # (N, S, K) for S separate columns
-    weights: Array | None  # (N, weights, K)
-    h: Array  # (N, K, B)
-    states: Array | None  # (N, states, K, B)
-    valid: Array | None  # (T, B), 0 or 1
-    resets: Array | None  # (T, B), 0 or 1
+    kernel: Any  # Uᵀ as `kernel_layouts` has it
+    z: Any  # x W (T, N, M, K, B)
+    bias: Any  # (N, M, K), or (N, M, K, B)
+    recurrent_bias: Any  # (N, S, K) for S separate columns
+    weights: Any  # (N, weights, K)
+    h: Any  # (N, K, B)
+    states: Any  # (N, states, K, B)
+    valid: Any  # (T, B), 0 or 1
+    resets: Any  # (T, B), 0 or 1
 
 
 class Outputs(NamedTuple):
-    """Of the forward kernel. None where there is none."""
+    """Of the forward kernel. None where there is none. Arrays, refs within the kernel."""
 
-    hs: Array  # (T, N, K, B) in the dtype of h, after each token, valid or not
-    h: Array  # (N, K, B), float32
-    states: Array | None  # (N, states, K, B)
-    kept_a: Array | None  # (T, N, M + S, K, B), pre-activations
-    kept_states: Array | None  # (T, N, states, K, B), before each token
+    hs: Any  # (T, N, K, B) in the dtype of h, after each token, valid or not
+    h: Any  # (N, K, B), float32
+    states: Any  # (N, states, K, B)
+    kept_a: Any  # (T, N, M + S, K, B), pre-activations
+    kept_states: Any  # (T, N, states, K, B), before each token
 
 
 def forward(plan: Plan, gates: Callable[..., list[Parts]], inputs: Inputs, *, keep: bool) -> Outputs:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from qlstm_jax.cells.common.recurrence.kernel import units
-from qlstm_jax.cells.common.recurrence.kernel.plan import TILE, Plan
-from qlstm_jax.cells.common.recurrence.kernel.support import shape_of
+from qlstm_jax.cells.common.recurrence.kernel.plan import Plan
+from qlstm_jax.cells.common.recurrence.kernel.support import TILE, shape_of
 
 
 class Frame:
@@ -118,7 +118,8 @@ class Frame:
 
     def kernel(self) -> Array:
         """U (N, K, M, K), the last axis that of the pre-activations' units."""
-        return self.operands.recurrent_kernel.reshape(self.heads, self.size, self.columns, self.size)
+        kernel: Array = self.operands.recurrent_kernel
+        return kernel.reshape(self.heads, self.size, self.columns, self.size)
 
     def mask(self, a: Array | None) -> Array | None:
         """(T, B) booleans to numbers."""

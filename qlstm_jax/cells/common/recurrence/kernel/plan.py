@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 import jax.experimental.pallas as pl
-import jax.experimental.pallas.mosaic_gpu as plgpu
+import jax.experimental.pallas.mosaic_gpu as mosaic_gpu
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
 from qlstm_jax.cells.common.recurrence.kernel.support import ROWS, TILE
+
+plgpu: Any = mosaic_gpu  # its types differ between versions of JAX
 
 
 @dataclass(frozen=True)

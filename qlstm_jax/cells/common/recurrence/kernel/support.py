@@ -15,6 +15,8 @@ GROUPS = 8  # warpgroups of a block, at most
 def unsupported(kernel: Any, dtype: DTypeLike, separate: int = 0) -> str | None:
     """Why the kernel cannot run a recurrence with this U and activations of `dtype`, or None if it can."""
     heads, size, columns = shape_of(kernel)
+    if jax.__version_info__ < (0, 11):
+        return f"JAX is {jax.__version__}, and the kernel is written for 0.11"
     if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
         return f"dtype is {jnp.dtype(dtype).name!r}, and the kernel has products of bfloat16 and float16 alone"
     if size % ROWS or size > GROUPS * ROWS:
@@ -25,8 +27,8 @@ def unsupported(kernel: Any, dtype: DTypeLike, separate: int = 0) -> str | None:
     if need > SHARED_BYTES:
         maps = "1 map" if columns == 1 else f"{columns} maps"
         return (
-            f"{maps} of a head of {size} units take {need:,} bytes, and a multiprocessor has {SHARED_BYTES:,} of shared "
-            "memory; more and smaller heads fit"
+            f"{maps} of a head of {size} units take {need:,} bytes, and a multiprocessor has {SHARED_BYTES:,} of "
+            "shared memory; more and smaller heads fit"
         )
     return None
 
@@ -37,26 +39,22 @@ def shape_of(kernel: Any) -> tuple[int, int, int]:
     return heads, kernel.shape[-2], kernel.shape[-1] // kernel.shape[-2]
 
 
-def refusal(
-    kernel: Any, dtype: DTypeLike, shape: tuple[Any, ...], *, separate: int = 0, plain: bool, implementation: str
-) -> str | None:
+def refusal(params: Any, shape: tuple[Any, ...], *, separate: int = 0, plain: bool) -> str | None:
     """Why the kernel cannot run a cell's call here, or None if it can.
 
     Args:
-        kernel: U.
-        dtype: of activations.
+        params: of the cell, with U, dtype and implementation.
         shape: of xs.
         separate: as for `recurrence`.
         plain: whether the call must be differentiable in any mode.
-        implementation: what the cell's params ask for.
     """
-    if implementation == "auto":
+    if params.implementation == "auto":
         return "it is taken by name alone"
     if plain:
         return "plain is True, and the kernel has a gradient for reverse mode alone"
     if not all(isinstance(size, int) for size in shape):
         return f"xs has the symbolic shape {shape}, and the kernel must know it"
-    return unsupported(kernel, dtype, separate) or _no_device()
+    return unsupported(params.recurrent_kernel, params.dtype, separate) or _no_device()
 
 
 def _no_device() -> str | None:

