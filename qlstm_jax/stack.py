@@ -7,6 +7,7 @@ return_carry, (carry, outputs). The carry of one layer is that of its cell, of s
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +22,16 @@ from qlstm_jax.cells.common import Cell
 Params = Any  # those of a cell
 Directions = tuple[Params, ...]  # (forward,) or (forward, backward)
 Between = Callable[[Array], Array]  # from the outputs of a layer to the inputs of the next, such as dropout
+
+
+# What the gradient computes again, by name: "none" nothing; "layers" all of a layer from what goes into it, so that
+# besides these inputs it holds what one layer needs at a time.
+REMAT = ("none", "layers")
+
+
+def _again(function: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """Returns the function whose gradient computes again what `remat` names."""
+    return function if remat == "none" else jax.checkpoint(function)
 
 
 def check_stack(num_layers: int, dropout: float, **flags: bool) -> None:
@@ -241,6 +252,7 @@ def run(
     reverse: bool = False,
     keep_order: bool = False,
     between: Between = lambda xs: xs,
+    remat: str = "none",
 ) -> tuple[Any, Array]:
     """A call of a sequence layer.
 
@@ -256,6 +268,7 @@ def run(
         reverse: whether each sequence is read from its last valid position to its first.
         keep_order: whether a reversed layer's outputs stand in the order of the inputs, not in that of reading.
         between: maps the outputs of each layer but the last to the input of the next.
+        remat: what the gradient computes again, of `REMAT`.
 
     Returns:
         (carry, outputs (*batch, T, H or 2H)), the carry the forward one.
@@ -267,7 +280,7 @@ def run(
     sequence, batch = batch_major(inputs, seq_lengths, resets, in_features, time_major)
     sequence = read_backward(sequence) if reverse else sequence
     starts = _carries(cell, initial_carry, len(layers), batch)
-    ends, ys = _run(cell, layers, sequence, starts, between)
+    ends, ys = _run(cell, layers, sequence, starts, between, remat)
     ys = common.reverse(ys, sequence.seq_lengths) if reverse and keep_order else ys
     given = [None] * len(layers) if initial_carry is None else [initial_carry] if len(layers) == 1 else initial_carry
     ends = [as_given_carry(_split_batch(end, batch), start) for end, start in zip(ends, given, strict=True)]
@@ -297,16 +310,23 @@ def read_backward(sequence: common.Sequence) -> common.Sequence:
 
 
 def _run(
-    cell: Cell, layers: Sequence[Directions], sequence: common.Sequence, starts: Sequence[Any], between: Between
+    cell: Cell,
+    layers: Sequence[Directions],
+    sequence: common.Sequence,
+    starts: Sequence[Any],
+    between: Between,
+    remat: str,
 ) -> tuple[list[Any], Array]:
     ends = []
     xs, seq_lengths, _, resets = sequence
     for number, ((forward, *backward), start) in enumerate(zip(layers, starts, strict=True)):
         xs = between(xs) if number else xs
-        end, ys = cell.unroll(forward, xs, seq_lengths=seq_lengths, resets=resets, carry=start)
+        unroll = _again(partial(cell.unroll, seq_lengths=seq_lengths, resets=resets), remat)
+        end, ys = unroll(forward, xs, carry=start)
         if backward:
             back = read_backward(sequence._replace(xs=xs))
-            _, zs = cell.unroll(backward[0], back.xs, seq_lengths=seq_lengths, resets=back.resets)
+            unroll = _again(partial(cell.unroll, seq_lengths=seq_lengths, resets=back.resets), remat)
+            _, zs = unroll(backward[0], back.xs)
             ys = jnp.concatenate([ys, common.reverse(zs, seq_lengths)], axis=-1)
         xs = ys
         ends.append(end)
@@ -324,16 +344,18 @@ def last(
     resets: Any = None,
     time_major: bool = False,
     between: Between = lambda xs: xs,
+    remat: str = "none",
 ) -> Array:
     """The output of `run` at the last position that each direction reads, (*batch, H or 2H); zeros at length 0."""
     sequence, batch = batch_major(inputs, seq_lengths, resets, in_features, time_major)
     *below, top = layers
     if below:
-        xs = between(_run(cell, below, sequence, [None] * len(below), between)[1])
+        xs = between(_run(cell, below, sequence, [None] * len(below), between, remat)[1])
         sequence = sequence._replace(xs=xs)
     read = [sequence, read_backward(sequence)] if len(top) > 1 else [sequence]
     outputs = [
-        cell.last(params, s.xs, seq_lengths=s.seq_lengths, resets=s.resets) for params, s in zip(top, read, strict=True)
+        _again(partial(cell.last, seq_lengths=s.seq_lengths, resets=s.resets), remat)(params, s.xs)
+        for params, s in zip(top, read, strict=True)
     ]
     joined: Array = _split_batch(jnp.concatenate(outputs, axis=-1) if len(top) > 1 else outputs[0], batch)
     return joined

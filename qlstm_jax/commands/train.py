@@ -14,7 +14,7 @@ from typing import Any
 from qlstm_jax.console import outcome
 from qlstm_jax.console.arguments import Parser, settings_of
 from qlstm_jax.training import config as configs
-from qlstm_jax.training import config_files
+from qlstm_jax.training import config_files, hosts
 from qlstm_jax.training.config_settings import flat_keys
 from qlstm_jax.training.loop import train
 
@@ -34,6 +34,9 @@ def parser(program: str, about: str | None = None) -> Parser:
     p = Parser(program, about or __doc__, dotted=True)
     p.add_argument("--config", default="quickstart", metavar="FILE[:ARGUMENT]", help="the config, a file or a name")
     p.add_argument("--workdir", help="folder of the run; default runs/<name of the config>")
+    p.add_argument("--coordinator", metavar="HOST:PORT", help="where the first of several processes listens")
+    p.add_argument("--num_processes", type=int, metavar="N", help="how many train together")
+    p.add_argument("--process_id", type=int, metavar="K", help="which this one is, from 0")
     p.add_argument("--helpfull", action=_EveryKey, nargs=0, help="this help, and every key of a config")
     return p
 
@@ -49,10 +52,13 @@ def main(argv: Sequence[str], program: str, evaluate: str, about: str | None = N
     args = parser(program, about).read(argv)
     config = config_files.load(args.config)
     config.update_from_flattened_dict(settings_of(args, config))
+    hosts.join(args.coordinator, args.num_processes, args.process_id, config.parallel.hosts)
     workdir = Path(args.workdir or Path("runs") / config_files.resolve(args.config)[0].stem)
-    print(f"training in {workdir}", flush=True)
+    if hosts.first():
+        print(f"training in {workdir}", flush=True)
     train(config, workdir)
-    print(f"done. Evaluate it:  {evaluate} --workdir={workdir}")
+    if hosts.first():
+        print(f"done. Evaluate it:  {evaluate} --workdir={workdir}")
 
 
 def run(program: str, evaluate: str, about: str | None = None) -> int:

@@ -42,6 +42,7 @@ class ModelSection(Protocol):
     dropout: float
     variational: bool
     dtype: str
+    remat: str
 
     def __getitem__(self, cell: str) -> Any:
         """The options of a kind of layer."""
@@ -86,4 +87,6 @@ def build_layer(model: ModelSection, in_features: int, *, rngs: nnx.Rngs) -> Seq
         rngs=rngs,
         **options,
     )
+    if model.remat != "none" and isinstance(built, Layer):
+        built.remat = model.remat
     return built

@@ -134,6 +134,8 @@ class Layer(TokenInputs, nnx.Module):
         start = self.functions.initial_carry
         return stack.pack_carries([start(cell.params, batch_size, **options) for cell in self.cells])
 
+    remat = "none"  # what the gradient of a call computes again, by a name of `qlstm_jax.stack.REMAT`
+
     def __call__(
         self,
         inputs: Float[Array, "... d"],
@@ -186,6 +188,7 @@ class Layer(TokenInputs, nnx.Module):
             reverse=reverse,
             keep_order=keep_order,
             between=applied(self.dropout, deterministic, rngs),
+            remat=self.remat,
         )
         return (carry, outputs) if return_carry else outputs
 
@@ -213,6 +216,7 @@ class Layer(TokenInputs, nnx.Module):
             resets=resets,
             time_major=time_major,
             between=applied(self.dropout, deterministic, rngs),
+            remat=self.remat,
         )
 
     def _cell_functions(self, deterministic: bool | None, rngs: nnx.Rngs | Array | None) -> common.Cell:

@@ -15,6 +15,7 @@ from qlstm_jax.problems import metrics, plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums, classification_rows
 from qlstm_jax.problems.config import at_least, check_split, fraction, not_negative, one_of, positive
 from qlstm_jax.problems.models import predictor
+from qlstm_jax.shardings import split_rows, whole_rows
 
 CLIPS = 256  # that are evaluated at once
 
@@ -86,8 +87,10 @@ class DigitsProblem(Problem):
         return sums
 
     def _evaluate(self, graphdef: nnx.GraphDef[Any], params: Any, batch: Batch) -> tuple[Array, Array, Array]:
+        batch = split_rows(batch)
         rows, predicted = self._rows(nnx.merge(graphdef, params), batch, None)
-        return rows["loss"], batch.labels, predicted
+        loss, labels, predicted = whole_rows((rows["loss"], batch.labels, predicted))
+        return loss, labels, predicted
 
     def confusion(self, model: Model, key: Key[Array, ""], part: str, sequences: int) -> tuple[np.ndarray, float]:
         """Counts (true class, predicted class), and the mean cross-entropy, of a part's images.

@@ -17,6 +17,7 @@ from qlstm_jax.models.layers import build_layer
 from qlstm_jax.problems import plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, check_lengths, fraction, not_negative, one_of, positive
+from qlstm_jax.shardings import split_rows, whole_rows
 
 POSITIONS = 2**16  # of the tapes that are evaluated at once
 SOLVED = 0.9  # of the score, the mean accuracy over the lengths beyond those of training
@@ -118,8 +119,8 @@ class FormalProblem(Problem):
     def _count(
         self, graphdef: nnx.GraphDef[Any], params: Any, key: Key[Array, ""], lengths: Array, max_length: int
     ) -> Any:
-        batch = self.task.sample(key, lengths.shape[0], lengths, max_length=max_length)
-        return self.task.correct(self.logits(nnx.merge(graphdef, params), batch), batch)
+        batch = split_rows(self.task.sample(key, lengths.shape[0], lengths, max_length=max_length))
+        return whole_rows(self.task.correct(self.logits(nnx.merge(graphdef, params), batch), batch))
 
     def accuracy_by_length(
         self, model: Model, key: Key[Array, ""], lengths: Sequence[int], sequences: int

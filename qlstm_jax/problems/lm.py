@@ -23,6 +23,7 @@ from qlstm_jax.problems.base import Batch, Interface, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, check_split, fraction, not_negative, one_of, positive
 from qlstm_jax.problems.lm_data import LMData
 from qlstm_jax.problems.models import token_model
+from qlstm_jax.shardings import split_rows, whole_rows
 
 CONTEXT = 4  # windows of training that the picture's contexts are long
 SAMPLE: dict[str, Any] = {"steps": 400, "temperature": 0.8, "top_p": 0.95}  # of eval/sample.txt
@@ -131,10 +132,11 @@ class LMProblem(LMData, Problem):
     def _score(self, graphdef: nnx.GraphDef[Any], params: Any, batch: Batch, carry: Any) -> Any:
         """(nats by position (T,) as a mean over the rows, accuracy, carry)."""
         model = nnx.merge(graphdef, params)
+        batch, carry = split_rows((batch, carry))
         ids, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
         carry, logits = (None, model(ids)) if carry is None else model(ids, initial_carry=carry, return_carry=True)
         losses, right = _by_token(logits, targets)
-        return jnp.mean(losses, axis=0), jnp.mean(right), carry
+        return *whole_rows((jnp.mean(losses, axis=0), jnp.mean(right))), carry
 
     def figures(self, model: Model, part: str, tokens: int, carry: Any = None) -> dict[str, float]:
         """Returns loss (nats a token), accuracy, bits per byte and perplexity of a part, read with carried state.

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from qlstm_jax.problems import plots
 from qlstm_jax.problems.base import Batch, Model, Problem, Sums
+from qlstm_jax.shardings import split_rows, whole_rows
 
 POSITIONS = 2**16  # of the sequences that are evaluated at once
 
@@ -58,7 +59,8 @@ class SampledProblem(Problem):
     def _evaluate(
         self, graphdef: nnx.GraphDef[Any], params: Any, key: Key[Array, ""], batch_size: int, length: int
     ) -> Any:
-        return self.rows(nnx.merge(graphdef, params), self.task.sample(key, batch_size, length), None)
+        batch = split_rows(self.task.sample(key, batch_size, length))
+        return whole_rows(self.rows(nnx.merge(graphdef, params), batch, None))
 
     def figures(self, model: Model, key: Key[Array, ""], length: int, sequences: int) -> dict[str, float]:
         """Returns accuracy and loss over `sequences` new sequences."""

@@ -19,6 +19,7 @@ from qlstm_jax.problems.base import Batch, Interface, Model, Problem, Sums
 from qlstm_jax.problems.config import ConfigError, Rule, check_split, fraction, nearest, not_negative, one_of, positive
 from qlstm_jax.problems.models import predictor
 from qlstm_jax.problems.series_data import SeriesData
+from qlstm_jax.shardings import split_rows, whole_rows
 
 WINDOWS = 256  # that are evaluated at once
 Z90 = 1.6448536269514722  # a standard normal lies within ± this with probability 0.9
@@ -109,7 +110,7 @@ class SeriesProblem(Problem):
         self.data = SeriesData(config, workdir, table)
         self.targets = list(self.data.targets)
         self.names = [self.data.names[place] for place in self.targets]
-        self._forecast = jax.jit(lambda graphdef, p, xs: self.forecast(nnx.merge(graphdef, p), xs), static_argnums=0)
+        self._forecast = jax.jit(self._forecast_rows, static_argnums=0)
 
     def stream(self, start: int) -> Generator[Batch, None, None]:
         """Yields training windows from batch `start` on, without end."""
@@ -143,6 +144,9 @@ class SeriesProblem(Problem):
         if self.options.from_last:
             mean = mean + inputs[:, -1:, jnp.asarray(self.targets)]
         return mean, jnp.clip(outputs[..., 1], *LOG_VARIANCES) if self.gaussian else None
+
+    def _forecast_rows(self, graphdef: nnx.GraphDef[Any], params: Any, inputs: Array) -> Any:
+        return whole_rows(self.forecast(nnx.merge(graphdef, params), split_rows(inputs)))
 
     def losses(self, mean: Any, log_variance: Any, targets: Any, xp: Any = jnp) -> Any:
         """Returns the loss of each value, in numpy or in jax."""

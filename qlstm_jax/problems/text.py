@@ -20,6 +20,7 @@ from qlstm_jax.problems.base import Batch, Interface, Model, Problem, Sums, clas
 from qlstm_jax.problems.config import ConfigError, as_flags, fraction, not_negative, one_of, positive
 from qlstm_jax.problems.models import classifier
 from qlstm_jax.problems.text_data import TextData
+from qlstm_jax.shardings import split_rows, whole_rows
 
 
 class TextProblem(TextData, Problem):
@@ -90,7 +91,7 @@ class TextProblem(TextData, Problem):
 
     def __init__(self, config: ConfigDict, workdir: str | Path, *, parts: dict[str, Examples] | None = None) -> None:
         super().__init__(config, workdir, parts=parts)
-        self._logits = jax.jit(lambda graphdef, p, ids, n: nnx.merge(graphdef, p)(ids, seq_lengths=n), static_argnums=0)
+        self._logits = jax.jit(self._read_rows, static_argnums=0)
 
     def stream(self, start: int) -> Generator[Batch, None, None]:
         """Yields training batches from number `start` on, without end."""
@@ -125,6 +126,10 @@ class TextProblem(TextData, Problem):
         else:
             logits = model(batch.ids, seq_lengths=batch.lengths, rngs=rngs)
         return classification_sums(logits, batch.labels, batch.weights, batch.lengths, smoothing=smoothing)
+
+    def _read_rows(self, graphdef: nnx.GraphDef[Any], params: Any, ids: Array, lengths: Array) -> Any:
+        ids, lengths = split_rows((ids, lengths))
+        return whole_rows(nnx.merge(graphdef, params)(ids, seq_lengths=lengths))
 
     def _confusion(self, model: Model, batches: Batches) -> tuple[np.ndarray, float]:
         """Counts (true label, predicted label) over all batches, and their mean cross-entropy."""

@@ -15,10 +15,10 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from qlstm_jax.problems.base import Problem
+from qlstm_jax.training.beginning import run_keys
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.lock import locked
-from qlstm_jax.training.loop import run_keys
 from qlstm_jax.training.metrics import Progress, Writer
 from qlstm_jax.training.signals import Interrupted, StopSignal
 from qlstm_jax.training.step import TrainState, configured_step, initial_state, make_optimizer
@@ -40,6 +40,9 @@ class Trainer:
         self.problem, self.config = problem, config.train
         if config.train.init_from:
             raise ConfigError(f"train.init_from is {config.train.init_from!r}; expected '': seeds here begin anew")
+        for name, value in config.parallel.items():
+            if value:
+                raise ConfigError(f"parallel.{name} is {value!r}; expected '': whole seeds go to the local devices")
         self.optimizer = make_optimizer(config.train)
         model = problem.model(nnx.Rngs(params=0))
         model.train()

@@ -31,7 +31,7 @@ from qlstm_jax.studies.provenance import provenance
 from qlstm_jax.studies.results import Results, latest, write_report
 from qlstm_jax.studies.variants import Variant
 from qlstm_jax.training import config as configs
-from qlstm_jax.training.loop import run_keys
+from qlstm_jax.training.beginning import run_keys
 from qlstm_jax.training.metrics import Progress, clock
 from qlstm_jax.training.signals import Interrupted, StopSignal
 from qlstm_jax.training.summary import count

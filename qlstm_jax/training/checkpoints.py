@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
 
+from qlstm_jax.training import hosts
 from qlstm_jax.training.faults import WorkdirError, WriteError, reason
 from qlstm_jax.training.selection import Selection
 from qlstm_jax.training.step import TrainState
@@ -154,10 +155,12 @@ class Checkpoints:
     def _set_aside(self, name: str, step: int | None) -> None:
         if self.read_only or step is None:
             return
-        aside = self.root / "damaged"
-        aside.mkdir(exist_ok=True)
-        number = sum(1 for _ in aside.glob(f"{name}-{step}-*"))
-        (self.root / name / str(step)).rename(aside / f"{name}-{step}-{number}")
+        if hosts.first():
+            aside = self.root / "damaged"
+            aside.mkdir(exist_ok=True)
+            number = sum(1 for _ in aside.glob(f"{name}-{step}-*"))
+            (self.root / name / str(step)).rename(aside / f"{name}-{step}-{number}")
+        hosts.wait("set aside")
         (self.best if name == "best" else self.latest).reload()
 
     def last_step(self) -> int | None:

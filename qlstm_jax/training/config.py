@@ -85,6 +85,7 @@ def load(path: Path) -> ConfigDict:
 CHANGEABLE = (
     "eval",
     "model.dtype",
+    "parallel.mesh",
     "text.path",
     "text.train_path",
     "text.validation_path",
@@ -129,8 +130,12 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.patience",
+    "train.accumulate",
+    "model.remat",
     "train.mapping",
     "train.num_devices",
+    "parallel.mesh",
+    "parallel.hosts",
     "eval",
 )
 

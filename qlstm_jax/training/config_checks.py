@@ -7,6 +7,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from qlstm_jax.models.layers import LAYER_CLASSES, build_layer, layer_options
+from qlstm_jax.nnx import Layer
 from qlstm_jax.problems import PROBLEMS
 from qlstm_jax.problems.config import (
     ConfigError,
@@ -19,14 +20,16 @@ from qlstm_jax.problems.config import (
     one_of,
     positive,
 )
+from qlstm_jax.stack import REMAT
 from qlstm_jax.training.config_settings import flat_keys, no_such_key
 from qlstm_jax.training.defaults import default
+from qlstm_jax.training.mesh_axes import check_mapping
 
 RULES = {
     "seed": lambda value: None if 0 <= value < 2**32 else f"0 or more, up to {2**32 - 1}",
     "train.steps": positive,
     "train.batch_size": positive,
-    "train.optimizer": one_of("adam", "adamw"),
+    "train.optimizer": one_of("adam", "adamw", "adafactor"),
     "train.learning_rate": positive,
     "train.schedule": one_of("constant", "cosine", "linear"),
     "train.warmup_steps": not_negative,
@@ -40,8 +43,11 @@ RULES = {
     "train.checkpoint_every": positive,
     "train.keep_checkpoints": positive,
     "train.select": one_of("last", "best"),
-    "train.mapping": one_of("shard_map", "pmap"),
+    "train.accumulate": positive,
+    "train.param_dtype": one_of("float32", "bfloat16"),
+    "train.mapping": one_of("", "shard_map", "pmap", "jit"),
     "train.num_devices": not_negative,
+    "parallel.hosts": one_of("", "auto"),
     "model.num_layers": lambda value: None if value <= 1000 else "at most 1000",
     "model.embedding_size": positive,
     "model.embedding_dropout": fraction,
@@ -49,11 +55,26 @@ RULES = {
     "model.pooling": one_of("last", "mean", "max", "mean_max"),
     "model.readout": one_of("relu", "none"),
     "model.dtype": one_of("float32", "bfloat16"),
+    "model.remat": one_of(*REMAT),
     "eval.longest": positive,
     "eval.sequences": positive,
     "eval.stride": positive,
     "eval.tokens": positive,
 }
+
+
+def _check_remat(config: ConfigDict, own_problem: bool) -> None:
+    """Raises ConfigError where nothing would be computed again."""
+    model = config.model
+    if model.remat == "none":
+        return
+    reason = ""
+    if not issubclass(LAYER_CLASSES[model.cell], Layer):
+        reason = "only layers of cells are computed again"
+    elif model.cell == "pr_lstm" and config.problem == "formal" and not own_problem:
+        reason = "of symbols the tree itself computes again: --config.model.pr_lstm.remat=True"
+    if reason:
+        raise ConfigError(f"model.remat is {model.remat!r} and model.cell {model.cell!r}; expected none: {reason}")
 
 
 def check(config: ConfigDict, *, own_problem: bool = False) -> list[str]:
@@ -78,6 +99,7 @@ def check(config: ConfigDict, *, own_problem: bool = False) -> list[str]:
     check_lengths("eval", config.eval)
     for name, problem in PROBLEMS.items():
         check_rules(f"{name}.", config[name], problem.rules)
+    _check_remat(config, own_problem)
     _check_layer(config.model)
     if not own_problem:
         PROBLEMS[config.problem].check(config)
@@ -89,6 +111,7 @@ def check(config: ConfigDict, *, own_problem: bool = False) -> list[str]:
             f"train.weight_decay is {config.train.weight_decay} and train.optimizer is {config.train.optimizer!r}; "
             "only adamw decays weights: --config.train.optimizer=adamw"
         )
+    check_mapping(config.train.mapping, config.parallel.mesh, config.train.num_devices)
     return _unused(config, None if own_problem else config.problem)
 
 

@@ -17,6 +17,7 @@ def default() -> ConfigDict:
         **{name: problem.defaults() for name, problem in PROBLEMS.items()},
         model=model_section(),
         train=train_section(),
+        parallel=parallel_section(),
         eval=eval_section(),
     )
     config.lock()
@@ -37,6 +38,7 @@ def model_section() -> ConfigDict:
         pooling="last",  # recall, adding, digits, text and series: last, mean, max or mean_max
         readout="relu",  # formal languages: what acts on h before the last linear map
         dtype="float32",
+        remat="none",  # layers: the gradient keeps what goes into a layer and computes the rest again
         **{name: ConfigDict(options) for name, options in layer_options().items()},
     )
 
@@ -63,8 +65,18 @@ def train_section() -> ConfigDict:
         keep_checkpoints=2,
         select="last",  # which parameters eval.py takes: the last, or the best on validation
         select_metric="",  # the validation metric that says what is best, such as loss; "": the problem's own
-        mapping="shard_map",  # or pmap
+        accumulate=1,  # pieces of a batch that are computed one after another, in the memory of one
+        param_dtype="float32",  # of parameters in a step; bfloat16 rounds those of float32 that are trained and saved
+        mapping="",  # shard_map, pmap or jit; "": jit on a mesh, else shard_map
         num_devices=0,  # 0: all
+    )
+
+
+def parallel_section() -> ConfigDict:
+    """What lies where, of a run on many devices."""
+    return config_dict.create(
+        mesh="",  # such as data:2,fsdp:4; "": every device has all parameters
+        hosts="",  # auto: join the other processes of a cluster that jax knows; see docs/scaling.md
     )
 
 

@@ -16,22 +16,28 @@ from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.step import AXIS, Step, TrainState, configured_step
 
 
-def choose_devices(num_devices: int, batch_size: int) -> list[jax.Device]:
-    """Returns the first `num_devices` local devices, or all for 0.
+def choose_devices(num_devices: int, batch_size: int, accumulate: int = 1) -> list[jax.Device]:
+    """The first `num_devices` local devices, or all for 0.
 
     Raises:
-        ConfigError: if there are fewer, a negative number, or if they do not divide the batch.
+        ConfigError: if there are fewer, a negative number, or if they do not divide the batch, or its pieces.
     """
     local: list[jax.Device] = jax.local_devices()
     if not 0 <= num_devices <= len(local):
         raise ConfigError(f"train.num_devices is {num_devices}; expected 0 (all) to {len(local)} local devices")
     devices = local[: num_devices or len(local)]
-    if batch_size % len(devices):
-        raise ConfigError(
-            f"train.batch_size is {batch_size}; expected a multiple of {len(devices)}, the number of devices "
-            "(or fewer devices: --config.train.num_devices=1)"
-        )
+    check_batch(batch_size, len(devices), accumulate)
     return devices
+
+
+def check_batch(batch_size: int, number: int, accumulate: int) -> None:
+    """Raises ConfigError unless `number` devices divide each of the pieces that a batch is computed in."""
+    if batch_size % (number * accumulate):
+        pieces = f" times train.accumulate, {accumulate}" if accumulate > 1 else ""
+        raise ConfigError(
+            f"train.batch_size is {batch_size}; expected a multiple of {number * accumulate}, the number of devices"
+            f"{pieces} (or fewer devices: --config.train.num_devices=1, on a mesh --config.parallel.mesh=data:1)"
+        )
 
 
 def map_step(step: Step, mapping: str, devices: list[jax.Device]) -> Step:
@@ -39,7 +45,7 @@ def map_step(step: Step, mapping: str, devices: list[jax.Device]) -> Step:
 
     Args:
         step: uses the axis `AXIS`.
-        mapping: "shard_map" or "pmap".
+        mapping: "shard_map", for which "" stands too, or "pmap".
         devices: to run on.
 
     Returns:
@@ -86,6 +92,6 @@ def _pmap_step(step: Step, devices: list[jax.Device]) -> Step:
 def make_step(
     problem: Problem, graphdef: nnx.GraphDef[Any], optimizer: optax.GradientTransformation, train: ConfigDict
 ) -> Step:
-    """Returns the step of a run on its devices: `map_step` of `configured_step`."""
-    devices = choose_devices(train.num_devices, train.batch_size)
+    """The step of a run on its devices: `map_step` of `configured_step`."""
+    devices = choose_devices(train.num_devices, train.batch_size, train.accumulate)
     return map_step(configured_step(problem, graphdef, optimizer, train), train.mapping, devices)

@@ -3,21 +3,24 @@
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from qlstm_jax.problems import plots
 from qlstm_jax.problems.base import Problem
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks, records
+from qlstm_jax.training.beginning import expected, first_state, run_keys, static_model
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
-from qlstm_jax.training.loop import run_keys
+from qlstm_jax.training.meshes import everywhere, make_mesh, using
 from qlstm_jax.training.opening import OwnModel, OwnProblem, make_problem
-from qlstm_jax.training.step import TrainState, initial_state, make_optimizer
+from qlstm_jax.training.step import TrainState, make_optimizer
 from qlstm_jax.training.summary import count
 
 
@@ -29,7 +32,7 @@ def restore(
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
 ) -> tuple[ConfigDict, Problem, Any, int]:
-    """Restores a trained run.
+    """Restores a trained run, on one device.
 
     Args:
         workdir: its folder.
@@ -57,29 +60,36 @@ def restore_state(
     settings: Mapping[str, object] | None = None,
     problem: OwnProblem | None = None,
     model: OwnModel | None = None,
+    on_mesh: bool = False,
 ) -> tuple[ConfigDict, Problem, Any, TrainState]:
-    """Restores as `restore`, with the whole `TrainState`, a language model's carry included, in place of the step."""
+    """Restores as `restore`, with the whole `TrainState`, a language model's carry included, in place of the step.
+
+    With `on_mesh` the state lies on the mesh of the config, if it has one, and the model whole on each of its devices.
+    """
     workdir = Path(workdir)
     config = configs.load(workdir / "config.json")
     if settings:
         configs.change(config, settings)
         config_checks.check(config, own_problem=problem is not None)
     problem = make_problem(config, workdir, problem, model)
-    init_key, train_key, _ = run_keys(config.seed)
-    model = problem.model(nnx.Rngs(params=init_key))
+    mesh = _mesh(config) if on_mesh else None
+    model = static_model(problem)
     checkpoints = Checkpoints(workdir, read_only=True)
     wanted = checkpoint or config.train.select
-    carry = problem.initial_carry(model, config.train.batch_size)
-    averaged = config.train.average_decay > 0
-    like = initial_state(model, make_optimizer(config.train), train_key, carry, averaged=averaged)
-    state = checkpoints.restore(like, best=wanted == "best")
+    make = partial(first_state, problem, config, make_optimizer(config.train))
+    state = checkpoints.restore(expected(make, run_keys(config.seed), mesh), best=wanted == "best")
     for line in checkpoints.notes:
         print(f"note: {line}", file=sys.stderr)
     checkpoints.close()
     if state is None:
         raise ConfigError(f"{workdir} has no {wanted!r} checkpoint; expected a run with one (see train.py)")
     model.eval()
-    return config, problem, nnx.merge(nnx.graphdef(model), state.final_params), state
+    return config, problem, nnx.merge(nnx.graphdef(model), everywhere(state.final_params, mesh)), state
+
+
+def _mesh(config: ConfigDict) -> Mesh | None:
+    """Returns the mesh that a run is evaluated on, all of its devices; None for one device."""
+    return make_mesh(config) if config.parallel.mesh else None
 
 
 def evaluate(
@@ -91,7 +101,7 @@ def evaluate(
     model: OwnModel | None = None,
     **overrides: object,
 ) -> dict[str, Any]:
-    """Evaluates a run into `workdir/eval`: `report.json` and pictures.
+    """Evaluates a run into `workdir/eval`: `report.json` and pictures. All devices of the run's mesh take their rows.
 
     Args:
         workdir: the run's folder.
@@ -106,8 +116,8 @@ def evaluate(
         ConfigError: as for `restore`, or for overrides out of range.
     """
     own_problem = problem is not None
-    config, problem, model, step = restore(
-        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
+    config, problem, model, state = restore_state(
+        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model, on_mesh=True
     )
     _check_used(
         problem, [*overrides, *(key.removeprefix("eval.") for key in settings or {} if key.startswith("eval."))]
@@ -117,7 +127,8 @@ def evaluate(
     folder = Path(workdir) / "eval"
     folder.mkdir(exist_ok=True)
     *_, key = run_keys(config.seed)
-    report = _about(config, model, step) | problem.report(model, key, folder, config.eval)
+    with using(_mesh(config)):
+        report = _about(config, model, int(state.step)) | problem.report(model, key, folder, config.eval)
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     if figures := records.read(workdir):
         title = f"{run_name(config)}, {config.model.cell}"
@@ -148,12 +159,13 @@ def score(
         ConfigError: as for `restore`, or if the run's problem scores no files.
         DataError: if the file cannot be read, or has a label that training had not.
     """
-    config, problem, model, step = restore(
-        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model
+    config, problem, model, state = restore_state(
+        workdir, checkpoint=checkpoint, settings=settings, problem=problem, model=model, on_mesh=True
     )
     path, folder = Path(path).expanduser(), Path(workdir) / "eval"
     folder.mkdir(exist_ok=True)
-    report = _about(config, model, step) | problem.score_file(model, path, folder)
+    with using(_mesh(config)):
+        report = _about(config, model, int(state.step)) | problem.score_file(model, path, folder)
     (folder / f"score_{path.stem}.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
 

@@ -2,36 +2,35 @@
 
 import math
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from signal import Signals
 
 import jax
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from qlstm_jax.problems import Problem
-from qlstm_jax.training import config_checks
+from qlstm_jax.training import config_checks, hosts
+from qlstm_jax.training.beginning import expected, first_state, initial, run_keys, static_model
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
-from qlstm_jax.training.devices import choose_devices, make_step
 from qlstm_jax.training.lock import locked
-from qlstm_jax.training.metrics import Patience, Progress, Writer
-from qlstm_jax.training.opening import Opened, OwnModel, OwnProblem, open_run
+from qlstm_jax.training.meshes import everywhere, make_mesh, make_step, using
+from qlstm_jax.training.metrics import Patience, Progress, Reader, Writer
+from qlstm_jax.training.opening import Opened, OwnModel, OwnProblem, make_problem, open_run
 from qlstm_jax.training.selection import selection
 from qlstm_jax.training.signals import Interrupted, StopSignal
-from qlstm_jax.training.step import TrainState, initial_state, make_optimizer
+from qlstm_jax.training.step import TrainState, make_optimizer
 from qlstm_jax.training.summary import parameter_table
 from qlstm_jax.training.warm_start import warm_start
 
 
 class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
-
-
-def run_keys(seed: int) -> Key[Array, " 3"]:
-    """Returns the keys of a run: initial parameters, training steps, evaluation."""
-    return jax.random.split(jax.random.key(seed), 3)
 
 
 def train(
@@ -61,30 +60,36 @@ def train(
         Interrupted: after SIGINT or SIGTERM, once everything is saved.
     """
     workdir = Path(workdir)
+    hosts.join(None, None, None, config.parallel.hosts)
     unused = config_checks.check(config, own_problem=problem is not None)
-    choose_devices(config.train.num_devices, config.train.batch_size)
-    with locked(workdir):
-        return _train(config, workdir, [f"note: {line}" for line in unused], open_run(config, workdir, problem, model))
+    mesh = make_mesh(config)
+    with hosts.by_first(locked(workdir)):
+        notes = [f"note: {line}" for line in unused]
+        opened = hosts.first_alone(
+            "open the run",
+            lambda: open_run(config, workdir, problem, model),
+            lambda: Opened(make_problem(config, workdir, problem, model), [], False),
+        )
+        return _train(config, workdir, notes, opened, mesh)
 
 
-def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened) -> dict[str, float]:
+def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened, mesh: Mesh | None) -> dict[str, float]:
     """Does the work of `train` in a folder that is the run's alone; `notes` are said first."""
     problem, select = opened.problem, selection(opened.problem, config.train.select_metric)
-    init_key, train_key, eval_key = run_keys(config.seed)
-    built = nnx.jit(lambda key: problem.model(nnx.Rngs(params=key)))(init_key)  # one compiled program draws it
-    optimizer = make_optimizer(config.train)
-    carry = problem.initial_carry(built, config.train.batch_size)
-    state = initial_state(built, optimizer, train_key, carry, averaged=config.train.average_decay > 0)
+    keys, optimizer = run_keys(config.seed), make_optimizer(config.train)
     with ExitStack() as end:
+        end.enter_context(using(mesh))
         keep = config.train.keep_checkpoints
         checkpoints = Checkpoints(workdir, keep=keep, select=select.metric, mode=select.mode)
         end.callback(checkpoints.close)
-        state = _where_it_stopped(checkpoints, state, opened, wants_best=config.train.select == "best")
+        make = partial(first_state, problem, config, optimizer)
+        found = _where_it_stopped(checkpoints, expected(make, keys, mesh), opened, config.train.select == "best")
+        state = found or initial(make, keys, mesh)
         start = int(state.step)
         if config.train.init_from and not start:
             state, lines = warm_start(state, config, problem)
             notes = [*notes, *lines]
-        progress = Progress(start, config.train.steps)
+        progress = Progress(start, config.train.steps, silent=not hosts.first())
         end.callback(progress.close)
         for line in [*notes, *problem.notes(), parameter_table(state.params)]:
             progress.say(line)
@@ -92,22 +97,24 @@ def _train(config: ConfigDict, workdir: Path, notes: list[str], opened: Opened) 
             progress.say(f"note: {line}")
         if start:
             progress.say(f"continuing from step {start} of {config.train.steps}")
-        writer = Writer(workdir, start)
+        writer = hosts.first_alone("metrics", lambda: Writer(workdir, start), lambda: Reader(workdir, start))
         end.callback(writer.close)
         patience = Patience(workdir, config.train.patience, select=select.metric, mode=select.mode)
-        run = _Run(config, problem, built, optimizer, checkpoints, writer, patience, progress, eval_key)
+        run = _Run(config, problem, optimizer, checkpoints, writer, patience, progress, keys[2], mesh)
         with StopSignal() as stop:
             return run.to_the_end(state, stop)
 
 
-def _where_it_stopped(checkpoints: Checkpoints, state: TrainState, opened: Opened, *, wants_best: bool) -> TrainState:
-    """Returns the state that a run goes on from: of its latest checkpoint, or `state`, a new one's."""
-    found = checkpoints.restore(state)
+def _where_it_stopped(
+    checkpoints: Checkpoints, like: TrainState, opened: Opened, wants_best: bool
+) -> TrainState | None:
+    """Returns the state that a run goes on from, of its latest checkpoint; None for a new one."""
+    found = checkpoints.restore(like)
     if opened.another_course:
-        checkpoints.drop_best_after(int((found or state).step))
+        checkpoints.drop_best_after(int(found.step) if found else 0)
     if wants_best:
-        checkpoints.check_best(state)
-    return found or state
+        checkpoints.check_best(like)
+    return found
 
 
 class _Run:
@@ -117,19 +124,20 @@ class _Run:
         self,
         config: ConfigDict,
         problem: Problem,
-        model: nnx.Module,
         optimizer: optax.GradientTransformation,
         checkpoints: Checkpoints,
         writer: Writer,
         patience: Patience,
         progress: Progress,
         eval_key: Key[Array, ""],
+        mesh: Mesh | None,
     ) -> None:
-        self.patience = patience
+        self.patience, self.mesh = patience, mesh
         self.config, self.problem, self.checkpoints = config.train, problem, checkpoints
         self.writer, self.progress, self.eval_key = writer, progress, eval_key
+        model = static_model(problem)
         model.train()
-        self.step = make_step(problem, nnx.graphdef(model), optimizer, config.train)
+        self.step = make_step(problem, nnx.graphdef(model), optimizer, config.train, mesh)
         model.eval()
         self.eval_graphdef = nnx.graphdef(model)
         self.pending: list[tuple[int, dict[str, Array]]] = []
@@ -140,30 +148,32 @@ class _Run:
         """Runs from `state` to the last step."""
         start = int(state.step)
         last = start if self.patience.is_over() else self.config.steps
-        batches = None if self.problem.on_device else self.problem.stream(start)
+        batches, signal = None if self.problem.on_device else self.problem.stream(start), 0
         for done in range(start + 1, last + 1):
             state, metrics = self.step(state, None if batches is None else next(batches))
             self.pending.append((done, metrics))
             if done % self.config.log_every == 0 or done == last:
                 self.log()
+            if not hosts.several() or done % self.config.log_every == 0:
+                signal = hosts.any_of(stop.received or 0)
             if done % self.config.eval_every == 0 or done == last:
                 self.validate(state, done)
             over = self.patience.is_over()
-            if done % self.config.checkpoint_every == 0 or done == last or stop.received or over:
+            if done % self.config.checkpoint_every == 0 or done == last or signal or over:
                 self.log()
                 self.checkpoints.save(state)
             if over:
                 self.progress.say(f"ending at step {done}: {self.config.patience} validations without a better one")
                 break
-            if stop.received and done < last:
+            if signal and done < last:
                 self.checkpoints.close()
-                message = f"{stop.received.name} at step {done}: saved. Run the same command to go on."
-                raise Interrupted(message, stop.received)
+                message = f"{Signals(signal).name} at step {done}: saved. Run the same command to go on."
+                raise Interrupted(message, signal)
         if start >= last:
             more = "patience" if self.patience.is_over() else "steps"
             self.progress.say(f"nothing to do: step {start} of {last} is done (--config.train.{more}=N for more)")
             # Not `validate`, which would write the figures of this step a second time.
-            self.latest = self.problem.validate(nnx.merge(self.eval_graphdef, state.final_params), self.eval_key)
+            self.latest = self.problem.validate(self.model(state), self.eval_key)
         self.say_if_diverged()
         return self.latest
 
@@ -175,6 +185,11 @@ class _Run:
                 f"diverged: the loss is {last:.4f} at the end and was {first:.4f} at the start. Try a lower "
                 "--config.train.learning_rate or --config.train.clip_norm in another --workdir."
             )
+
+    def model(self, state: TrainState) -> nnx.Module:
+        """Returns the model as it is evaluated, whole on every device."""
+        model: nnx.Module = nnx.merge(self.eval_graphdef, everywhere(state.final_params, self.mesh))
+        return model
 
     def log(self) -> None:
         """Reads the figures of the steps since the last log, which waits for the device, and writes their means."""
@@ -207,7 +222,7 @@ class _Run:
         """Writes the validation figures, and keeps the state if they are the best so far."""
         self.log()
         with self.progress.paused():
-            values = self.problem.validate(nnx.merge(self.eval_graphdef, state.final_params), self.eval_key)
+            values = self.problem.validate(self.model(state), self.eval_key)
         if not values:
             return
         metric = self.patience.selection.metric

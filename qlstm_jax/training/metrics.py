@@ -6,9 +6,9 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -38,6 +38,9 @@ class Writer:
         with writing(self.path):
             self.file = self.path.open("a", encoding="utf-8")
         self.board = Board(Path(workdir) / "tensorboard", past)
+        self._know(past)
+
+    def _know(self, past: Iterable[dict[str, Any]]) -> None:
         self.first_loss: float | None = next((r["loss"] for r in past if "loss" in r and r["split"] == "train"), None)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
@@ -58,6 +61,19 @@ class Writer:
         with writing(self.path):
             self.file.close()
         self.board.close()
+
+
+class Reader(Writer):
+    """What a process that does not write has in place of a `Writer`."""
+
+    def __init__(self, workdir: Path, start: int) -> None:
+        self._know(record for record in records.read(workdir) if record["step"] <= start)
+
+    def write(self, step: int, split: str, values: dict[str, float]) -> None:
+        """Leaves it to the process that writes."""
+
+    def close(self) -> None:
+        """Has nothing to close."""
 
 
 class Patience:
@@ -89,10 +105,10 @@ class Patience:
 class Progress:
     """A bar on a terminal, plain lines elsewhere; both with steps/s, tokens/s and the time left."""
 
-    def __init__(self, start: int, total: int, stream: TextIO | None = None) -> None:
-        self.stream = sys.stdout if stream is None else stream
+    def __init__(self, start: int, total: int, stream: TextIO | None = None, *, silent: bool = False) -> None:
+        self.stream, self.silent = sys.stdout if stream is None else stream, silent
         self.total, self.last_step, self.since = total, start, time.perf_counter()
-        live = self.stream.isatty()
+        live = self.stream.isatty() and not silent
         size = shutil.get_terminal_size()  # tqdm itself draws nothing on a terminal that does not tell its size
         shape = {"ncols": size.columns, "nrows": size.lines}
         self.bar = tqdm(total=total, initial=start, unit="step", file=self.stream, **shape) if live else None
@@ -124,7 +140,7 @@ class Progress:
         """Prints a line without breaking the bar."""
         if self.bar:
             self.bar.write(line, file=self.stream)
-        else:
+        elif not self.silent:
             print(line, file=self.stream, flush=True)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The training step: the program of one device, which `devices` maps over all of them."""
+"""The training step: the program of one device, which `devices` maps over all of them and `meshes` lets be divided."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,8 +12,10 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from qlstm_jax.problems.base import Batch, Problem
+from qlstm_jax.shardings import split_rows, whole_weights
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.freezing import frozen, hold
+from qlstm_jax.training.gradients import gradient, rounded
 
 AXIS = "data"
 
@@ -38,9 +40,11 @@ Step: TypeAlias = Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]
 
 
 def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
-    """Makes an optimizer: clipping by global norm, then Adam or AdamW with the schedule of a config's `train` section.
+    """Makes an optimizer: clipping by global norm, then the one of a config's `train` section, with its schedule.
 
-    What is frozen is not moved, nor decayed, and has no moments.
+    Adafactor (arXiv 1804.04235) is optax's with its defaults: of a parameter with two axes of 128 or more it keeps the
+    means of the squared gradients over rows and over columns, no momentum, and it moves a parameter by the rate times
+    the parameter's own size. What is frozen is not moved, nor decayed, and has no moments.
     """
     peak, warmup = train.learning_rate, train.warmup_steps
     decay = max(train.steps - warmup, 1)
@@ -50,8 +54,12 @@ def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
         "linear": optax.linear_schedule(peak, 0.0, decay),
     }[train.schedule]
     rate = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup]) if warmup else after
-    adam = optax.adamw(rate, weight_decay=train.weight_decay) if train.optimizer == "adamw" else optax.adam(rate)
-    whole = optax.chain(optax.clip_by_global_norm(train.clip_norm), adam)
+    optimizers = {
+        "adam": partial(optax.adam, rate),
+        "adamw": partial(optax.adamw, rate, weight_decay=train.weight_decay),
+        "adafactor": partial(optax.adafactor, rate),
+    }
+    whole = optax.chain(optax.clip_by_global_norm(train.clip_norm), optimizers[train.optimizer]())
     if not train.freeze:
         return whole
     return optax.partition({False: whole, True: optax.set_to_zero()}, lambda params: frozen(params, train.freeze))
@@ -121,6 +129,8 @@ def device_step(
     weight_dropout: float = 0.0,
     average_decay: float = 0.0,
     freeze: str = "",
+    accumulate: int = 1,
+    param_dtype: str = "float32",
 ) -> tuple[TrainState, dict[str, Array]]:
     """Takes one step on one device, inside a mapped axis `axis`; None for a step that is all of it.
 
@@ -139,6 +149,8 @@ def device_step(
         weight_dropout: rate of `drop_weights`.
         average_decay: of the state's average, if it has one.
         freeze: parameters that have no gradient, as for `freezing.frozen`.
+        accumulate: pieces in which a device's rows are computed one after another.
+        param_dtype: of the parameters that the loss is computed with; the state has them in their own.
 
     Returns:
         (state, metrics), the same on every device but for the carry; metrics hold the scalars loss, accuracy (where the
@@ -152,18 +164,20 @@ def device_step(
         if devices > 1:
             batch = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, device * rows, rows), batch)
 
-    def loss(params: Any) -> tuple[Array, Any]:
-        params = hold(params, freeze)
+    def loss(params: Any, batch: Batch, carry: Any, dropout_key: Any) -> tuple[Array, Any]:
+        params = whole_weights(rounded(hold(params, freeze), param_dtype))
+        batch, carry = split_rows((batch, carry))
         if weight_dropout:  # the same weights on every device
             params = drop_weights(params, jax.random.fold_in(model_key, devices), weight_dropout)
-        model, rngs = nnx.merge(graphdef, params), nnx.Rngs(dropout=jax.random.fold_in(model_key, device))
-        if state.carry is None:
-            sums, carry = problem.loss(model, batch, rngs), None
+        model, rngs = nnx.merge(graphdef, params), nnx.Rngs(dropout=dropout_key)
+        if carry is None:
+            sums = problem.loss(model, batch, rngs)
         else:
-            sums, carry = problem.continued_loss(model, batch, rngs, state.carry)
+            sums, carry = problem.continued_loss(model, batch, rngs, carry)
         return sums["loss"], (sums, carry)
 
-    grads, (sums, carry) = jax.grad(loss, has_aux=True)(state.params)
+    dropout_key = jax.random.fold_in(model_key, device)
+    grads, sums, carry = gradient(loss, state.params, batch, state.carry, dropout_key, accumulate)
     if devices > 1:  # XLA would keep even a mean over one device
         grads, sums = jax.lax.pmean((grads, sums), axis)
     grads = jax.tree.map(lambda g: g / sums["weight"].astype(g.dtype), grads)
@@ -198,4 +212,6 @@ def configured_step(
         weight_dropout=train.weight_dropout,
         average_decay=train.average_decay,
         freeze=train.freeze,
+        accumulate=train.accumulate,
+        param_dtype=train.param_dtype,
     )

@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from qlstm_jax.training.freezing import name_of
+from qlstm_jax.training.hosts import whole
 from qlstm_jax.training.step import TrainState
 
 DIGEST = "digest"  # beside the parts of the state, the checksum of them all
@@ -35,9 +36,9 @@ def _parts(state: TrainState) -> dict[str, Any]:
 def checksum(parts: Any) -> int:
     """Returns the CRC-32 of the names, shapes, dtypes and bytes of all arrays, in whatever containers."""
     crc = 0
-    leaves = {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(parts))}
+    leaves = {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(parts)}
     for name in sorted(leaves):
-        array = np.asarray(leaves[name], order="C")
+        array = np.asarray(jax.device_get(whole(leaves[name])), order="C")
         crc = zlib.crc32(f"{name}{array.dtype}{array.shape}".encode(), crc)
         crc = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc)
     return crc

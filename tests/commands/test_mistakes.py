@@ -15,7 +15,7 @@ USAGE = [
     (train, ["--wrokdir=run"], "there is no flag --wrokdir; did you mean --workdir?"),
     (train, ["--work=run"], "there is no flag --work; did you mean --workdir?"),
     (train, ["--steps=3"], "there is no flag --steps; did you mean --set train.steps=3?"),
-    (train, ["-x"], "expected one of --config, --debug"),
+    (train, ["-x"], "expected one of --config, --coordinator, --debug"),
     (train, ["--config"], "argument --config: expected one argument"),
     (
         train,

@@ -17,10 +17,11 @@ from qlstm_jax.data.windows import Window
 from qlstm_jax.problems import FormalProblem, LMProblem
 from qlstm_jax.training import config as configs
 from qlstm_jax.training import config_checks
+from qlstm_jax.training.beginning import run_keys
 from qlstm_jax.training.checkpoints import Checkpoints
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.evaluate import evaluate, restore
-from qlstm_jax.training.loop import run_keys, train
+from qlstm_jax.training.loop import train
 from qlstm_jax.training.step import device_step, initial_state, make_optimizer
 from tests.commands.calls import call, mistake
 from tests.training.conftest import assert_same, read_metrics, tiny

@@ -8,9 +8,9 @@ from flax import nnx
 from qlstm_jax import problems
 from qlstm_jax.data.batching import TextBatch
 from qlstm_jax.problems.base import classification_sums
+from qlstm_jax.training.beginning import run_keys
 from qlstm_jax.training.config import ConfigError
 from qlstm_jax.training.devices import choose_devices, make_step
-from qlstm_jax.training.loop import run_keys
 from qlstm_jax.training.step import TrainState, averaged, drop_weights, initial_state, make_optimizer
 from tests.training.conftest import assert_same, tiny, write_reviews
 
