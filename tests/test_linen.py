@@ -137,8 +137,8 @@ def test_parameters_are_drawn_as_the_cell_draws_them():
     first, again, other = (init(jax.random.key(n), inputs())["params"] for n in (0, 0, 1))
     chex.assert_trees_all_equal(first, again)
     for params in first.values():
-        for name in ("recurrent_kernel", "memory_kernel"):
-            allclose(params[name] @ params[name].T, np.eye(H))
+        for kernel in (*params["recurrent_kernel"], params["memory_kernel"]):  # those of each head
+            allclose(kernel @ kernel.T, np.eye(len(kernel)))
         assert set(np.unique(params["gate_scale"])) == {0.5, 1.5}
         assert np.array_equal(params["gate_bias"], np.eye(4)[1][:, None] * np.ones((1, H)))
     assert not np.allclose(first["cells_0"]["recurrent_kernel"], first["cells_1"]["recurrent_kernel"])

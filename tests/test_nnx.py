@@ -325,7 +325,7 @@ def test_unknown_option():
         layers.SimpleRNN(D, H, block_size=3, rngs=nnx.Rngs(0))
     with pytest.raises(TypeError, match="LSTM has no option block_size; expected chrono"):
         layers.LSTM(D, H, block_size=3, rngs=nnx.Rngs(0))
-    with pytest.raises(TypeError, match="QLSTMCell has no option block; expected sharing, block_size"):
+    with pytest.raises(TypeError, match="QLSTMCell has no option block; expected sharing, num_heads, block_size"):
         layers.QLSTMCell(D, H, block=3, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="max_length is 0"):
         layers.PRLSTMCell(D, H, max_length=0, rngs=nnx.Rngs(0))

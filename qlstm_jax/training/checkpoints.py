@@ -76,6 +76,7 @@ class Checkpoints:
         if step != self.latest.latest_step():
             with self._writing():
                 self.latest.save(step, args=ocp.args.StandardSave(storable(state)))
+                self._wait_if_several(self.latest)
 
     def save_if_best(self, state: TrainState, values: dict[str, float]) -> None:
         """Saves the state as the best one if its validation figures are better than any before.
@@ -90,6 +91,15 @@ class Checkpoints:
                 return
             if self.selection.better(values, None if held is None else self.best.metrics(held)):
                 self.best.save(step, args=ocp.args.StandardSave(storable(state)), metrics=values)
+                self._wait_if_several(self.best)
+
+    def _wait_if_several(self, manager: ocp.CheckpointManager) -> None:
+        """Waits for a save of several processes, whose steps they meet at.
+
+        Two saves at a time could come to these in another order on each process, and wait for ever.
+        """
+        if hosts.several():
+            manager.wait_until_finished()
 
     def restore(self, like: TrainState, *, best: bool = False) -> TrainState | None:
         """Returns the latest state that can be read, or the best; None if there is none.

@@ -18,8 +18,9 @@ def outputs(layer):
 def test_cell_options_are_those_of_cells_and_layers():
     options = layer_options()
     assert set(options) == set(LAYER_CLASSES) - {"rnn", "min_gru"}  # these have none
-    assert options["lstm"] == options["gru"] == {"chrono": 0}
-    assert options["slstm"] == {"num_heads": 1, "forget_gate": "sigmoid", "block_position": 0.0}
+    assert options["lstm"] == options["gru"] == {"chrono": 0, "implementation": "auto"}
+    slstm = {"num_heads": 1, "forget_gate": "sigmoid", "block_position": 0.0, "implementation": "auto"}
+    assert options["slstm"] == slstm
     assert options["mlstm"] == {"num_heads": 4, "chunk_size": 64}  # key_size is None: not for configs
     for name, own in options.items():
         layer = LAYER_CLASSES[name]

@@ -31,7 +31,7 @@ def test_keys_are_whole_or_the_last_word():
         ("traim.steps=1", "did you mean 'train.steps'"),
         ("model.batchsize=1", "did you mean 'train.batch_size'"),
         ("model.steps=1", "did you mean 'train.steps'"),
-        ("train.qqqq=1", "expected one of train.average_decay, train.batch_size"),
+        ("train.qqqq=1", "expected one of train.accumulate, train.average_decay"),
         ("qqqq.qqqq=1", "expected SECTION.KEY, a section being one of adding, .*formal"),
         ("train=1", "'train' is a section and no key; expected one of train"),
         ("=1", "there is no key ''"),
