@@ -1,8 +1,10 @@
+import ctypes
 import gc
 import importlib.metadata
 import inspect
 import os
 import pathlib
+import sys
 
 import pytest
 from packaging.version import Version
@@ -27,6 +29,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 # Tracing makes many small objects and few circles of them.
 gc.set_threshold(100_000, 50, 100)
+MOST_BYTES = 1_500_000_000  # of a worker's memory, beyond which it forgets compiled programs after a test
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +47,26 @@ def goldens():
     return pathlib.Path(__file__).parent / "goldens"
 
 
-@pytest.fixture(autouse=True, scope="module")
 def _forget_compiled_programs():
+    """Gives the memory of compiled programs back to the system, where the C library can: freed, it would be kept."""
+    jax.clear_caches()
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)  # glibc's; others return memory by themselves
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_after_a_module():
     """Programs compiled for a module are no use to the next, and take gigabytes together."""
     yield
-    jax.clear_caches()
+    _forget_compiled_programs()
+
+
+@pytest.fixture(autouse=True)
+def _forget_when_they_are_many():
+    """Modules that compile hundreds of programs give them back on the way."""
+    yield
+    if sys.platform != "linux":
+        return
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    if pages * os.sysconf("SC_PAGE_SIZE") > MOST_BYTES:
+        _forget_compiled_programs()
