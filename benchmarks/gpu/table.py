@@ -1,4 +1,7 @@
-"""Writes the tables of a file of lines as Markdown: python benchmarks/gpu/table.py results/gpu/lines.jsonl"""
+"""Writes the tables of a file of lines as Markdown.
+
+    python benchmarks/gpu/table.py results/gpu/lines.jsonl > docs/gpu_results.md
+"""
 
 import json
 import sys
@@ -6,6 +9,13 @@ from pathlib import Path
 from typing import Any
 
 Line = dict[str, Any]
+HEADER = [
+    "# Measured on a GPU",
+    "",
+    "Written by `python benchmarks/gpu/table.py results/gpu/lines.jsonl`, from the lines of `benchmarks/gpu_check.sh`. "
+    "[gpu.md](gpu.md) says what they mean.",
+    "",
+]
 PEERS = {"torch": "torch LSTM (cuDNN)", "cudnn": "jax cuDNN LSTM", "flax": "flax LSTM"}
 
 
@@ -86,7 +96,7 @@ def main() -> None:
         name: [x for x in lines if x["part"] == name and "done" not in x]
         for name in dict.fromkeys(x["part"] for x in lines)
     }
-    found = about(lines)
+    found = [*HEADER, *about(lines)]
     if "correctness" in parts:
         found += correctness(parts.pop("correctness"))
     last = [write(parts.pop(name)) for name, write in (("kernels", kernels), ("work", work)) if name in parts]

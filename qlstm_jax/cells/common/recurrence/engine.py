@@ -37,7 +37,7 @@ def recurrence(
     resets: Bool[Array, "batch time"] | None = None,
     way: Way = "fast",
 ) -> tuple[tuple[Float[Array, "batch hidden"], State], Float[Array, "batch time hidden"]]:
-    """Runs a cell's recurrence over a batch of sequences; the formula stands at the top of this module.
+    """Runs a cell's recurrence over a batch of sequences; the formula stands at the top of this package.
 
     Args:
         gates: (weights, pre-activations, state) -> (h, state), element by element over batch and units: a row of
