@@ -1,6 +1,6 @@
 """Writes the tables of a file of lines as Markdown.
 
-    python benchmarks/gpu/table.py results/gpu/lines.jsonl > docs/gpu_results.md
+python benchmarks/gpu/table.py results/gpu/lines.jsonl > docs/gpu_results.md
 """
 
 import json
