@@ -53,7 +53,9 @@ class Checkpoints:
             kept |= {"create": False, "save_root_metadata": False}
         else:
             kept |= {"preservation_policy": LatestN(keep), "cleanup_tmp_directories": True}
-        options = ocp.CheckpointManagerOptions(lightweight_initialize=True, **kept)
+        # Two saves at a time, of several processes, could come to where these meet in another order on each.
+        alone = not hosts.several()
+        options = ocp.CheckpointManagerOptions(lightweight_initialize=True, enable_async_checkpointing=alone, **kept)
         handler = ocp.StandardCheckpointHandler()
         return ocp.CheckpointManager(self.root / name, options=options, item_handlers=handler)
 
@@ -76,7 +78,6 @@ class Checkpoints:
         if step != self.latest.latest_step():
             with self._writing():
                 self.latest.save(step, args=ocp.args.StandardSave(storable(state)))
-                self._wait_if_several(self.latest)
 
     def save_if_best(self, state: TrainState, values: dict[str, float]) -> None:
         """Saves the state as the best one if its validation figures are better than any before.
@@ -91,15 +92,6 @@ class Checkpoints:
                 return
             if self.selection.better(values, None if held is None else self.best.metrics(held)):
                 self.best.save(step, args=ocp.args.StandardSave(storable(state)), metrics=values)
-                self._wait_if_several(self.best)
-
-    def _wait_if_several(self, manager: ocp.CheckpointManager) -> None:
-        """Waits for a save of several processes, whose steps they meet at.
-
-        Two saves at a time could come to these in another order on each process, and wait for ever.
-        """
-        if hosts.several():
-            manager.wait_until_finished()
 
     def restore(self, like: TrainState, *, best: bool = False) -> TrainState | None:
         """Returns the latest state that can be read, or the best; None if there is none.
